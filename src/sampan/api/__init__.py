@@ -1,0 +1,1 @@
+"""REST: routes, versions, streams and hijacked connections, errors to status."""

@@ -1,0 +1,1 @@
+"""Dockerfile: parse, instructions, graph, cache, solve."""

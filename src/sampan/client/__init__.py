@@ -1,0 +1,1 @@
+"""The Python API over the REST API, sync and async."""

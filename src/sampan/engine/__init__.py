@@ -1,0 +1,1 @@
+"""What Docker promises: jobs, containers, images, networks, execs, records, events, supervision."""

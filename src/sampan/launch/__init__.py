@@ -1,0 +1,1 @@
+"""Spawner (the zygote), keeper (one per container), container init."""

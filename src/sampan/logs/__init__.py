@@ -1,0 +1,1 @@
+"""Log drivers and formats: written by keepers, read by the engine."""

@@ -1,0 +1,1 @@
+"""Drivers, addresses, published ports, names."""

@@ -1,0 +1,1 @@
+"""Pure data: OCI specs, digests, references."""

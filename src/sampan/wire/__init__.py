@@ -1,0 +1,1 @@
+"""Pure data: Docker JSON shapes and API versions."""

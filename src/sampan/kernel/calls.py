@@ -52,9 +52,9 @@ def bind(name: str, *argtypes: type, hold_gil: bool = False) -> Callable[..., in
     The function returns the call's non-negative result and raises OSError(errno, text, subject).
     """
     number = NUMBERS.get(name, -1)
-    kind = ctypes.PYFUNCTYPE if hold_gil else ctypes.CFUNCTYPE
-    prototype = kind(ctypes.c_long, ctypes.c_long, *argtypes, use_errno=True)
-    function = prototype(("syscall", _libc_holding_gil if hold_gil else _libc))
+    # Indexing (unlike attribute access) returns a new function object, so each call has its own prototype.
+    function = (_libc_holding_gil if hold_gil else _libc)["syscall"]
+    function.argtypes, function.restype = (ctypes.c_long, *argtypes), ctypes.c_long
 
     def call(*arguments: object, subject: Subject = None) -> int:
         if number < 0:

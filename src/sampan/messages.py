@@ -1,0 +1,244 @@
+"""What daemon, spawner, keeper and init say to each other.
+
+Every message is one SEQPACKET packet (unix(7)); descriptors go beside it (SCM_RIGHTS).  launch/channel.py sends and
+receives: a long body travels in a memfd, which is then the packet's last descriptor.
+
+    daemon                     spawner                     keeper                        init
+      |  Launch + fds            |                           |                             |
+      |------------------------->|  fork ------------------->|                             |
+      |                          |                           |  cgroups, then clone3 ----->|  (userns, pid, mount, ipc, uts, net)
+      |  Created(pid) + pidfd, netns fd                      |  maps written; Go("maps")-->|
+      |<-----------------------------------------------------|                             |  root file system, mounts, masks
+      |  (moves the veth in, sets addresses)                 |                             |
+      |  Proceed                                             |                             |
+      |----------------------------------------------------->|  Go("exec") --------------->|  privileges, execve
+      |                                                      |<----------- Failed | EOF ---|
+      |  Ready | Failed                                      |
+      |<-----------------------------------------------------|
+      |  Attach + fd, Exec + fds, Resize, Signal, Query      |
+      |----------------------------------------------------->|
+      |  ExecStarted | ExecFailed, ExecExited, Exited, Status|
+      |<-----------------------------------------------------|
+      |  Release (the daemon has recorded the exit)          |
+      |----------------------------------------------------->|  removes cgroups, keeper.sock; exits
+
+The daemon's end of the first connection is passed inside Launch ("control").  A later daemon connects to
+`<state_dir>/keeper.sock`; the keeper greets every new connection with Status + pidfd, and the newest connection is the
+one that counts.  When a container ends, the keeper writes `<state_dir>/exit` (an `Exited`, JSON, atomically) before it says so; with no
+daemon connected it then removes the cgroups and leaves: the file is what the next daemon finds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sampan.oci.runtime import Process, Spec
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="m", tag=True):
+    """Base of every message."""
+
+
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream socket (socketpair) joined to a process's stdio; its descriptor is number `fd` of the message.
+
+    The keeper writes output to it, framed (8-byte head, engine-api.md 2.2) unless the process has a terminal, and reads
+    input from it when `stdin`; half-close of the daemon's side is the end of input; the keeper closes after the last byte.
+    """
+
+    fd: int
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """Where output is kept.  driver "json-file" or "none"; the folder is the descriptor number `fd` of the message."""
+
+    driver: str = "json-file"
+    fd: int | None = None
+    name: str = ""  # file name inside the folder
+    options: dict[str, str] = {}
+
+
+# daemon -> spawner -----------------------------------------------------------------------------------------------
+
+
+class Launch(Message):
+    """Make a keeper, and through it a container.  The numbers are indexes into the message's descriptors.
+
+    control: the keeper's end of a SEQPACKET pair whose other end the daemon keeps.
+    rootfs: the detached mount of the root file system.
+    spec.mounts[].tree, spec.linux.namespaces[].fd: indexes too.
+    id_maps: whether spec.linux.uid_mappings are to be written (a user namespace of its own).
+    wait_for_network: say Created and wait for Proceed before the program is started.
+    open_stdin, stdin_once: Docker's OpenStdin and StdinOnce.
+    """
+
+    id: str
+    spec: Spec
+    control: int
+    rootfs: int
+    state_dir: str
+    log: LogTarget = LogTarget(driver="none")
+    attachments: tuple[Attachment, ...] = ()
+    open_stdin: bool = False
+    stdin_once: bool = False
+    wait_for_network: bool = False
+    no_pivot: bool = False
+    debug: bool = False
+
+
+# keeper -> daemon ------------------------------------------------------------------------------------------------
+
+
+class Created(Message):
+    """The namespaces exist, nothing runs in them yet.  Descriptors: pidfd of init, its network namespace."""
+
+    pid: int
+    keeper_pid: int
+
+
+class Ready(Message):
+    """The program has been started (execve succeeded).  Descriptor: pidfd of init."""
+
+    pid: int
+    keeper_pid: int
+    started_at: int  # nanoseconds since the epoch
+    warnings: tuple[str, ...] = ()
+
+
+class Failed(Message):
+    """The start failed and everything the keeper made is undone."""
+
+    step: str
+    code: int  # errno, or 0
+    text: str
+
+
+class ExecStarted(Message):
+    """Descriptor: pidfd of the new process."""
+
+    exec_id: str
+    pid: int
+
+
+class ExecFailed(Message):
+    exec_id: str
+    step: str
+    code: int
+    text: str
+
+
+class ExecExited(Message):
+    exec_id: str
+    status: int  # exit code, or 128 + signal
+
+
+class Exited(Message):
+    """The container's first process has ended and its output is drained and in the log."""
+
+    status: int  # exit code, or 128 + signal
+    oom_killed: bool
+    finished_at: int  # nanoseconds since the epoch
+    error: str = ""
+
+
+class Status(Message):
+    """A keeper's greeting to a daemon that has just connected, and the answer to Query.  Descriptor: pidfd of init, if it runs."""
+
+    id: str
+    pid: int
+    keeper_pid: int
+    started_at: int
+    exited: Exited | None = None
+    execs: dict[str, int] = {}  # exec id -> pid, the running ones
+    exec_statuses: dict[str, int] = {}  # exec id -> exit code, those that ended since the last daemon knew
+
+
+class Refused(Message):
+    """A request could not be carried out; the container is as it was."""
+
+    request: str
+    text: str
+
+
+# daemon -> keeper ------------------------------------------------------------------------------------------------
+
+
+class Proceed(Message):
+    """The network is ready: start the program."""
+
+
+class Abort(Message):
+    """Give the start up: kill init, undo, answer Failed."""
+
+    text: str = ""
+
+
+class Attach(Message):
+    attachment: Attachment
+
+
+class Exec(Message):
+    """Start another process in the container."""
+
+    exec_id: str
+    process: Process
+    open_stdin: bool = False
+    privileged: bool = False
+    attachments: tuple[Attachment, ...] = ()
+
+
+class Resize(Message):
+    """Set a terminal's size; exec_id empty means the container's own."""
+
+    exec_id: str = ""
+    height: int
+    width: int
+
+
+class Signal(Message):
+    """Send a signal; exec_id empty means the container's first process."""
+
+    exec_id: str = ""
+    number: int
+
+
+class Query(Message):
+    """Ask for Status."""
+
+
+class Release(Message):
+    """The daemon has recorded the exit: clean up and leave."""
+
+
+# keeper -> init (a pipe; one byte each way is enough, a failure comes back as a packet) ---------------------------
+
+
+class Go(Message):
+    """stage is "maps" (the id maps are written) or "exec" (network ready, start the program)."""
+
+    stage: str
+
+
+ToSpawner = Launch
+FromKeeper = Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
+ToKeeper = Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release
+AnyMessage = (
+    Launch | Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
+    | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Go
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def to_bytes(message: Message) -> bytes:
+    """Return the message's body (msgpack)."""
+    return _encoder.encode(message)
+
+
+def from_bytes(body: bytes) -> AnyMessage:
+    """Return the message of a body.  Raises msgspec.DecodeError or ValidationError on anything that is none."""
+    return _decoder.decode(body)

@@ -1,0 +1,140 @@
+"""The only writer of durable records: SQLite in WAL mode, and the lock that makes one daemon the owner of a data root.
+
+A record is a typed value (msgspec) under a kind and a key.  Rooms own their kinds:
+
+    containers = Table(state, "container", ContainerRecord)
+    containers.put(record.id, record)            # durable when it returns: fsync'd (synchronous=FULL)
+    with state.batch(): ...                      # several puts and deletes, one commit, all or nothing
+
+Calls are thread-safe and block for a commit (about half a millisecond on the reference machine); asyncio code
+calls them in a thread.  A record that does not decode is reported by `broken`, never guessed at (SECURITY.md row 96).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from sampan.errors import Conflict
+
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL,
+    key  TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+"""
+_FORMAT = 1  # PRAGMA user_version: raised with every change that an older daemon could not read
+
+
+class State:
+    """The database of one data root, held under its lock for the daemon's life.
+
+    Raises Conflict when another daemon holds the data root, or when a newer Sampan wrote it.
+    """
+
+    def __init__(self, data_root: Path) -> None:
+        self._lock_fd = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock_fd)
+            raise Conflict(f"data root {data_root} is in use by another daemon") from None
+        self._mutex = threading.RLock()
+        self._depth = 0
+        path = data_root / "state.db"
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA cache_size=-1024")
+        (found,) = self._db.execute("PRAGMA user_version").fetchone()
+        if found > _FORMAT:
+            self.close()
+            raise Conflict(f"data root {data_root} was written by a newer Sampan (format {found}, known {_FORMAT})")
+        self._db.executescript(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version={_FORMAT}")
+
+    def close(self) -> None:
+        """Close the database and give the data root up."""
+        self._db.close()
+        os.close(self._lock_fd)
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make every write inside one commit; an exception undoes them all.  Batches nest into the outermost."""
+        with self._mutex:
+            if self._depth == 0:
+                self._db.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                self._db.execute("COMMIT")
+
+    def write(self, sql: str, *values: object) -> int:
+        """Run one writing statement (within the current batch, or as a commit of its own); return the rows changed."""
+        with self._mutex:
+            return self._db.execute(sql, values).rowcount
+
+    def read(self, sql: str, *values: object) -> list[tuple[str, bytes]]:
+        """Return the rows (key, body) of one reading statement."""
+        with self._mutex:
+            return self._db.execute(sql, values).fetchall()
+
+
+class Table(Generic[T]):
+    """The records of one kind."""
+
+    def __init__(self, state: State, kind: str, record: type[T]) -> None:
+        self.state = state
+        self.kind = kind
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(record).decode
+
+    def put(self, key: str, record: T) -> None:
+        """Insert or replace."""
+        self.state.write("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", self.kind, key, self._encode(record))
+
+    def delete(self, key: str) -> bool:
+        """Delete; return whether it was there."""
+        return self.state.write("DELETE FROM records WHERE kind = ? AND key = ?", self.kind, key) > 0
+
+    def get(self, key: str) -> T | None:
+        """Return the record, or None.  Raises msgspec.ValidationError when it does not decode."""
+        rows = self.state.read("SELECT key, body FROM records WHERE kind = ? AND key = ?", self.kind, key)
+        return self._decode(rows[0][1]) if rows else None
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Yield every record that decodes, by key."""
+        for key, body in self._rows():
+            with contextlib.suppress(msgspec.DecodeError):
+                yield key, self._decode(body)
+
+    def broken(self) -> Iterator[tuple[str, str]]:
+        """Yield (key, reason) of every record that does not decode."""
+        for key, body in self._rows():
+            try:
+                self._decode(body)
+            except msgspec.DecodeError as error:
+                yield key, str(error)
+
+    def _rows(self) -> list[tuple[str, bytes]]:
+        return self.state.read("SELECT key, body FROM records WHERE kind = ? ORDER BY key", self.kind)

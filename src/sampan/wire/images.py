@@ -1,0 +1,97 @@
+"""Images (engine-api 4.14, 4.15) and the progress messages of load, import and pull (2.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType, field
+
+from sampan.wire.containers import ContainerConfig, GraphDriver, Strings
+from sampan.wire.shape import Shape
+
+
+class RootFs(Shape):
+    type: str = "layers"
+    layers: Strings = None
+
+
+class Metadata(Shape):
+    last_tag_time: str = "0001-01-01T00:00:00Z"
+
+
+class ImageInspect(Shape):
+    id: str
+    repo_tags: list[str] = []
+    repo_digests: list[str] = []
+    parent: str = ""
+    comment: str = ""
+    created: str | UnsetType = UNSET
+    docker_version: str = ""
+    author: str = ""
+    config: ContainerConfig | None = None
+    architecture: str = ""
+    variant: str | UnsetType = UNSET
+    os: str = "linux"
+    os_version: str | UnsetType = field(name="OsVersion", default=UNSET)
+    size: int = 0
+    virtual_size: int | UnsetType = UNSET
+    graph_driver: GraphDriver = GraphDriver()
+    root_fs: RootFs = field(name="RootFS", default=RootFs())
+    metadata: Metadata = Metadata()
+
+
+class ImageSummary(Shape):
+    containers: int = -1
+    created: int
+    id: str
+    labels: dict[str, str] | None = None
+    parent_id: str = ""
+    repo_digests: list[str] = []
+    repo_tags: list[str] = []
+    shared_size: int = -1
+    size: int = 0
+    virtual_size: int | UnsetType = UNSET
+
+
+class HistoryItem(Shape):
+    comment: str = ""
+    created: int = 0
+    created_by: str = ""
+    id: str = "<missing>"
+    size: int = 0
+    tags: Strings = None
+
+
+class Deleted(Shape, omit_defaults=True):
+    """Either untagged or deleted."""
+
+    untagged: str = ""
+    deleted: str = ""
+
+
+class PruneResult(Shape):
+    images_deleted: list[Deleted] | None = None
+    space_reclaimed: int = 0
+
+
+class ProgressDetail(Shape, rename=None, omit_defaults=True):
+    current: int = 0
+    total: int = 0
+
+
+class ErrorDetail(Shape, rename=None, omit_defaults=True):
+    code: int = 0
+    message: str = ""
+
+
+class Progress(Shape, rename="camel", omit_defaults=True):
+    """One message of a stream; a failure after the head is `error` with `errorDetail`."""
+
+    stream: str = ""
+    status: str = ""
+    id: str = ""
+    progress: str = ""
+    progress_detail: ProgressDetail | None = None
+    error: str = ""
+    error_detail: ErrorDetail | None = None
+    aux: dict[str, Any] | None = None

@@ -64,7 +64,7 @@ class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
 # daemon -> spawner -----------------------------------------------------------------------------------------------
 
 
-class Launch(Message, kw_only=True):
+class Launch(Message, frozen=True, kw_only=True):
     """Make a keeper, and through it a container.  The numbers are indexes into the message's descriptors.
 
     control: the keeper's end of a SEQPACKET pair whose other end the daemon keeps.
@@ -92,14 +92,14 @@ class Launch(Message, kw_only=True):
 # keeper -> daemon ------------------------------------------------------------------------------------------------
 
 
-class Created(Message, kw_only=True):
+class Created(Message, frozen=True, kw_only=True):
     """The namespaces exist, nothing runs in them yet.  Descriptors: pidfd of init, its network namespace."""
 
     pid: int
     keeper_pid: int
 
 
-class Ready(Message, kw_only=True):
+class Ready(Message, frozen=True, kw_only=True):
     """The program has been started (execve succeeded).  Descriptor: pidfd of init."""
 
     pid: int
@@ -108,7 +108,7 @@ class Ready(Message, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Failed(Message, kw_only=True):
+class Failed(Message, frozen=True, kw_only=True):
     """The start failed and everything the keeper made is undone."""
 
     step: str
@@ -116,26 +116,26 @@ class Failed(Message, kw_only=True):
     text: str
 
 
-class ExecStarted(Message, kw_only=True):
+class ExecStarted(Message, frozen=True, kw_only=True):
     """Descriptor: pidfd of the new process."""
 
     exec_id: str
     pid: int
 
 
-class ExecFailed(Message, kw_only=True):
+class ExecFailed(Message, frozen=True, kw_only=True):
     exec_id: str
     step: str
     code: int
     text: str
 
 
-class ExecExited(Message, kw_only=True):
+class ExecExited(Message, frozen=True, kw_only=True):
     exec_id: str
     status: int  # exit code, or 128 + signal
 
 
-class Exited(Message, kw_only=True):
+class Exited(Message, frozen=True, kw_only=True):
     """The container's first process has ended and its output is drained and in the log."""
 
     status: int  # exit code, or 128 + signal
@@ -144,7 +144,7 @@ class Exited(Message, kw_only=True):
     error: str = ""
 
 
-class Status(Message, kw_only=True):
+class Status(Message, frozen=True, kw_only=True):
     """A keeper's greeting to a daemon that has just connected, and the answer to Query.  Descriptor: pidfd of init, if it runs."""
 
     id: str
@@ -156,7 +156,7 @@ class Status(Message, kw_only=True):
     exec_statuses: dict[str, int] = {}  # exec id -> exit code, those that ended since the last daemon knew
 
 
-class Refused(Message, kw_only=True):
+class Refused(Message, frozen=True, kw_only=True):
     """A request could not be carried out; the container is as it was."""
 
     request: str
@@ -166,21 +166,21 @@ class Refused(Message, kw_only=True):
 # daemon -> keeper ------------------------------------------------------------------------------------------------
 
 
-class Proceed(Message, kw_only=True):
+class Proceed(Message, frozen=True, kw_only=True):
     """The network is ready: start the program."""
 
 
-class Abort(Message, kw_only=True):
+class Abort(Message, frozen=True, kw_only=True):
     """Give the start up: kill init, undo, answer Failed."""
 
     text: str = ""
 
 
-class Attach(Message, kw_only=True):
+class Attach(Message, frozen=True, kw_only=True):
     attachment: Attachment
 
 
-class Exec(Message, kw_only=True):
+class Exec(Message, frozen=True, kw_only=True):
     """Start another process in the container."""
 
     exec_id: str
@@ -190,7 +190,7 @@ class Exec(Message, kw_only=True):
     attachments: tuple[Attachment, ...] = ()
 
 
-class Resize(Message, kw_only=True):
+class Resize(Message, frozen=True, kw_only=True):
     """Set a terminal's size; exec_id empty means the container's own."""
 
     exec_id: str = ""
@@ -198,25 +198,25 @@ class Resize(Message, kw_only=True):
     width: int
 
 
-class Signal(Message, kw_only=True):
+class Signal(Message, frozen=True, kw_only=True):
     """Send a signal; exec_id empty means the container's first process."""
 
     exec_id: str = ""
     number: int
 
 
-class Query(Message, kw_only=True):
+class Query(Message, frozen=True, kw_only=True):
     """Ask for Status."""
 
 
-class Release(Message, kw_only=True):
+class Release(Message, frozen=True, kw_only=True):
     """The daemon has recorded the exit: clean up and leave."""
 
 
 # keeper -> init (a pipe; one byte each way is enough, a failure comes back as a packet) ---------------------------
 
 
-class Go(Message, kw_only=True):
+class Go(Message, frozen=True, kw_only=True):
     """stage is "maps" (the id maps are written) or "exec" (network ready, start the program)."""
 
     stage: str

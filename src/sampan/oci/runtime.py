@@ -13,14 +13,14 @@ class Oci(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_on
     """Base of every object here: immutable, camelCase on the wire, defaults left out."""
 
 
-class Box(Oci, kw_only=True):
+class Box(Oci, frozen=True, kw_only=True):
     """A terminal's size in characters."""
 
     height: int = 0
     width: int = 0
 
 
-class User(Oci, kw_only=True):
+class User(Oci, frozen=True, kw_only=True):
     """Whose identity the process takes, in the container's own numbers."""
 
     uid: int = 0
@@ -29,7 +29,7 @@ class User(Oci, kw_only=True):
     additional_gids: tuple[int, ...] = ()
 
 
-class Capabilities(Oci, kw_only=True):
+class Capabilities(Oci, frozen=True, kw_only=True):
     """The five sets, names such as "CAP_CHOWN"."""
 
     bounding: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Capabilities(Oci, kw_only=True):
     ambient: tuple[str, ...] = ()
 
 
-class Rlimit(Oci, kw_only=True):
+class Rlimit(Oci, frozen=True, kw_only=True):
     """type is "RLIMIT_NOFILE" and so on; 2**64-1 means unlimited."""
 
     type: str
@@ -47,7 +47,7 @@ class Rlimit(Oci, kw_only=True):
     hard: int
 
 
-class Process(Oci, kw_only=True):
+class Process(Oci, frozen=True, kw_only=True):
     """The program that is started, for a container or for an exec."""
 
     args: tuple[str, ...]
@@ -64,14 +64,14 @@ class Process(Oci, kw_only=True):
     selinux_label: str = ""
 
 
-class Root(Oci, kw_only=True):
+class Root(Oci, frozen=True, kw_only=True):
     """The root file system; the path is for people, the tree comes as a descriptor."""
 
     path: str = ""
     readonly: bool = False
 
 
-class Mount(Oci, kw_only=True):
+class Mount(Oci, frozen=True, kw_only=True):
     """A mount, in the order of the list.
 
     type: "bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", ...
@@ -86,7 +86,7 @@ class Mount(Oci, kw_only=True):
     tree: int | None = None
 
 
-class Namespace(Oci, kw_only=True):
+class Namespace(Oci, frozen=True, kw_only=True):
     """A namespace to make (no path) or to join.
 
     type: "mount", "pid", "network", "ipc", "uts", "user", "cgroup", "time".
@@ -98,7 +98,7 @@ class Namespace(Oci, kw_only=True):
     fd: int | None = None
 
 
-class IdMapping(Oci, kw_only=True):
+class IdMapping(Oci, frozen=True, kw_only=True):
     """`size` ids from `container_id` up are `host_id` up outside.  The wire calls them containerID and hostID."""
 
     container_id: int = msgspec.field(name="containerID")
@@ -106,7 +106,7 @@ class IdMapping(Oci, kw_only=True):
     size: int
 
 
-class Device(Oci, kw_only=True):
+class Device(Oci, frozen=True, kw_only=True):
     """A device node to make under /dev.  type is "c", "b" or "p"; major and minor -1 mean any (cgroup rules only)."""
 
     type: str
@@ -118,7 +118,7 @@ class Device(Oci, kw_only=True):
     gid: int | None = None
 
 
-class DeviceRule(Oci, kw_only=True):
+class DeviceRule(Oci, frozen=True, kw_only=True):
     """A line of the device cgroup; the last that matches wins.  type "a" is every device."""
 
     allow: bool
@@ -128,7 +128,7 @@ class DeviceRule(Oci, kw_only=True):
     access: str = "rwm"
 
 
-class Memory(Oci, kw_only=True):
+class Memory(Oci, frozen=True, kw_only=True):
     """Bytes; -1 is unlimited; None is untouched.  swap counts memory plus swap, as v1 does."""
 
     limit: int | None = None
@@ -139,7 +139,7 @@ class Memory(Oci, kw_only=True):
     disable_oom_killer: bool | None = msgspec.field(name="disableOOMKiller", default=None)
 
 
-class Cpu(Oci, kw_only=True):
+class Cpu(Oci, frozen=True, kw_only=True):
     """shares are v1's (2..262144); quota and period are microseconds; cpus and mems are lists such as "0-3,7"."""
 
     shares: int | None = None
@@ -151,25 +151,25 @@ class Cpu(Oci, kw_only=True):
     mems: str = ""
 
 
-class Pids(Oci, kw_only=True):
+class Pids(Oci, frozen=True, kw_only=True):
     """At most `limit` tasks; -1 is unlimited."""
 
     limit: int
 
 
-class WeightDevice(Oci, kw_only=True):
+class WeightDevice(Oci, frozen=True, kw_only=True):
     major: int
     minor: int
     weight: int
 
 
-class ThrottleDevice(Oci, kw_only=True):
+class ThrottleDevice(Oci, frozen=True, kw_only=True):
     major: int
     minor: int
     rate: int
 
 
-class BlockIo(Oci, kw_only=True):
+class BlockIo(Oci, frozen=True, kw_only=True):
     """weight 10..1000; rates are bytes or operations a second."""
 
     weight: int | None = None
@@ -180,7 +180,7 @@ class BlockIo(Oci, kw_only=True):
     throttle_write_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(name="throttleWriteIOPSDevice", default=())
 
 
-class Resources(Oci, kw_only=True):
+class Resources(Oci, frozen=True, kw_only=True):
     """Limits, as cgroups/ sets them."""
 
     devices: tuple[DeviceRule, ...] = ()
@@ -190,7 +190,7 @@ class Resources(Oci, kw_only=True):
     block_io: BlockIo | None = msgspec.field(name="blockIO", default=None)
 
 
-class SyscallArgument(Oci, kw_only=True):
+class SyscallArgument(Oci, frozen=True, kw_only=True):
     """op is "SCMP_CMP_EQ" and so on."""
 
     index: int
@@ -199,14 +199,14 @@ class SyscallArgument(Oci, kw_only=True):
     op: str
 
 
-class SyscallRule(Oci, kw_only=True):
+class SyscallRule(Oci, frozen=True, kw_only=True):
     names: tuple[str, ...]
     action: str
     errno_ret: int | None = None
     args: tuple[SyscallArgument, ...] = ()
 
 
-class Seccomp(Oci, kw_only=True):
+class Seccomp(Oci, frozen=True, kw_only=True):
     """A filter; kernel/seccomp.py compiles it to BPF."""
 
     default_action: str
@@ -216,7 +216,7 @@ class Seccomp(Oci, kw_only=True):
     syscalls: tuple[SyscallRule, ...] = ()
 
 
-class Linux(Oci, kw_only=True):
+class Linux(Oci, frozen=True, kw_only=True):
     namespaces: tuple[Namespace, ...] = ()
     uid_mappings: tuple[IdMapping, ...] = ()
     gid_mappings: tuple[IdMapping, ...] = ()
@@ -231,7 +231,7 @@ class Linux(Oci, kw_only=True):
     mount_label: str = ""
 
 
-class Spec(Oci, kw_only=True):
+class Spec(Oci, frozen=True, kw_only=True):
     """config.json."""
 
     oci_version: str = "1.2.0"

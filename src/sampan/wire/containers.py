@@ -13,7 +13,7 @@ Strings = list[str] | None
 StringMap = dict[str, str] | None
 
 
-class HealthConfig(Shape, kw_only=True, omit_defaults=True):
+class HealthConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
     """Durations are nanoseconds; zero means inherit."""
 
     test: list[str] = []
@@ -24,7 +24,7 @@ class HealthConfig(Shape, kw_only=True, omit_defaults=True):
     retries: int = 0
 
 
-class ContainerConfig(Shape, kw_only=True):
+class ContainerConfig(Shape, frozen=True, kw_only=True):
     """The top level of a create body; `Config` of inspect; `config` of an image."""
 
     hostname: str = ""
@@ -54,12 +54,12 @@ class ContainerConfig(Shape, kw_only=True):
     shell: Strings | UnsetType = UNSET
 
 
-class LogConfig(Shape, kw_only=True):
+class LogConfig(Shape, frozen=True, kw_only=True):
     type: str = ""
     config: StringMap = None
 
 
-class PortBinding(Shape, kw_only=True):
+class PortBinding(Shape, frozen=True, kw_only=True):
     host_ip: str = ""
     host_port: str = ""
 
@@ -67,28 +67,28 @@ class PortBinding(Shape, kw_only=True):
 PortMap = dict[str, list[PortBinding] | None]
 
 
-class RestartPolicy(Shape, kw_only=True):
+class RestartPolicy(Shape, frozen=True, kw_only=True):
     name: str = ""
     maximum_retry_count: int = 0
 
 
-class WeightDevice(Shape, kw_only=True):
+class WeightDevice(Shape, frozen=True, kw_only=True):
     path: str = ""
     weight: int = 0
 
 
-class ThrottleDevice(Shape, kw_only=True):
+class ThrottleDevice(Shape, frozen=True, kw_only=True):
     path: str = ""
     rate: int = 0
 
 
-class DeviceMapping(Shape, kw_only=True):
+class DeviceMapping(Shape, frozen=True, kw_only=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(Shape, kw_only=True):
+class DeviceRequest(Shape, frozen=True, kw_only=True):
     driver: str = ""
     count: int = 0
     device_i_ds: Strings = field(name="DeviceIDs", default=None)
@@ -96,13 +96,13 @@ class DeviceRequest(Shape, kw_only=True):
     options: StringMap = None
 
 
-class Ulimit(Shape, kw_only=True):
+class Ulimit(Shape, frozen=True, kw_only=True):
     name: str = ""
     hard: int = 0
     soft: int = 0
 
 
-class BindOptions(Shape, kw_only=True, omit_defaults=True):
+class BindOptions(Shape, frozen=True, kw_only=True, omit_defaults=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -110,29 +110,29 @@ class BindOptions(Shape, kw_only=True, omit_defaults=True):
     read_only_force_recursive: bool = False
 
 
-class DriverConfig(Shape, kw_only=True, omit_defaults=True):
+class DriverConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
     name: str = ""
     options: StringMap = None
 
 
-class VolumeOptions(Shape, kw_only=True, omit_defaults=True):
+class VolumeOptions(Shape, frozen=True, kw_only=True, omit_defaults=True):
     no_copy: bool = False
     labels: StringMap = None
     subpath: str = ""
     driver_config: DriverConfig | None = None
 
 
-class ImageOptions(Shape, kw_only=True, omit_defaults=True):
+class ImageOptions(Shape, frozen=True, kw_only=True, omit_defaults=True):
     subpath: str = ""
 
 
-class TmpfsOptions(Shape, kw_only=True, omit_defaults=True):
+class TmpfsOptions(Shape, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int = 0
     mode: int = 0
     options: list[list[str]] | None = None
 
 
-class Mount(Shape, kw_only=True, omit_defaults=True):
+class Mount(Shape, frozen=True, kw_only=True, omit_defaults=True):
     """A `--mount`."""
 
     type: str = ""
@@ -146,7 +146,7 @@ class Mount(Shape, kw_only=True, omit_defaults=True):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class HostConfig(Shape, kw_only=True):
+class HostConfig(Shape, frozen=True, kw_only=True):
     """What the host does for the container; includes the Resources fields."""
 
     binds: Strings = None
@@ -221,13 +221,13 @@ class HostConfig(Shape, kw_only=True):
     io_maximum_bandwidth: int = field(name="IOMaximumBandwidth", default=0)
 
 
-class EndpointIpam(Shape, kw_only=True, omit_defaults=True):
+class EndpointIpam(Shape, frozen=True, kw_only=True, omit_defaults=True):
     i_pv4_address: str = field(name="IPv4Address", default="")
     i_pv6_address: str = field(name="IPv6Address", default="")
     link_local_ips: Strings = field(name="LinkLocalIPs", default=None)
 
 
-class EndpointSettings(Shape, kw_only=True):
+class EndpointSettings(Shape, frozen=True, kw_only=True):
     """One network of a container: what is wanted (create) and what is (inspect)."""
 
     ipam_config: EndpointIpam | None = field(name="IPAMConfig", default=None)
@@ -247,23 +247,23 @@ class EndpointSettings(Shape, kw_only=True):
     dns_names: Strings = field(name="DNSNames", default=None)
 
 
-class NetworkingConfig(Shape, kw_only=True):
+class NetworkingConfig(Shape, frozen=True, kw_only=True):
     endpoints_config: dict[str, EndpointSettings | None] | None = None
 
 
-class CreateBody(ContainerConfig, kw_only=True):
+class CreateBody(ContainerConfig, frozen=True, kw_only=True):
     """The body of POST /containers/create: ContainerConfig at the top level, and two more."""
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
 
 
-class Created(Shape, kw_only=True):
+class Created(Shape, frozen=True, kw_only=True):
     id: str
     warnings: list[str] = []
 
 
-class ContainerState(Shape, kw_only=True):
+class ContainerState(Shape, frozen=True, kw_only=True):
     """4.7.  Times are RFC 3339 with nanoseconds."""
 
     status: str
@@ -279,7 +279,7 @@ class ContainerState(Shape, kw_only=True):
     finished_at: str
 
 
-class MountPoint(Shape, kw_only=True):
+class MountPoint(Shape, frozen=True, kw_only=True):
     type: str
     name: str | UnsetType = UNSET
     source: str = ""
@@ -290,7 +290,7 @@ class MountPoint(Shape, kw_only=True):
     propagation: str = ""
 
 
-class NetworkSettings(Shape, kw_only=True):
+class NetworkSettings(Shape, frozen=True, kw_only=True):
     """The flat copies of the default bridge's endpoint are what clients before 1.52 read."""
 
     bridge: str = ""
@@ -313,12 +313,12 @@ class NetworkSettings(Shape, kw_only=True):
     networks: dict[str, EndpointSettings] = {}
 
 
-class GraphDriver(Shape, kw_only=True):
+class GraphDriver(Shape, frozen=True, kw_only=True):
     data: StringMap = None
     name: str = "overlay2"
 
 
-class ContainerInspect(Shape, kw_only=True):
+class ContainerInspect(Shape, frozen=True, kw_only=True):
     """4.6."""
 
     id: str
@@ -348,7 +348,7 @@ class ContainerInspect(Shape, kw_only=True):
     network_settings: NetworkSettings
 
 
-class PortSummary(Shape, kw_only=True):
+class PortSummary(Shape, frozen=True, kw_only=True):
     """A row of `Ports` in the list; a private port that is not published has no public one."""
 
     ip: str | UnsetType = field(name="IP", default=UNSET)
@@ -357,15 +357,15 @@ class PortSummary(Shape, kw_only=True):
     type: str
 
 
-class SummaryHostConfig(Shape, kw_only=True):
+class SummaryHostConfig(Shape, frozen=True, kw_only=True):
     network_mode: str = ""
 
 
-class SummaryNetworks(Shape, kw_only=True):
+class SummaryNetworks(Shape, frozen=True, kw_only=True):
     networks: dict[str, EndpointSettings] = {}
 
 
-class ContainerSummary(Shape, kw_only=True):
+class ContainerSummary(Shape, frozen=True, kw_only=True):
     """4.13."""
 
     id: str
@@ -385,21 +385,21 @@ class ContainerSummary(Shape, kw_only=True):
     mounts: list[MountPoint] = []
 
 
-class WaitError(Shape, kw_only=True):
+class WaitError(Shape, frozen=True, kw_only=True):
     message: str
 
 
-class WaitResult(Shape, kw_only=True):
+class WaitResult(Shape, frozen=True, kw_only=True):
     status_code: int
     error: WaitError | UnsetType | None = UNSET
 
 
-class PruneResult(Shape, kw_only=True):
+class PruneResult(Shape, frozen=True, kw_only=True):
     containers_deleted: list[str] | None = None
     space_reclaimed: int = 0
 
 
-class ExecCreate(Shape, kw_only=True):
+class ExecCreate(Shape, frozen=True, kw_only=True):
     """4.8, the body."""
 
     attach_stdin: bool = False
@@ -415,17 +415,17 @@ class ExecCreate(Shape, kw_only=True):
     console_size: list[int] | None = None
 
 
-class ExecStart(Shape, kw_only=True):
+class ExecStart(Shape, frozen=True, kw_only=True):
     detach: bool = False
     tty: bool = False
     console_size: list[int] | None = None
 
 
-class ExecCreated(Shape, kw_only=True):
+class ExecCreated(Shape, frozen=True, kw_only=True):
     id: str
 
 
-class ExecProcess(Shape, kw_only=True):
+class ExecProcess(Shape, frozen=True, kw_only=True):
     tty: bool = field(name="tty")
     entrypoint: str = field(name="entrypoint")
     arguments: list[str] = field(name="arguments")
@@ -433,7 +433,7 @@ class ExecProcess(Shape, kw_only=True):
     user: str | UnsetType = field(name="user", default=UNSET)
 
 
-class ExecInspect(Shape, kw_only=True):
+class ExecInspect(Shape, frozen=True, kw_only=True):
     id: str = field(name="ID")
     running: bool
     exit_code: int | None

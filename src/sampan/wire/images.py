@@ -10,16 +10,16 @@ from sampan.wire.containers import ContainerConfig, GraphDriver, Strings
 from sampan.wire.shape import Shape
 
 
-class RootFs(Shape, kw_only=True):
+class RootFs(Shape, frozen=True, kw_only=True):
     type: str = "layers"
     layers: Strings = None
 
 
-class Metadata(Shape, kw_only=True):
+class Metadata(Shape, frozen=True, kw_only=True):
     last_tag_time: str = "0001-01-01T00:00:00Z"
 
 
-class ImageInspect(Shape, kw_only=True):
+class ImageInspect(Shape, frozen=True, kw_only=True):
     id: str
     repo_tags: list[str] = []
     repo_digests: list[str] = []
@@ -40,7 +40,7 @@ class ImageInspect(Shape, kw_only=True):
     metadata: Metadata = Metadata()
 
 
-class ImageSummary(Shape, kw_only=True):
+class ImageSummary(Shape, frozen=True, kw_only=True):
     containers: int = -1
     created: int
     id: str
@@ -53,7 +53,7 @@ class ImageSummary(Shape, kw_only=True):
     virtual_size: int | UnsetType = UNSET
 
 
-class HistoryItem(Shape, kw_only=True):
+class HistoryItem(Shape, frozen=True, kw_only=True):
     comment: str = ""
     created: int = 0
     created_by: str = ""
@@ -62,29 +62,29 @@ class HistoryItem(Shape, kw_only=True):
     tags: Strings = None
 
 
-class Deleted(Shape, kw_only=True, omit_defaults=True):
+class Deleted(Shape, frozen=True, kw_only=True, omit_defaults=True):
     """Either untagged or deleted."""
 
     untagged: str = ""
     deleted: str = ""
 
 
-class PruneResult(Shape, kw_only=True):
+class PruneResult(Shape, frozen=True, kw_only=True):
     images_deleted: list[Deleted] | None = None
     space_reclaimed: int = 0
 
 
-class ProgressDetail(Shape, kw_only=True, rename=None, omit_defaults=True):
+class ProgressDetail(Shape, frozen=True, kw_only=True, rename=None, omit_defaults=True):
     current: int = 0
     total: int = 0
 
 
-class ErrorDetail(Shape, kw_only=True, rename=None, omit_defaults=True):
+class ErrorDetail(Shape, frozen=True, kw_only=True, rename=None, omit_defaults=True):
     code: int = 0
     message: str = ""
 
 
-class Progress(Shape, kw_only=True, rename="camel", omit_defaults=True):
+class Progress(Shape, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One message of a stream; a failure after the head is `error` with `errorDetail`."""
 
     stream: str = ""

@@ -7,19 +7,19 @@ from msgspec import UNSET, UnsetType, field
 from sampan.wire.shape import Shape
 
 
-class IpamPool(Shape, kw_only=True, omit_defaults=True):
+class IpamPool(Shape, frozen=True, kw_only=True, omit_defaults=True):
     subnet: str = ""
     ip_range: str = field(name="IPRange", default="")
     gateway: str = ""
 
 
-class Ipam(Shape, kw_only=True):
+class Ipam(Shape, frozen=True, kw_only=True):
     driver: str = "default"
     options: dict[str, str] | None = None
     config: list[IpamPool] | None = None
 
 
-class NetworkEndpoint(Shape, kw_only=True):
+class NetworkEndpoint(Shape, frozen=True, kw_only=True):
     """A container on a network."""
 
     name: str
@@ -29,11 +29,11 @@ class NetworkEndpoint(Shape, kw_only=True):
     i_pv6_address: str = field(name="IPv6Address", default="")
 
 
-class ConfigFrom(Shape, kw_only=True):
+class ConfigFrom(Shape, frozen=True, kw_only=True):
     network: str = ""
 
 
-class Network(Shape, kw_only=True):
+class Network(Shape, frozen=True, kw_only=True):
     name: str
     id: str
     created: str

@@ -9,17 +9,17 @@ from msgspec import UNSET, UnsetType, field
 from sampan.wire.shape import Shape
 
 
-class Component(Shape, kw_only=True):
+class Component(Shape, frozen=True, kw_only=True):
     name: str
     version: str
     details: dict[str, str] | None = None
 
 
-class Platform(Shape, kw_only=True):
+class Platform(Shape, frozen=True, kw_only=True):
     name: str
 
 
-class Version(Shape, kw_only=True):
+class Version(Shape, frozen=True, kw_only=True):
     platform: Platform
     components: list[Component] = []
     version: str
@@ -33,7 +33,7 @@ class Version(Shape, kw_only=True):
     build_time: str = ""
 
 
-class Info(Shape, kw_only=True):
+class Info(Shape, frozen=True, kw_only=True):
     """The fields that clients read; the engine fills every one."""
 
     id: str = field(name="ID")
@@ -89,12 +89,12 @@ class Info(Shape, kw_only=True):
     warnings: list[str] | None = None
 
 
-class Actor(Shape, kw_only=True):
+class Actor(Shape, frozen=True, kw_only=True):
     id: str = field(name="ID")
     attributes: dict[str, str] = {}
 
 
-class EventMessage(Shape, kw_only=True):
+class EventMessage(Shape, frozen=True, kw_only=True):
     """time is seconds, timeNano nanoseconds since the epoch; status, id and from are the old spelling for containers and images."""
 
     status: str | UnsetType = field(name="status", default=UNSET)
@@ -108,7 +108,7 @@ class EventMessage(Shape, kw_only=True):
     time_nano: int = field(name="timeNano")
 
 
-class LogOptions(Shape, kw_only=True):
+class LogOptions(Shape, frozen=True, kw_only=True):
     """Of GET logs, already parsed; times are nanoseconds since the epoch, 0 unset; tail -1 is all."""
 
     follow: bool = False
@@ -121,12 +121,12 @@ class LogOptions(Shape, kw_only=True):
     details: bool = False
 
 
-class Top(Shape, kw_only=True):
+class Top(Shape, frozen=True, kw_only=True):
     titles: list[str]
     processes: list[list[str]]
 
 
-class Job(Shape, kw_only=True):
+class Job(Shape, frozen=True, kw_only=True):
     """An entry of the job table (GET /sampan/jobs).  Times are RFC 3339; duration is seconds, null while it runs."""
 
     id: str
@@ -137,7 +137,7 @@ class Job(Shape, kw_only=True):
     result: str = ""  # "" while it runs, "OK (0)", "ERR (text)"
 
 
-class Fact(Shape, kw_only=True):
+class Fact(Shape, frozen=True, kw_only=True):
     """One thing the kernel holds, and the plain command that shows it by hand."""
 
     name: str
@@ -145,7 +145,7 @@ class Fact(Shape, kw_only=True):
     command: str = ""
 
 
-class Explanation(Shape, kw_only=True):
+class Explanation(Shape, frozen=True, kw_only=True):
     """GET /sampan/containers/{id}/explain: sections in order, each a list of facts."""
 
     id: str
@@ -153,7 +153,7 @@ class Explanation(Shape, kw_only=True):
     sections: dict[str, list[Fact]]
 
 
-class Finding(Shape, kw_only=True):
+class Finding(Shape, frozen=True, kw_only=True):
     """GET /sampan/doctor.  level is "ok", "note", "warning" or "error"."""
 
     level: str

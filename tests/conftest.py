@@ -1,0 +1,24 @@
+"""Every test session proves that the host is as it was found."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.host import HostState
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host_as_found() -> Iterator[None]:
+    """Fail the session when mounts, links, namespaces, nft tables, cgroups, processes or sockets are left behind."""
+    before = HostState.now()
+    yield
+    if os.geteuid() == 0:
+        leaked = HostState.now().leaked_since(before)
+        assert not leaked, f"left on the host: {leaked}"

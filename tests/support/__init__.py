@@ -1,0 +1,1 @@
+"""What tests of every tier share: the host's state, a daemon of their own."""

@@ -1,0 +1,241 @@
+"""The docker 28 client, unchanged, against Sampan."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from support.daemon import Daemon, busybox_rootfs
+
+sys.path.insert(0, str(Path(__file__).parent))
+from terminal import Terminal
+
+
+def docker(daemon: Daemon, *arguments: str) -> list[str]:
+    return ["docker", "-H", daemon.host, *arguments]
+
+
+def test_version_names_server_and_negotiates(daemon: Daemon) -> None:
+    shown = json.loads(daemon.docker("version", "--format", "{{json .}}").stdout)
+
+    assert shown["Server"]["Os"] == "linux"
+    assert shown["Server"]["ApiVersion"] == "1.50"
+
+
+def test_run_rm_prints_output_and_leaves_nothing(daemon: Daemon) -> None:
+    done = daemon.docker("run", "--rm", "busybox", "echo", "hello", "world")
+
+    assert done.stdout == b"hello world\n"
+    assert daemon.docker("ps", "-aq").stdout == b""
+
+
+def test_run_keeps_stdout_and_stderr_apart(daemon: Daemon) -> None:
+    done = daemon.docker("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2")
+
+    assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
+
+
+def test_run_returns_the_exit_code(daemon: Daemon) -> None:
+    assert daemon.docker("run", "--rm", "busybox", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert daemon.docker("run", "--rm", "busybox", "sh", "-c", "kill -9 $$", check=False).returncode == 137
+
+
+def test_run_of_a_missing_program_is_127_and_of_a_directory_126(daemon: Daemon) -> None:
+    missing = daemon.docker("run", "--rm", "busybox", "/no/such", check=False)
+    directory = daemon.docker("run", "--rm", "busybox", "/etc", check=False)
+
+    assert (missing.returncode, directory.returncode) == (127, 126)
+    assert b"/no/such" in missing.stderr
+    assert daemon.docker("ps", "-aq").stdout == b""
+
+
+def test_run_of_a_missing_image_is_125_and_names_it(daemon: Daemon) -> None:
+    done = daemon.docker("run", "--rm", "--pull", "never", "nosuchimage:9", "true", check=False)
+
+    assert done.returncode == 125
+    assert b"No such image: nosuchimage:9" in done.stderr
+
+
+def test_run_with_stdin_passes_bytes_both_ways(daemon: Daemon) -> None:
+    data = bytes(range(256)) * 4096
+
+    done = daemon.docker("run", "--rm", "-i", "busybox", "cat", input=data)
+
+    assert done.stdout == data
+
+
+def test_run_it_is_a_real_terminal_that_follows_resizes(daemon: Daemon) -> None:
+    with Terminal(*docker(daemon, "run", "--rm", "-it", "busybox", "sh"), rows=31, columns=97) as terminal:
+        terminal.wait_for(b"# ")
+        terminal.type(b"stty size; tty; echo do''ne\r")
+        shown = terminal.wait_for(b"done")
+        assert b"31 97" in shown
+        assert b"/dev/pts/0" in shown or b"/dev/console" in shown
+        terminal.resize(40, 120)
+        terminal.type(b"until stty size | grep -q '40 120'; do :; done; echo resi''zed\r")
+        terminal.wait_for(b"resized")
+        terminal.type(b"exit 3\r")
+
+        assert terminal.end() == 3
+
+
+def test_run_d_ps_logs_stop_rm(daemon: Daemon) -> None:
+    loop = "while true; do echo hello world; sleep 1; done"
+    container = daemon.docker("run", "-d", "--name", "loop", "busybox", "/bin/sh", "-c", loop).stdout.decode().strip()
+
+    assert len(container) == 64
+    rows = daemon.docker("ps", "--no-trunc").stdout.decode()
+    assert container in rows
+    assert "Up " in rows
+    with subprocess.Popen(docker(daemon, "logs", "-f", "loop"), stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == b"hello world\n"
+        assert following.stdout.readline() == b"hello world\n"
+        daemon.docker("stop", "-t", "1", "loop")
+        following.stdout.read()
+        assert following.wait(20) == 0
+    shown = json.loads(daemon.docker("inspect", "loop").stdout)[0]
+    assert (shown["State"]["Status"], shown["State"]["ExitCode"]) == ("exited", 137)
+    assert shown["Config"]["Hostname"] == container[:12]
+    assert (
+        daemon.docker("inspect", "-f", "{{.Config.Hostname}}", container[:3]).stdout.decode().strip()
+        == container[:12]
+    )
+    daemon.docker("rm", "loop")
+    assert daemon.docker("ps", "-aq").stdout == b""
+
+
+def test_logs_tail_since_and_timestamps(daemon: Daemon) -> None:
+    daemon.docker("run", "--name", "l", "busybox", "seq", "1", "10")
+
+    assert daemon.docker("logs", "l").stdout.split() == [str(n).encode() for n in range(1, 11)]
+    assert daemon.docker("logs", "--tail", "2", "l").stdout == b"9\n10\n"
+    assert daemon.docker("logs", "--since", "2100-01-01T00:00:00Z", "l").stdout == b""
+    stamp, _, rest = daemon.docker("logs", "-t", "--tail", "1", "l").stdout.partition(b" ")
+    assert (rest, stamp[10:11], stamp[-1:]) == (b"10\n", b"T", b"Z")
+
+
+def test_exec_runs_in_the_container(daemon: Daemon) -> None:
+    daemon.docker("run", "-d", "--name", "e", "busybox", "sleep", "600")
+
+    assert daemon.docker("exec", "e", "hostname").stdout == daemon.docker("exec", "e", "cat", "/etc/hostname").stdout
+    assert daemon.docker("exec", "e", "sh", "-c", "exit 9", check=False).returncode == 9
+    assert daemon.docker("exec", "-i", "e", "cat", input=b"piped").stdout == b"piped"
+    assert daemon.docker("exec", "-e", "A=b", "-w", "/tmp", "e", "sh", "-c", "echo $A; pwd").stdout == b"b\n/tmp\n"
+    assert daemon.docker("exec", "e", "/no/such", check=False).returncode in (126, 127)
+    assert daemon.docker("exec", "-u", "1000", "e", "id", "-u").stdout == b"1000\n"
+
+
+def test_exec_it_is_a_terminal(daemon: Daemon) -> None:
+    daemon.docker("run", "-d", "--name", "t", "busybox", "sleep", "600")
+
+    with Terminal(*docker(daemon, "exec", "-it", "t", "sh"), rows=33, columns=99) as terminal:
+        terminal.wait_for(b"# ")
+        terminal.type(b"until stty size | grep -q '33 99'; do :; done; echo si''ze\r")
+        terminal.wait_for(b"size")
+        terminal.type(b"exit 4\r")
+        assert terminal.end() == 4
+
+
+def test_attach_sees_output_and_detaches(daemon: Daemon) -> None:
+    daemon.docker("run", "-dit", "--name", "a", "busybox", "sh")
+
+    with Terminal(*docker(daemon, "attach", "a")) as terminal:
+        terminal.type(b"echo fr''om attach\r")
+        terminal.wait_for(b"from attach")
+        terminal.type(b"\x10\x11")
+        assert terminal.end() == 0
+    assert daemon.docker("inspect", "-f", "{{.State.Running}}", "a").stdout == b"true\n"
+
+
+def test_attach_without_a_terminal_ends_with_the_container(daemon: Daemon) -> None:
+    daemon.docker("run", "-di", "--name", "w", "busybox", "sh", "-c", "read line; echo got $line; exit 5")
+
+    done = daemon.docker("attach", "w", input=b"this\n", check=False)
+
+    assert (done.stdout, done.returncode) == (b"got this\n", 5)
+
+
+def test_events_tell_the_life_of_a_container(daemon: Daemon) -> None:
+    with subprocess.Popen(
+        docker(daemon, "events", "--filter", "container=seen", "--format", "{{.Action}}"), stdout=subprocess.PIPE
+    ) as following:
+        assert following.stdout is not None
+        daemon.docker("run", "--rm", "--name", "seen", "busybox", "true")
+        seen = []
+        while "destroy" not in seen:
+            seen.append(following.stdout.readline().decode().strip())
+        following.terminate()
+        following.stdout.read()
+    assert [action for action in seen if action in ("create", "attach", "start", "die", "destroy")] == [
+        "create", "attach", "start", "die", "destroy",
+    ]  # fmt: skip
+
+
+def test_load_images_tag_history_rmi(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.docker("tag", "busybox", "saved:1")
+    daemon.docker("save", "-o", str(tmp_path / "saved.tar"), "saved:1")
+    daemon.docker("rmi", "saved:1")
+    assert daemon.docker("images", "-q", "saved").stdout == b""
+
+    assert daemon.docker("load", "-i", str(tmp_path / "saved.tar")).stdout == b"Loaded image: saved:1\n"
+
+    assert daemon.docker("images", "--format", "{{.Repository}}:{{.Tag}}", "saved").stdout == b"saved:1\n"
+    assert len(daemon.docker("history", "-q", "saved:1").stdout.split()) == 1
+    assert daemon.docker("run", "--rm", "saved:1", "echo", "it runs").stdout == b"it runs\n"
+    daemon.docker("rmi", "saved:1")
+
+
+def test_import_makes_an_image_that_runs(daemon: Daemon) -> None:
+    daemon.docker("import", "-c", 'CMD ["echo", "imported"]', "-", "imp:1", input=busybox_rootfs())
+
+    assert daemon.docker("run", "--rm", "imp:1").stdout == b"imported\n"
+    daemon.docker("rmi", "imp:1")
+
+
+def test_an_image_in_use_is_not_removed(daemon: Daemon) -> None:
+    daemon.docker("run", "-d", "--name", "user", "busybox", "sleep", "600")
+
+    done = daemon.docker("rmi", "busybox", check=False)
+
+    assert done.returncode == 1
+    assert b"conflict" in done.stderr
+
+
+def test_kill_restart_and_wait(daemon: Daemon) -> None:
+    daemon.docker(
+        "run", "-d", "--name", "k", "busybox", "sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.1; done"
+    )
+    with subprocess.Popen(docker(daemon, "wait", "k"), stdout=subprocess.PIPE) as waiting:
+        daemon.docker("kill", "-s", "USR1", "k")
+        assert waiting.communicate(timeout=30)[0] == b"42\n"
+    daemon.docker("restart", "-t", "0", "k")
+    assert daemon.docker("inspect", "-f", "{{.State.Status}}", "k").stdout == b"running\n"
+    daemon.docker("kill", "k")
+    assert daemon.docker("wait", "k").stdout == b"137\n"
+
+
+def test_a_taken_name_is_refused_in_dockers_words(daemon: Daemon) -> None:
+    first = daemon.docker("create", "--name", "taken", "busybox", "true").stdout.decode().strip()
+
+    done = daemon.docker("create", "--name", "taken", "busybox", "true", check=False)
+
+    assert f'Conflict. The container name "/taken" is already in use by container "{first}"' in done.stderr.decode()
+
+
+def test_network_ls_and_inspect(daemon: Daemon) -> None:
+    names = daemon.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
+    assert {b"bridge", b"host", b"none"} <= set(names)
+    daemon.docker("run", "-d", "--name", "n", "busybox", "sleep", "600")
+    shown = json.loads(daemon.docker("network", "inspect", "bridge").stdout)[0]
+    assert [c["Name"] for c in shown["Containers"].values()] == ["n"]
+
+
+def test_info_and_system_words(daemon: Daemon) -> None:
+    shown = json.loads(daemon.docker("info", "--format", "{{json .}}").stdout)
+
+    assert shown["Driver"] == "overlay2"
+    assert any("seccomp" in option for option in shown["SecurityOptions"])
+    assert not shown.get("ServerErrors")

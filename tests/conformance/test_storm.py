@@ -1,0 +1,139 @@
+"""Many containers at once, and a daemon that is killed while it works."""
+
+from __future__ import annotations
+
+import collections
+import http.client
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from support.daemon import Daemon
+from support.host import HostState
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[Daemon]:
+    made = Daemon().start()
+    try:
+        made.import_busybox()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_200_containers_started_8_at_a_time_leave_nothing(own_daemon: Daemon) -> None:
+    warm, _ = own_daemon.run("true")
+    assert warm == 0
+    descriptors = _open_descriptors(own_daemon.pid)
+    before = HostState.now()
+
+    def start(_: int) -> str:
+        container = own_daemon.create("sleep", "600")
+        own_daemon.ok("POST", f"/containers/{container}/start")
+        return container
+
+    with ThreadPoolExecutor(8) as pool:
+        containers = list(pool.map(start, range(200)))
+        running = own_daemon.ok("GET", "/containers/json")
+        assert {c["Id"] for c in running} == set(containers)
+        addresses = [c["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] for c in running]
+        assert len(set(addresses)) == 200
+        list(pool.map(lambda c: own_daemon.ok("DELETE", f"/containers/{c}?force=1"), containers))
+
+    _eventually(lambda: not HostState.now().leaked_since(before), lambda: str(HostState.now().leaked_since(before)))
+    _eventually(
+        lambda: _open_descriptors(own_daemon.pid) <= descriptors + 16, lambda: str(_open_descriptors(own_daemon.pid))
+    )
+    assert list((own_daemon.data_root / "containers").iterdir()) == []
+    assert list((own_daemon.exec_root / "containers").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killing_the_daemon_20_times_during_500_runs_loses_no_container(own_daemon: Daemon) -> None:
+    """Each run creates, starts and waits by name, and goes on after a broken connection; each must end once, with its own code."""
+    random.seed(1)
+    total, kills, clients = 500, 20, 8
+    codes: dict[str, int] = {}
+    ran: collections.Counter[str] = collections.Counter()
+    lock = threading.Lock()
+
+    def persist(method: str, path: str, body: object = None, accept: tuple[int, ...] = ()) -> tuple[int, object]:
+        """Repeat a request until the daemon answers it."""
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                answer = own_daemon.call(method, path, body, timeout=60)
+            except (OSError, http.client.HTTPException):
+                assert time.monotonic() < deadline, f"no answer to {method} {path}"
+                threading.Event().wait(0.02)
+                continue
+            if answer.status < 400 or answer.status in accept:
+                return answer.status, answer
+            if answer.status == 503:
+                continue
+            raise AssertionError(f"{method} {path}: {answer}")
+
+    def one(number: int) -> None:
+        name, code = f"storm{number}", number % 200
+        body = {"Image": "busybox", "Cmd": ["sh", "-c", f"echo ran {number}; exit {code}"]}
+        persist("POST", f"/containers/create?name={name}", body, accept=(409,))
+        persist("POST", f"/containers/{name}/start")
+        while True:
+            _, answer = persist("POST", f"/containers/{name}/wait")
+            if answer.body.strip():  # type: ignore[attr-defined]
+                break
+        status = own_inspect(name)
+        with lock:
+            codes[name] = status
+            ran[name] += 1
+
+    def own_inspect(name: str) -> int:
+        _, answer = persist("GET", f"/containers/{name}/json")
+        state = answer.json["State"]  # type: ignore[attr-defined]
+        assert state["Status"] == "exited", state
+        return int(state["ExitCode"])
+
+    done = threading.Event()
+
+    def killer() -> None:
+        for _ in range(kills):
+            if done.wait(random.uniform(0.2, 0.9)):
+                break
+            own_daemon.restart()
+
+    killing = threading.Thread(target=killer)
+    killing.start()
+    try:
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(one, range(total)))
+    finally:
+        done.set()
+        killing.join()
+
+    assert codes == {f"storm{n}": n % 200 for n in range(total)}
+    listed = [c["Names"][0] for c in own_daemon.ok("GET", "/containers/json?all=1")]
+    assert sorted(listed) == sorted(f"/storm{n}" for n in range(total))
+    for number in random.sample(range(total), 40):
+        log = own_daemon.call("GET", f"/containers/storm{number}/logs?stdout=1").body
+        assert log[8:] == f"ran {number}\n".encode(), log
+
+
+def _open_descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def _eventually(condition: object, explain: object, seconds: float = 15) -> None:
+    """The kernel takes network namespaces and cgroups down in its own time: look until it has, at most `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, explain()  # type: ignore[operator]
+        threading.Event().wait(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import http.client
 import os
 import random
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from support.daemon import Daemon
+from support.daemon import Answer, Daemon
 from support.host import HostState
 
 
@@ -59,48 +58,46 @@ def test_200_containers_started_8_at_a_time_leave_nothing(own_daemon: Daemon) ->
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_killing_the_daemon_20_times_during_500_runs_loses_no_container(own_daemon: Daemon) -> None:
-    """Each run creates, starts and waits by name, and goes on after a broken connection; each must end once, with its own code."""
+    """Each client goes on after a broken connection; each container must run once and end with its own code."""
     random.seed(1)
     total, kills, clients = 500, 20, 8
     codes: dict[str, int] = {}
-    ran: collections.Counter[str] = collections.Counter()
     lock = threading.Lock()
 
-    def persist(method: str, path: str, body: object = None, accept: tuple[int, ...] = ()) -> tuple[int, object]:
+    def persist(method: str, path: str, body: object = None) -> Answer:
         """Repeat a request until the daemon answers it."""
         deadline = time.monotonic() + 120
         while True:
-            try:
-                answer = own_daemon.call(method, path, body, timeout=60)
-            except (OSError, http.client.HTTPException):
-                assert time.monotonic() < deadline, f"no answer to {method} {path}"
-                threading.Event().wait(0.02)
-                continue
-            if answer.status < 400 or answer.status in accept:
-                return answer.status, answer
-            if answer.status == 503:
-                continue
-            raise AssertionError(f"{method} {path}: {answer}")
+            answer = attempt(method, path, body)
+            if answer is not None and answer.status != 503:
+                return answer
+            assert time.monotonic() < deadline, f"no answer to {method} {path}"
+            threading.Event().wait(0.02)
+
+    def attempt(method: str, path: str, body: object = None) -> Answer | None:
+        try:
+            return own_daemon.call(method, path, body, timeout=60)
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def state(name: str) -> dict[str, object]:
+        answer = persist("GET", f"/containers/{name}/json")
+        assert answer.status == 200, answer
+        return dict(answer.json["State"])
 
     def one(number: int) -> None:
         name, code = f"storm{number}", number % 200
         body = {"Image": "busybox", "Cmd": ["sh", "-c", f"echo ran {number}; exit {code}"]}
-        persist("POST", f"/containers/create?name={name}", body, accept=(409,))
-        persist("POST", f"/containers/{name}/start")
-        while True:
-            _, answer = persist("POST", f"/containers/{name}/wait")
-            if answer.body.strip():  # type: ignore[attr-defined]
-                break
-        status = own_inspect(name)
+        made = persist("POST", f"/containers/create?name={name}", body)
+        assert made.status in (201, 409), made
+        # A start whose answer was lost is asked about, not repeated: it would run the program twice.
+        while state(name)["Status"] == "created":
+            answer = attempt("POST", f"/containers/{name}/start")
+            assert answer is None or answer.status in (204, 304, 409, 503), answer
+        while state(name)["Status"] != "exited":
+            attempt("POST", f"/containers/{name}/wait")
         with lock:
-            codes[name] = status
-            ran[name] += 1
-
-    def own_inspect(name: str) -> int:
-        _, answer = persist("GET", f"/containers/{name}/json")
-        state = answer.json["State"]  # type: ignore[attr-defined]
-        assert state["Status"] == "exited", state
-        return int(state["ExitCode"])
+            codes[name] = int(str(state(name)["ExitCode"]))
 
     done = threading.Event()
 
@@ -122,7 +119,7 @@ def test_killing_the_daemon_20_times_during_500_runs_loses_no_container(own_daem
     assert codes == {f"storm{n}": n % 200 for n in range(total)}
     listed = [c["Names"][0] for c in own_daemon.ok("GET", "/containers/json?all=1")]
     assert sorted(listed) == sorted(f"/storm{n}" for n in range(total))
-    for number in random.sample(range(total), 40):
+    for number in range(total):
         log = own_daemon.call("GET", f"/containers/storm{number}/logs?stdout=1").body
         assert log[8:] == f"ran {number}\n".encode(), log
 

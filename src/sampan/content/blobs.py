@@ -1,0 +1,185 @@
+"""Blobs by digest: what is stored under a name has that name's content, whole, on disk, or is not there.
+
+    <data-root>/content/blobs/sha256/<hex>     0400, complete and verified
+    <data-root>/content/ingest/<random>        being written; removed at the next start
+
+Order: write and hash, fsync, rename, fsync of the folder.  After that the blob survives a power cut; whoever refers to
+it writes a record next.  Blobs that no record refers to are found by `Blobs.digests` and deleted by their owner.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from sampan.errors import Broken, InvalidRequest, NotFound
+from sampan.oci.digest import Digest, algorithm, encoded, is_hex
+
+_CHUNK = 1 << 20
+_ALGORITHMS = ("sha256", "sha512")
+
+
+class Ingest:
+    """A blob being written.  A context manager: without `commit`, nothing stays.
+
+    size: bytes written so far.
+    """
+
+    def __init__(self, store: Blobs, limit: int) -> None:
+        self._store = store
+        self._limit = limit
+        self._hashes = {"sha256": hashlib.sha256()}
+        self.path = store.ingest_folder / secrets.token_hex(16)
+        self.size = 0
+        self._file = open(self.path, "xb", buffering=0, opener=_opener)  # noqa: SIM115: closed by commit or discard
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.discard()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append.  Raises InvalidRequest beyond the limit; OSError when the disk is full."""
+        self.size += len(data)
+        if self.size > self._limit:
+            raise InvalidRequest(f"content is larger than {self._limit} bytes")
+        for hashing in self._hashes.values():
+            hashing.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def write_from(self, source: BinaryIO) -> int:
+        """Append all that `source` gives; return how much that was."""
+        before = self.size
+        while data := source.read(_CHUNK):
+            self.write(data)
+        return self.size - before
+
+    @property
+    def digest(self) -> Digest:
+        """The sha256 of what has been written so far."""
+        return Digest("sha256:" + self._hashes["sha256"].hexdigest())
+
+    def open(self) -> BufferedReader:
+        """Return a reader of what has been written so far."""
+        return open(self.path, "rb", opener=_opener)
+
+    def commit(self, expected: Digest | None = None, size: int | None = None) -> Digest:
+        """Make the content a blob and return its digest; durable when it returns.
+
+        Raises InvalidRequest when it is not what `expected` and `size` say; then nothing stays.
+        """
+        found = self.digest
+        if expected is not None and algorithm(expected) != "sha256":
+            found = self._rehash(algorithm(expected))
+        if (size is not None and size != self.size) or (expected is not None and expected != found):
+            raise InvalidRequest(f"content is {found} of {self.size} bytes, expected {expected or found} of {size}")
+        target = self._store.path(found)
+        os.fchmod(self._file.fileno(), 0o400)
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self.path.rename(target)
+        _sync_folder(target.parent)
+        return found
+
+    def _rehash(self, name: str) -> Digest:
+        with self.open() as reader:
+            return Digest(f"{name}:{hashlib.file_digest(reader, name).hexdigest()}")
+
+    def discard(self) -> None:
+        """Forget it; after `commit` this does nothing."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Blobs:
+    """The blob store of one data root."""
+
+    def __init__(self, data_root: Path) -> None:
+        self.folder = data_root / "content" / "blobs"
+        self.ingest_folder = data_root / "content" / "ingest"
+        for folder in (data_root / "content", self.folder, self.ingest_folder, *(self.folder / a for a in _ALGORITHMS)):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def sweep(self) -> int:
+        """Remove what a crash left half written; return how many.  Only before the first ingest of this process."""
+        left = list(self.ingest_folder.iterdir())
+        for path in left:
+            path.unlink()
+        return len(left)
+
+    def path(self, digest: Digest) -> Path:
+        """Return where the blob is, or would be."""
+        return self.folder / algorithm(digest) / encoded(digest)
+
+    def ingest(self, *, limit: int = 1 << 62) -> Ingest:
+        """Begin a blob of at most `limit` bytes."""
+        return Ingest(self, limit)
+
+    def put(self, content: bytes, expected: Digest | None = None) -> Digest:
+        """Store a small document; durable when it returns."""
+        with self.ingest() as ingest:
+            ingest.write(content)
+            return ingest.commit(expected)
+
+    def has(self, digest: Digest) -> bool:
+        return self.path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        """Return the blob's bytes.  Raises NotFound."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise NotFound(f"no such blob: {digest}") from None
+
+    def open(self, digest: Digest) -> BufferedReader:
+        """Return a reader of the blob.  Raises NotFound."""
+        try:
+            return open(self.path(digest), "rb", opener=_opener)
+        except FileNotFoundError:
+            raise NotFound(f"no such blob: {digest}") from None
+
+    def read(self, digest: Digest, limit: int = 4 << 20) -> bytes:
+        """Return a small blob, verified again.  Raises NotFound, or Broken when the disk holds something else."""
+        with self.open(digest) as reader:
+            content = reader.read(limit + 1)
+        if len(content) > limit or hashlib.new(algorithm(digest), content).hexdigest() != encoded(digest):
+            raise Broken(f"blob {digest} does not have the content of its name")
+        return content
+
+    def delete(self, digest: Digest) -> int:
+        """Delete it; return the bytes freed, 0 when it was not there."""
+        path = self.path(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def digests(self) -> Iterator[Digest]:
+        """Yield every blob's digest."""
+        for name, length in (("sha256", 64), ("sha512", 128)):
+            for entry in list(os.scandir(self.folder / name)):
+                if is_hex(entry.name, length):
+                    yield Digest(f"{name}:{entry.name}")
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

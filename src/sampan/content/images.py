@@ -1,0 +1,227 @@
+"""Which images there are, what they are made of, and what they are called.
+
+An image's ID is the digest of its configuration.  Three kinds of record (state.py): `image` by ID, `tag` by full name
+(docker.io/library/busybox:latest), `repo-digest` by full canonical name (docker.io/library/busybox@sha256:...).
+A name always belongs to one image; an image may have any number, or none (dangling).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from sampan.content.blobs import Blobs
+from sampan.errors import Conflict, InvalidRequest, NotFound
+from sampan.oci.digest import Digest, is_hex
+from sampan.oci.image import ImageConfig, decode
+from sampan.oci.reference import Reference, parse
+from sampan.state import State, Table
+
+
+class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
+    """One layer of an image: its identities, and the blob it came as.  sizes: bytes; `size` unpacked, `blob_size` stored."""
+
+    diff_id: Digest
+    chain_id: Digest
+    blob: Digest
+    blob_size: int
+    media_type: str
+    size: int
+
+
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An image.  Times are nanoseconds since the epoch; `manifest` is the digest of a stored manifest, if any."""
+
+    id: Digest
+    layers: tuple[LayerRef, ...]
+    manifest: Digest | None = None
+    media_type: str = ""
+    parent: str = ""
+    added: int = 0
+
+    @property
+    def chain_ids(self) -> tuple[Digest, ...]:
+        return tuple(layer.chain_id for layer in self.layers)
+
+    @property
+    def size(self) -> int:
+        return sum(layer.size for layer in self.layers)
+
+    def blobs(self) -> Iterator[Digest]:
+        """Yield every blob the image needs."""
+        yield self.id
+        if self.manifest is not None:
+            yield self.manifest
+        for layer in self.layers:
+            yield layer.blob
+
+
+class Name(msgspec.Struct, frozen=True, kw_only=True):
+    """A name's record: the image, and since when (nanoseconds)."""
+
+    image: Digest
+    since: int = 0
+
+
+class Catalogue:
+    """Images and their names.  Thread-safe; every change is durable when it returns."""
+
+    def __init__(self, state: State, blobs: Blobs) -> None:
+        self.state = state
+        self.blobs = blobs
+        self._images = Table(state, "image", ImageRecord)
+        self._tags = Table(state, "tag", Name)
+        self._digests = Table(state, "repo-digest", Name)
+        self._configs: dict[Digest, ImageConfig] = {}
+        self._users = 0
+        self._quiet = threading.Condition()
+
+    # Images
+
+    def add(self, record: ImageRecord) -> None:
+        """Make the image known; its blobs and layers must be stored already."""
+        self._images.put(record.id, record)
+
+    def get(self, image: Digest) -> ImageRecord:
+        """Return the record.  Raises NotFound."""
+        found = self._images.get(image)
+        if found is None:
+            raise NotFound(f"No such image: {image}")
+        return found
+
+    def find(self, image: Digest) -> ImageRecord | None:
+        """Return the record, or None."""
+        return self._images.get(image)
+
+    def all(self) -> list[ImageRecord]:
+        return [record for _, record in self._images.items()]
+
+    def forget(self, image: Digest) -> None:
+        """Remove the image and every name it has."""
+        with self.state.batch():
+            for reference in (*self.tags(image), *self.repo_digests(image)):
+                self.untag(reference)
+            self._images.delete(image)
+        self._configs.pop(image, None)
+
+    def config(self, image: Digest) -> ImageConfig:
+        """Return the image's configuration, kept in memory once read.  Raises NotFound, Broken."""
+        found = self._configs.get(image)
+        if found is None:
+            found = decode(self.blobs.read(image), ImageConfig, f"configuration of {image}")
+            self._configs[image] = found
+        return found
+
+    # Names
+
+    def tag(self, reference: Reference, image: Digest, since: int) -> Digest | None:
+        """Give the image a name; return the other image that lost it, if one did."""
+        table = self._table(reference)
+        with self.state.batch():
+            before = table.get(str(reference))
+            table.put(str(reference), Name(image=image, since=since))
+        return before.image if before is not None and before.image != image else None
+
+    def untag(self, reference: Reference) -> bool:
+        """Take the name away; return whether it was there."""
+        return self._table(reference).delete(str(reference))
+
+    def _table(self, reference: Reference) -> Table[Name]:
+        if bool(reference.tag) == bool(reference.digest):
+            raise InvalidRequest(f"{reference} is not a name with either a tag or a digest")
+        return self._digests if reference.digest else self._tags
+
+    def named(self, reference: Reference) -> Digest | None:
+        """Return the image that has exactly this name (a digest must belong to this very repository: row 57)."""
+        if reference.digest is not None:
+            reference = Reference(reference.domain, reference.path, "", reference.digest)
+        found = self._table(reference).get(str(reference))
+        return found.image if found is not None else None
+
+    def tags(self, image: Digest | None = None) -> list[Reference]:
+        """Return the tagged names (of one image), sorted."""
+        return [parse(key) for key, name in self._tags.items() if image in (None, name.image)]
+
+    def repo_digests(self, image: Digest | None = None) -> list[Reference]:
+        return [parse(key) for key, name in self._digests.items() if image in (None, name.image)]
+
+    def names(self) -> dict[Digest, tuple[list[Reference], list[Reference]]]:
+        """Return (tags, repository digests) of every image that has a name: one pass for lists."""
+        found: dict[Digest, tuple[list[Reference], list[Reference]]] = {}
+        for place, table in enumerate((self._tags, self._digests)):
+            for key, name in table.items():
+                found.setdefault(name.image, ([], []))[place].append(parse(key))
+        return found
+
+    def last_tagged(self, image: Digest) -> int:
+        """Return when the image was last given a name, in nanoseconds; 0 for never."""
+        return max((name.since for _, name in self._tags.items() if name.image == image), default=0)
+
+    def resolve(self, text: str) -> tuple[Digest, Reference | None]:
+        """Return the image that `text` means, and the name if it is one: name, ID, or the start of an ID.
+
+        Raises NotFound `No such image: NAME:TAG`, InvalidRequest for what can be no reference, Conflict when the start of
+        an ID fits several.
+        """
+        bare = text.removeprefix("sha256:")
+        if is_hex(bare, 64):
+            if self._images.get(f"sha256:{bare}") is None:
+                raise NotFound(f"No such image: {text}")
+            return Digest(f"sha256:{bare}"), None
+        if text.startswith("sha256:"):
+            return self._by_prefix(bare, text), None
+        reference = parse(text)
+        image = self.named(reference.tagged())
+        if image is not None:
+            return image, reference.tagged()
+        if not reference.tag and reference.digest is None and 4 <= len(text) < 64 and is_hex(text, len(text)):
+            try:
+                return self._by_prefix(text, f"{text}:latest"), None
+            except NotFound:
+                pass
+        raise NotFound(f"No such image: {reference.tagged().familiar}")
+
+    def _by_prefix(self, prefix: str, text: str) -> Digest:
+        if not prefix or not is_hex(prefix, len(prefix)):
+            raise InvalidRequest("invalid reference format")
+        found = [key for key, _ in self._images.items() if key.startswith(f"sha256:{prefix}")]
+        if len(found) > 1:
+            raise Conflict(f"ambiguous image ID prefix {prefix}: {len(found)} images fit")
+        if not found:
+            raise NotFound(f"No such image: {text}")
+        return Digest(found[0])
+
+    # Garbage
+
+    @contextmanager
+    def adding(self) -> Iterator[None]:
+        """While inside, blobs and layers that no record names yet are not garbage."""
+        with self._quiet:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._quiet:
+                self._users -= 1
+
+    @contextmanager
+    def collecting(self) -> Iterator[bool]:
+        """Keep `adding` out while inside; gives False, and nothing may be deleted, when somebody is adding."""
+        with self._quiet:
+            yield self._users == 0
+
+    def reachable(self) -> tuple[set[Digest], set[Digest]]:
+        """Return every (blob, layer chain) that an image needs."""
+        blobs: set[Digest] = set()
+        chains: set[Digest] = set()
+        for record in self.all():
+            blobs.update(record.blobs())
+            chains.update(record.chain_ids)
+        return blobs, chains
+
+    def broken(self) -> list[tuple[str, str]]:
+        """Return (key, reason) of every record that cannot be read."""
+        return [*self._images.broken(), *self._tags.broken(), *self._digests.broken()]

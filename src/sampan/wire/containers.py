@@ -359,6 +359,7 @@ class PortSummary(Shape, frozen=True, kw_only=True):
 
 class SummaryHostConfig(Shape, frozen=True, kw_only=True):
     network_mode: str = ""
+    annotations: StringMap | UnsetType = UNSET
 
 
 class SummaryNetworks(Shape, frozen=True, kw_only=True):

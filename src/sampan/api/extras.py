@@ -1,0 +1,35 @@
+"""What Sampan adds to Docker's API: the job table, explain, doctor, bootstrap."""
+
+from __future__ import annotations
+
+from sampan.api import progress
+from sampan.api.request import Request, Response, reply
+from sampan.api.routes import named, route
+from sampan.errors import InvalidRequest
+
+
+@route("GET", "/sampan/jobs")
+async def jobs(request: Request) -> Response:
+    """The running jobs, with `all` also the recent ones.  200."""
+    return reply(await request.engine.system.jobs(all=request.query.flag("all")))
+
+
+@route("GET", "/sampan/containers/{}/explain", job="explain")
+async def explain(request: Request) -> Response:
+    """What the kernel holds for a container.  200; 404."""
+    return reply(await request.engine.system.explain(named(request)))
+
+
+@route("GET", "/sampan/doctor", job="doctor")
+async def doctor(request: Request) -> Response:
+    """What this host has and lacks.  200."""
+    return reply(await request.engine.system.doctor())
+
+
+@route("POST", "/sampan/images/bootstrap", job="bootstrap")
+async def bootstrap(request: Request) -> None:
+    """Make a base image from the distribution's packages.  200 and progress; 400 unknown recipe."""
+    recipe = request.query.text("recipe")
+    if not recipe:
+        raise InvalidRequest("recipe is needed")
+    await progress.send(request, request.engine.images.bootstrap(recipe, tag=request.query.text("tag")))

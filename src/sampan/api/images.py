@@ -1,0 +1,113 @@
+"""Images: read, ask, reply."""
+
+from __future__ import annotations
+
+from sampan.api import progress
+from sampan.api.request import Request, Response, empty, reply
+from sampan.api.routes import named, route
+from sampan.errors import InvalidRequest, Unsupported
+
+
+@route("GET", "/images/json", job="images")
+async def listing(request: Request) -> Response:
+    """ImageList.  200; 400 bad filter."""
+    q = request.query
+    wanted = q.filters("images")
+    old = q.text("filter")  # before 1.41: one reference
+    if old and request.version < (1, 41):
+        wanted["reference"] = (*wanted.get("reference", ()), old)
+    shared = q.flag("shared-size") and request.version >= (1, 42)
+    found = await request.engine.images.list(all=q.flag("all"), filters=wanted, shared_size=shared)
+    return reply([request.lower(one) for one in found])
+
+
+@route("GET", "/images/{}/json", job="image_inspect")
+async def inspect(request: Request) -> Response:
+    """ImageInspect.  200; 404."""
+    return reply(request.lower(await request.engine.images.inspect(named(request))))
+
+
+@route("GET", "/images/{}/history", job="image_history")
+async def history(request: Request) -> Response:
+    """ImageHistory.  200; 404."""
+    return reply(await request.engine.images.history(named(request)))
+
+
+@route("POST", "/images/{}/tag", job="tag")
+async def tag(request: Request) -> Response:
+    """ImageTag.  201; 400 bad reference, 404, 409."""
+    await request.engine.images.tag(named(request), request.query.text("repo"), request.query.text("tag"))
+    return empty(201)
+
+
+@route("DELETE", "/images/{}", job="image_delete")
+async def remove(request: Request) -> Response:
+    """ImageDelete.  200; 400, 404, 409 in use."""
+    q = request.query
+    return reply(
+        await request.engine.images.remove(named(request), force=q.flag("force"), prune=not q.flag("noprune"))
+    )
+
+
+@route("POST", "/images/prune", job="images_prune", since="1.25")
+async def prune(request: Request) -> Response:
+    """ImagePrune.  200; 400, 409."""
+    return reply(await request.engine.images.prune(request.query.filters("images/prune")))
+
+
+@route("POST", "/images/load", job="load")
+async def load(request: Request) -> None:
+    """ImageLoad.  200 and progress; failures in-band."""
+    async with progress.uploads.gate():
+        messages = request.engine.images.load(request.file(), quiet=request.query.flag("quiet", True))
+        await progress.send(request, messages, in_band=True)
+
+
+@route("POST", "/images/create", job="image_create")
+async def create(request: Request) -> None:
+    """ImageCreate.  200 and progress: an import from the body; 400, 501 for what needs a registry."""
+    q = request.query
+    if q.text("fromImage"):
+        raise Unsupported(
+            f"pulling {q.text('fromImage')[:200]}: registries are not supported yet; use load, import or bootstrap"
+        )
+    source = q.text("fromSrc")
+    if not source:
+        raise InvalidRequest("either fromImage or fromSrc is needed")
+    if source != "-":
+        raise Unsupported(f"importing from {source[:200]}: only the request body (-) can be imported")
+    async with progress.uploads.gate():
+        messages = request.engine.images.import_(
+            request.file(),
+            repo=q.text("repo"),
+            tag=q.text("tag"),
+            message=q.text("message"),
+            changes=q.all("changes"),
+            platform=q.text("platform") if request.version >= (1, 32) else "",
+        )
+        await progress.send(request, messages)
+
+
+@route("GET", "/images/get", job="image_save")
+async def save(request: Request) -> None:
+    """ImageGetAll.  200 and a tar; 404."""
+    names = request.query.all("names")
+    if not names:
+        raise InvalidRequest("no image names given")
+    await _save(request, names)
+
+
+@route("GET", "/images/{}/get", job="image_save")
+async def save_one(request: Request) -> None:
+    """ImageGet.  200 and a tar; 404."""
+    await _save(request, [named(request)])
+
+
+async def _save(request: Request, names: list[str]) -> None:
+    request.cancellable = True
+    stream = None
+    async for chunk in request.engine.images.save(names):
+        stream = stream or await request.begin(200, b"application/x-tar")
+        await stream.send(chunk)
+    stream = stream or await request.begin(200, b"application/x-tar")
+    stream.end()

@@ -1,0 +1,105 @@
+"""Endpoints whose answer does not need an engine yet: empty lists, no swarm, and what is still to come."""
+
+from __future__ import annotations
+
+from sampan.api import phrases
+from sampan.api.request import Request, Response, reply
+from sampan.api.routes import Handler, route
+from sampan.errors import NotFound, Unavailable, Unsupported
+
+
+@route("GET", "/volumes", job="volumes")
+async def volumes(request: Request) -> Response:
+    """VolumeList.  200, none yet."""
+    request.query.filters("volumes")
+    return reply({"Volumes": [], "Warnings": None})
+
+
+@route("GET", "/volumes/{}", job="volume_inspect")
+async def volume(request: Request) -> Response:
+    """VolumeInspect.  404."""
+    raise NotFound(f"get {request.name}: no such volume")
+
+
+@route("GET", "/plugins", job="plugins", since="1.25")
+async def plugins(request: Request) -> Response:
+    """PluginList.  200, none."""
+    request.query.filters("plugins")
+    return reply([])
+
+
+@route("GET", "/plugins/{}/json", job="plugin_inspect", since="1.25")
+async def plugin(request: Request) -> Response:
+    """PluginInspect.  404."""
+    raise NotFound(f"plugin {request.name!r} not found")
+
+
+def _later(what: str) -> Handler:
+    async def handler(request: Request) -> Response:
+        raise Unsupported(f"{what} is not supported yet")
+
+    return handler
+
+
+async def _no_swarm(request: Request) -> Response:
+    raise Unavailable(phrases.NOT_A_MANAGER)
+
+
+LATER = (
+    ("POST", "/auth", "logging in to a registry"),
+    ("POST", "/build", "building images"),
+    ("POST", "/build/prune", "pruning the build cache"),
+    ("POST", "/build/cancel", "cancelling a build"),
+    ("POST", "/session", "BuildKit"),
+    ("POST", "/grpc", "BuildKit"),
+    ("POST", "/commit", "committing a container"),
+    ("GET", "/system/df", "measuring disk usage"),
+    ("GET", "/distribution/{}/json", "asking a registry"),
+    ("GET", "/images/search", "searching a registry"),
+    ("POST", "/images/{}/push", "pushing an image"),
+    ("GET", "/containers/{}/stats", "container statistics"),
+    ("GET", "/containers/{}/changes", "listing a container's changes"),
+    ("GET", "/containers/{}/export", "exporting a container"),
+    ("POST", "/containers/{}/update", "updating a container"),
+    ("HEAD", "/containers/{}/archive", "copying from a container"),
+    ("GET", "/containers/{}/archive", "copying from a container"),
+    ("PUT", "/containers/{}/archive", "copying to a container"),
+    ("GET", "/containers/{}/checkpoints", "checkpointing"),
+    ("POST", "/containers/{}/checkpoints", "checkpointing"),
+    ("POST", "/networks/create", "creating networks"),
+    ("POST", "/networks/prune", "pruning networks"),
+    ("POST", "/networks/{}/connect", "connecting to networks"),
+    ("POST", "/networks/{}/disconnect", "disconnecting from networks"),
+    ("DELETE", "/networks/{}", "removing networks"),
+    ("POST", "/volumes/create", "creating volumes"),
+    ("POST", "/volumes/prune", "pruning volumes"),
+    ("DELETE", "/volumes/{}", "removing volumes"),
+    ("POST", "/plugins/pull", "installing plugins"),
+    ("POST", "/plugins/create", "installing plugins"),
+    ("POST", "/swarm/init", "swarm"),
+    ("POST", "/swarm/join", "swarm"),
+)
+
+SWARM = (
+    ("GET", "/swarm"),
+    ("POST", "/swarm/leave"),
+    ("POST", "/swarm/update"),
+    ("GET", "/swarm/unlockkey"),
+    ("POST", "/swarm/unlock"),
+    *(
+        (method, f"/{family}")
+        for family in ("nodes", "services", "tasks", "secrets", "configs")
+        for method in ("GET",)
+    ),
+    *(
+        (method, f"/{family}/{{}}")
+        for family in ("nodes", "services", "secrets", "configs")
+        for method in ("GET", "POST", "DELETE")
+    ),
+    ("GET", "/tasks/{}"),
+)
+
+for _method, _path, _what in LATER:
+    route(_method, _path, job="unsupported")(_later(_what))
+for _method, _path in SWARM:
+    route(_method, _path)(_no_swarm)

@@ -1,0 +1,354 @@
+"""An engine without a kernel: two containers, an image, and socket pairs for attaches."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from builtins import list as List
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, BinaryIO
+
+from sampan.api.backend import Filters
+from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
+from sampan.wire import containers as c
+from sampan.wire import images as i
+from sampan.wire import networks as n
+from sampan.wire import system as s
+
+ID = "f" * 64
+IMAGE = "sha256:" + "a" * 64
+
+
+class FakeStream:
+    """An attach; `far` is the keeper's end."""
+
+    def __init__(self, tty: bool = False) -> None:
+        self.tty = tty
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.was_detached = False
+        self.closed = asyncio.Event()
+
+    def fileno(self) -> int:
+        return self.near.fileno()
+
+    def close(self) -> None:
+        self.near.close()
+        self.closed.set()
+
+    def detached(self) -> None:
+        self.was_detached = True
+
+
+class FakeWait:
+    def __init__(self) -> None:
+        self.future: asyncio.Future[c.WaitResult] = asyncio.get_running_loop().create_future()
+        self.cancelled = False
+
+    async def result(self) -> c.WaitResult:
+        return await self.future
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeLogs:
+    tty = False
+
+    def __init__(self, frames: list[bytes], follow: bool) -> None:
+        self.frames = frames
+        self.follow = follow
+        self.closed = asyncio.Event()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for frame in self.frames:
+            yield frame
+        if self.follow:
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+class FakeContainers:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.streams: list[FakeStream] = []
+        self.waits: list[FakeWait] = []
+        self.open_logs: list[FakeLogs] = []
+        self.tty = False
+        self.error: BaseException | None = None
+
+    def _find(self, ref: str) -> str:
+        if self.error is not None:
+            raise self.error
+        if ref.lstrip("/") != "web" and not (ref and ID.startswith(ref)):
+            raise NotFound(f"No such container: {ref}")
+        return ID
+
+    async def create(self, name: str | None, body: c.CreateBody, platform: str = "") -> c.Created:
+        self.calls.append(("create", body))
+        if body.image == "missing":
+            raise NotFound("No such image: missing:latest")
+        return c.Created(id=ID)
+
+    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> list[c.ContainerSummary]:
+        self.calls.append(("list", filters))
+        return [
+            c.ContainerSummary(
+                id=ID,
+                names=["/web"],
+                image="busybox",
+                image_id=IMAGE,
+                command="sh",
+                created=1700000000,
+                state="running",
+                status="Up 5 seconds",
+                host_config=c.SummaryHostConfig(network_mode="bridge"),
+                network_settings=c.SummaryNetworks(),
+            )
+        ]
+
+    async def inspect(self, ref: str, *, size: bool = False) -> c.ContainerInspect:
+        return c.ContainerInspect(
+            id=self._find(ref),
+            created="2026-11-24T02:00:54.16402812Z",
+            path="sh",
+            args=[],
+            state=c.ContainerState(status="running", running=True, started_at="", finished_at=""),
+            image=IMAGE,
+            name="/web",
+            host_config=c.HostConfig(),
+            config=c.ContainerConfig(tty=self.tty),
+            network_settings=c.NetworkSettings(networks={"mine": c.EndpointSettings(aliases=["a"])}),
+        )
+
+    async def start(self, ref: str) -> None:
+        self._find(ref)
+        if ref == "web":
+            raise NotModified("already running")
+
+    async def stop(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
+        self._find(ref)
+        self.calls.append(("stop", (timeout, signal)))
+
+    async def restart(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
+        self._find(ref)
+
+    async def kill(self, ref: str, *, signal: str = "") -> None:
+        self._find(ref)
+        self.calls.append(("kill", signal))
+
+    async def rename(self, ref: str, name: str) -> None:
+        self._find(ref)
+
+    async def pause(self, ref: str) -> None:
+        self._find(ref)
+
+    async def unpause(self, ref: str) -> None:
+        self._find(ref)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        self._find(ref)
+        if not force:
+            raise Conflict(f'cannot remove container "{ref}": container is running')
+
+    async def prune(self, filters: Filters) -> c.PruneResult:
+        return c.PruneResult()
+
+    async def resize(self, ref: str, *, height: int, width: int) -> None:
+        self._find(ref)
+        self.calls.append(("resize", (height, width)))
+
+    async def top(self, ref: str, ps_args: str) -> s.Top:
+        self._find(ref)
+        return s.Top(titles=["PID"], processes=[["1"]])
+
+    async def registered_wait(self, ref: str, condition: str) -> FakeWait:
+        self._find(ref)
+        self.waits.append(FakeWait())
+        return self.waits[-1]
+
+    async def attach(
+        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+    ) -> FakeStream:
+        self._find(ref)
+        self.streams.append(FakeStream(self.tty))
+        return self.streams[-1]
+
+    async def logs(self, ref: str, options: s.LogOptions) -> FakeLogs:
+        self._find(ref)
+        self.calls.append(("logs", options))
+        frames = [b"\x01\0\0\0\0\0\0\x03hi\n", b"\x02\0\0\0\0\0\0\x04err\n"]
+        self.open_logs.append(FakeLogs(frames, options.follow))
+        return self.open_logs[-1]
+
+
+class FakeExecs:
+    def __init__(self) -> None:
+        self.streams: list[FakeStream] = []
+        self.error: BaseException | None = None
+
+    async def create(self, container: str, body: c.ExecCreate) -> c.ExecCreated:
+        return c.ExecCreated(id=ID)
+
+    async def prepare(self, exec_id: str) -> None:
+        if exec_id != ID:
+            raise NotFound(f"No such exec instance: {exec_id}")
+
+    async def start(self, exec_id: str, body: c.ExecStart) -> FakeStream | None:
+        if self.error is not None:
+            raise self.error
+        if body.detach:
+            return None
+        self.streams.append(FakeStream(body.tty))
+        return self.streams[-1]
+
+    async def resize(self, exec_id: str, *, height: int, width: int) -> None:
+        await self.prepare(exec_id)
+
+    async def inspect(self, exec_id: str) -> c.ExecInspect:
+        await self.prepare(exec_id)
+        return c.ExecInspect(
+            id=ID,
+            running=False,
+            exit_code=0,
+            process_config=c.ExecProcess(tty=False, entrypoint="sh", arguments=[]),
+            open_stdin=False,
+            open_stderr=True,
+            open_stdout=True,
+            container_id=ID,
+        )
+
+
+class FakeImages:
+    def __init__(self) -> None:
+        self.read = -1
+        self.error: BaseException | None = None
+
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> List[i.ImageSummary]:
+        return [i.ImageSummary(created=1700000000, id=IMAGE, size=5, repo_tags=[] if all else ["busybox:latest"])]
+
+    async def inspect(self, ref: str) -> i.ImageInspect:
+        if ref not in ("busybox", "registry:5000/a/b:tag"):
+            raise NotFound(f"No such image: {ref}")
+        return i.ImageInspect(id=IMAGE, architecture="amd64", size=5)
+
+    async def history(self, ref: str) -> List[i.HistoryItem]:
+        return [i.HistoryItem()]
+
+    async def tag(self, ref: str, repo: str, tag: str) -> None:
+        if not repo:
+            raise InvalidRequest("invalid reference format")
+
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> List[i.Deleted]:
+        await self.inspect(ref)
+        return [i.Deleted(untagged=ref)]
+
+    async def prune(self, filters: Filters) -> i.PruneResult:
+        return i.PruneResult()
+
+    async def load(self, tar: BinaryIO, *, quiet: bool) -> AsyncIterator[i.Progress]:
+        self.read = await asyncio.to_thread(_drain, tar)
+        if self.error is not None:
+            raise self.error
+        yield i.Progress(stream="Loaded image: <busybox>\n")
+
+    async def import_(
+        self, tar: BinaryIO, *, repo: str, tag: str, message: str, changes: List[str], platform: str
+    ) -> AsyncIterator[i.Progress]:
+        if self.error is not None:
+            raise self.error
+        self.read = await asyncio.to_thread(_drain, tar)
+        yield i.Progress(status=IMAGE)
+
+    async def bootstrap(self, recipe: str, *, tag: str) -> AsyncIterator[i.Progress]:
+        if recipe != "busybox":
+            raise InvalidRequest(f"unknown recipe {recipe!r}")
+        yield i.Progress(status="done")
+
+    async def save(self, refs: List[str]) -> AsyncIterator[bytes]:
+        await self.inspect(refs[0])
+        yield b"tar"
+
+
+def _drain(tar: BinaryIO) -> int:
+    size = 0
+    while data := tar.read(1 << 20):
+        size += len(data)
+    return size
+
+
+class FakeNetworks:
+    async def list(self, filters: Filters) -> List[n.Network]:
+        return [await self.inspect("bridge", verbose=False, scope="")]
+
+    async def inspect(self, ref: str, *, verbose: bool, scope: str) -> n.Network:
+        if ref != "bridge":
+            raise NotFound(f"network {ref} not found")
+        return n.Network(name="bridge", id=ID, created="", driver="bridge", ipam=n.Ipam())
+
+
+class FakeSystem:
+    def __init__(self) -> None:
+        self.events_closed = asyncio.Event()
+
+    async def info(self) -> s.Info:
+        return s.Info(id="x", server_version="0.1.0", name="fake")
+
+    async def version(self) -> s.Version:
+        return s.Version(
+            platform=s.Platform(name="Sampan"),
+            version="0.1.0",
+            api_version="1.50",
+            min_api_version="1.24",
+            arch="amd64",
+            kernel_version="6",
+        )
+
+    async def jobs(self, *, all: bool) -> List[s.Job]:
+        return []
+
+    async def explain(self, ref: str) -> s.Explanation:
+        return s.Explanation(id=ID, name=ref, sections={})
+
+    async def doctor(self) -> List[s.Finding]:
+        return [s.Finding(level="ok", subject="kernel", text="fine")]
+
+    async def events(self, *, since: str, until: str, filters: Filters) -> AsyncIterator[s.EventMessage]:
+        try:
+            yield s.EventMessage(type="container", action="start", actor=s.Actor(id=ID), time=1, time_nano=1)
+            if not until:
+                await asyncio.Event().wait()
+        finally:
+            self.events_closed.set()
+
+
+class FakeJob:
+    id = "1"
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log = log
+        self.name = name
+
+    def __enter__(self) -> FakeJob:
+        self.log.append(f"+{self.name}")
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.log.append(f"-{self.name} {'OK' if error is None else 'ERR'}")
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.containers = FakeContainers()
+        self.execs = FakeExecs()
+        self.images = FakeImages()
+        self.networks = FakeNetworks()
+        self.system = FakeSystem()
+        self.jobs: list[str] = []
+        self.arguments: list[Mapping[str, str]] = []
+
+    def job(self, name: str, arguments: Mapping[str, str]) -> FakeJob:
+        self.arguments.append(arguments)
+        return FakeJob(self.jobs, name)

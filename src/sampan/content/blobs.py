@@ -37,7 +37,7 @@ class Ingest:
         self._hashes = {"sha256": hashlib.sha256()}
         self.path = store.ingest_folder / secrets.token_hex(16)
         self.size = 0
-        self._file = open(self.path, "xb", buffering=0, opener=_opener)  # noqa: SIM115: closed by commit or discard
+        self._file = open(self.path, "xb", buffering=0, opener=_opener)  # noqa: SIM115  (closed by commit or discard)
 
     def __enter__(self) -> Ingest:
         return self

@@ -1,0 +1,148 @@
+"""Removing names and images, with Docker's rules and words for what is in the way."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from sampan.engine.images.context import Event, Stores
+from sampan.engine.images.filters import Filters, boolean, check_keys, labels_match, until
+from sampan.engine.images.image import labels_of, nanoseconds, short
+from sampan.errors import Conflict, InvalidRequest, SampanError
+from sampan.oci.digest import Digest
+from sampan.oci.reference import Reference
+from sampan.wire.images import Deleted, PruneResult
+
+_pruning = threading.Lock()
+
+
+@dataclass
+class Removal:
+    """What a removal did, in order, and the events that tell of it."""
+
+    done: list[Deleted] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    freed: int = 0
+
+
+def remove(stores: Stores, ref: str, *, force: bool, prune: bool) -> Removal:
+    """Take a name away and, when it was the last, the image with its layers (and with `prune` its untagged parents).
+
+    Raises NotFound, InvalidRequest for a blank name, Conflict when containers or other names are in the way.
+    """
+    if not ref.strip():
+        raise InvalidRequest("image name cannot be blank")
+    image, reference = stores.catalogue.resolve(ref)
+    removal = Removal()
+    names = [*stores.catalogue.tags(image), *stores.catalogue.repo_digests(image)]
+    if reference is not None:
+        others = _others(names, reference)
+        if others:
+            for name in [one for one in names if one not in others]:
+                _untag(stores, image, name, removal)
+            return removal
+        _refuse_last_name(stores, image, reference, force)
+    else:
+        repositories = {name.name for name in names}
+        tags = [name for name in names if name.tag]
+        if not force and (len(repositories) > 1 or len(tags) > 1):
+            raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
+    _refuse_users(stores, image, force)
+    _delete(stores, image, removal, prune)
+    freed, layers = stores.collect()
+    removal.freed += freed
+    removal.done += [Deleted(deleted=chain) for chain in layers]
+    return removal
+
+
+def _others(names: list[Reference], reference: Reference) -> list[Reference]:
+    """Return the names that stay when `reference` goes; digests of its repository go with the repository's last tag."""
+    rest = [name for name in names if name != reference]
+    tagged = {name.name for name in rest if name.tag}
+    return [name for name in rest if name.tag or name.name != reference.name or name.name in tagged or reference.digest]
+
+
+def _refuse_last_name(stores: Stores, image: Digest, reference: Reference, force: bool) -> None:
+    users = stores.in_use(image)
+    if users and not force:
+        raise Conflict(
+            f'conflict: unable to remove repository reference "{reference.familiar}" (must force) - '
+            f"container {short(users[0][0])} is using its referenced image {short(image)}"
+        )
+
+
+def _refuse_users(stores: Stores, image: Digest, force: bool) -> None:
+    users = stores.in_use(image)
+    for container, running in users:
+        if running:
+            reason = f"image is being used by running container {short(container)}"
+            raise _conflict(image, "cannot be forced", reason)
+    if any(record.parent == image for record in stores.catalogue.all()):
+        raise _conflict(image, "cannot be forced", "image has dependent child images")
+    if users and not force:
+        raise _conflict(image, "must be forced", f"image is being used by stopped container {short(users[0][0])}")
+
+
+def _conflict(image: Digest, how: str, reason: str) -> Conflict:
+    return Conflict(f"conflict: unable to delete {short(image)} ({how}) - {reason}")
+
+
+def _untag(stores: Stores, image: Digest, name: Reference, removal: Removal) -> None:
+    event = stores.event("untag", image, name.familiar)
+    if stores.catalogue.untag(name):
+        removal.done.append(Deleted(untagged=name.familiar))
+        removal.events.append(event)
+
+
+def _delete(stores: Stores, image: Digest, removal: Removal, prune: bool) -> None:
+    """Forget the image, then with `prune` each ancestor that has neither a name, nor a child, nor a container."""
+    while True:
+        record = stores.catalogue.get(image)
+        for name in (*stores.catalogue.tags(image), *stores.catalogue.repo_digests(image)):
+            _untag(stores, image, name, removal)
+        event = stores.event("delete", image)
+        stores.catalogue.forget(image)
+        removal.done.append(Deleted(deleted=image))
+        removal.events.append(event)
+        parent = Digest(record.parent)
+        if not prune or not parent or stores.catalogue.find(parent) is None:
+            return
+        named = stores.catalogue.tags(parent) or stores.catalogue.repo_digests(parent)
+        if named or stores.in_use(parent) or any(r.parent == parent for r in stores.catalogue.all()):
+            return
+        image = parent
+
+
+def prune(stores: Stores, filters: Filters) -> tuple[PruneResult, list[Event]]:
+    """Remove dangling images, or with `dangling=false` every image without a container.
+
+    Raises InvalidRequest, Conflict when another prune is running.
+    """
+    check_keys(filters, ("dangling", "label", "label!", "until"))
+    only_dangling, latest = boolean(filters, "dangling") is not False, until(filters)
+    if not _pruning.acquire(blocking=False):
+        raise Conflict("a prune operation is already running")
+    try:
+        total = Removal()
+        for record in stores.catalogue.all():
+            try:
+                config = stores.catalogue.config(record.id)
+                named = bool(stores.catalogue.tags(record.id) or stores.catalogue.repo_digests(record.id))
+                if (
+                    (only_dangling and named)
+                    or stores.in_use(record.id)
+                    or (latest is not None and nanoseconds(config.created) >= latest)
+                    or not labels_match(filters, labels_of(config))
+                ):
+                    continue
+                _refuse_users(stores, record.id, force=False)
+                _delete(stores, record.id, total, prune=True)
+            except SampanError:  # it is in use by now, or gone, or has children
+                continue
+        freed, layers = stores.collect()
+        total.done += [Deleted(deleted=chain) for chain in layers]
+    finally:
+        _pruning.release()
+    if total.done:
+        total.events.append(Event("prune", "", {"reclaimed": str(freed)}))
+    return PruneResult(images_deleted=total.done or None, space_reclaimed=freed), total.events

@@ -1,0 +1,108 @@
+"""Overlay mounts as descriptors: nothing is attached in the host's tree.
+
+Facts this file rests on (Linux 6.18, Documentation/filesystems/overlayfs.rst, fsconfig(2)):
+- A `lowerdir+` string may be /proc/self/fd/N/path of a detached, idmapped clone; one clone of the folder of all layers
+  serves the whole stack.  `lowerdir+` is Linux 6.8; a value set by fsconfig is at most 255 bytes, so older kernels get
+  the classic mount(2) with one `lowerdir=` of descriptors.
+- Upper and work must be on one mount; idmapped layers are Linux 5.19.
+- With an idmapped upper, the thread that makes the superblock needs file system ids that the mapping knows: as host root
+  the creation of work/work fails with EOVERFLOW and the overlay silently comes up read-only.
+- metacopy and redirects stay off and unfollowed: an image could carry them as xattrs (SECURITY.md row 45).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from sampan.kernel import caps
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.mount import Attr, FsContext, clone_tree, mount, set_attributes, unmount
+
+_OPTIONS = {"metacopy": "off", "redirect_dir": "nofollow", "index": "off"}
+_MAX_CLASSIC = 4095  # bytes of mount(2) data: one page
+
+
+def writable(
+    layers: Path, chain: Sequence[str], snapshot: Path, *, uid_base: int | None, userns: int | Fd | None
+) -> Fd:
+    """Return the overlay of `snapshot`/{upper,work} over the folders `chain` (below `layers`, base first)."""
+    with ExitStack() as held:
+        lower = held.enter_context(_clone(layers, userns))
+        own = held.enter_context(_clone(snapshot, userns))
+        if uid_base is not None:
+            held.enter_context(caps.set_fs_ids(uid_base, uid_base))
+        return _overlay(lower, list(reversed(chain)), (f"{own.path}/upper", f"{own.path}/work"), Attr.NONE)
+
+
+def read_only(folders: Sequence[Path]) -> Fd:
+    """Return the overlay of `folders` (top first) without a writable layer."""
+    if len(folders) == 1:
+        tree = clone_tree(str(folders[0]))
+        try:
+            set_attributes(tree, set_=Attr.RDONLY)
+        except BaseException:
+            tree.close()
+            raise
+        return tree
+    return _overlay(None, [str(folder) for folder in folders], None, Attr.RDONLY)
+
+
+def _clone(folder: Path, userns: int | Fd | None) -> Fd:
+    tree = clone_tree(str(folder))
+    try:
+        if userns is not None:
+            set_attributes(tree, userns=userns)
+    except BaseException:
+        tree.close()
+        raise
+    return tree
+
+
+def _overlay(base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: Attr) -> Fd:
+    """Make the mount; `lowers`, top first, are relative to the descriptor `base` when there is one."""
+    prefix = f"{base.path}/" if base is not None else ""
+    with FsContext("overlay") as context:
+        try:
+            for lower in lowers:
+                context.set_string("lowerdir+", prefix + lower)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return _classic(prefix, lowers, upper, attributes)
+        for key, value in _OPTIONS.items():
+            context.set_string(key, value)
+        if upper is not None:
+            context.set_string("upperdir", upper[0])
+            context.set_string("workdir", upper[1])
+        context.set_string("source", "overlay")
+        return context.mount(attributes)
+
+
+def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: Attr) -> Fd:
+    """The same by mount(2), for Linux before 6.8: mounted for a moment on a folder of our own, taken, and let go."""
+    with ExitStack() as held:
+        fds = [held.enter_context(open_fd(prefix + lower, os.O_PATH | os.O_DIRECTORY)) for lower in lowers]
+        options = ["lowerdir=" + ":".join(fd.path for fd in fds)]
+        options += [f"{key}={value}" for key, value in _OPTIONS.items()]
+        if upper is not None:
+            options += [f"upperdir={upper[0]}", f"workdir={upper[1]}"]
+        data = ",".join(options)
+        if len(data) > _MAX_CLASSIC:
+            raise OSError(errno.E2BIG, f"{len(lowers)} layers are too many for this kernel's mount(2)", "overlay")
+        place = Path("/run") / f"sampan-mount-{secrets.token_hex(8)}"
+        place.mkdir(mode=0o700)
+        held.callback(place.rmdir)
+        mount("overlay", str(place), "overlay", data=data)
+        held.callback(unmount, str(place), detach=True)
+        tree = clone_tree(str(place))
+        with ExitStack() as undo:
+            undo.callback(tree.close)
+            if attributes:
+                set_attributes(tree, set_=attributes)
+            undo.pop_all()
+        return tree

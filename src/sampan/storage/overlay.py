@@ -1,0 +1,282 @@
+"""The overlay driver: layers unpacked in overlayfs's own form, snapshots as upper directories.
+
+    <data-root>/layers/sha256/<chain hex>/diff      a layer; whiteouts as 0:0 devices, opaque folders as xattrs
+    <data-root>/layers/empty                        the lower layer of images that have none
+    <data-root>/layers/tmp/<random>/diff            a layer being unpacked
+    <data-root>/layers/snapshots/<container>/{upper,work}
+    <data-root>/layers/trash/                       being deleted
+
+Every folder above is 0700 (SECURITY.md row 88).  A layer is unpacked where nobody sees it, flushed, renamed, and then
+recorded; a folder without a record is what a crash left.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from sampan.errors import InvalidRequest, NotFound
+from sampan.files.digests import HashingReader
+from sampan.files.tar_apply import Whiteouts, apply
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.sync import syncfs
+from sampan.oci.digest import Digest, chain_id, encoded
+from sampan.state import State, Table
+from sampan.storage import mounts
+from sampan.storage.driver import Layer, Usage
+from sampan.storage.trash import Trash
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    diff_id: Digest
+    parent: Digest | None
+    size: int
+
+
+class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    chain: tuple[Digest, ...]
+    created: int
+
+
+class Overlay:
+    """See driver.py for what is promised."""
+
+    name = "overlay2"
+
+    def __init__(self, data_root: Path, state: State) -> None:
+        self.root = data_root / "layers"
+        self._layers_folder = self.root / "sha256"
+        self._snapshots_folder = self.root / "snapshots"
+        self._temporary = self.root / "tmp"
+        for folder in (self.root, self._layers_folder, self._snapshots_folder, self._temporary, self.root / "empty"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self._trash = Trash(self.root / "trash")
+        self._state = state
+        self._layer_records = Table(state, "layer", LayerRecord)
+        self._snapshot_records = Table(state, "snapshot", SnapshotRecord)
+        self._mutex = threading.Lock()  # between prepare and remove_layer: a chain in use is not taken apart
+
+    # Layers
+
+    def diff(self, chain: Digest) -> Path:
+        """Return the folder of a layer's files."""
+        return self._layers_folder / encoded(chain) / "diff"
+
+    def apply(self, parent: Digest | None, tar: BinaryIO, expected: Digest | None = None) -> Layer:
+        if parent is not None and self.layer(parent) is None:
+            raise NotFound(f"layer {parent} is not stored")
+        if expected is not None and (known := self.layer(chain_id(parent, expected))) is not None:
+            self._verify(tar, expected)
+            return known
+        with ExitStack() as undo:
+            place = self._temporary / secrets.token_hex(16)
+            (place / "diff").mkdir(mode=0o700, parents=True)
+            place.chmod(0o700)
+            undo.callback(self._trash.throw, place)
+            reader = HashingReader(tar)
+            with open_fd(place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
+                self._like_parent(folder, parent)
+                result = apply(reader, folder, whiteouts=Whiteouts.OVERLAY)
+                while reader.read(1 << 20):
+                    pass
+                diff_id = Digest(reader.digest)
+                if expected is not None and diff_id != expected:
+                    raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{diff_id}"')
+                syncfs(folder)
+            return self._keep(place, parent, diff_id, result.size)
+
+    def _keep(self, place: Path, parent: Digest | None, diff_id: Digest, size: int) -> Layer:
+        """Rename an unpacked layer to its own name and record it; the first of two that unpacked the same one wins."""
+        chain = chain_id(parent, diff_id)
+        with self._mutex:
+            known = self.layer(chain)
+            if known is not None:
+                return known
+            place.rename(self._layers_folder / encoded(chain))
+            with open_fd(self._layers_folder, os.O_RDONLY | os.O_DIRECTORY) as folder:
+                os.fsync(folder.fileno())
+            self._layer_records.put(chain, LayerRecord(diff_id=diff_id, parent=parent, size=size))
+        return Layer(chain, diff_id, size)
+
+    def _like_parent(self, folder: Fd, parent: Digest | None) -> None:
+        """Give a new layer's root the attributes that the chain's root has so far (0755, root for the first)."""
+        mode, uid, gid = 0o755, 0, 0
+        if parent is not None:
+            found = self.diff(parent).stat()
+            mode, uid, gid = found.st_mode & 0o7777, found.st_uid, found.st_gid
+        os.fchown(folder.fileno(), uid, gid)
+        os.fchmod(folder.fileno(), mode)
+
+    @staticmethod
+    def _verify(tar: BinaryIO, expected: Digest) -> None:
+        reader = HashingReader(tar)
+        while reader.read(1 << 20):
+            pass
+        if reader.digest != expected:
+            raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{reader.digest}"')
+
+    def layer(self, chain_id: Digest) -> Layer | None:
+        record = self._layer_records.get(chain_id)
+        return Layer(chain_id, record.diff_id, record.size) if record is not None else None
+
+    def layers(self) -> list[Layer]:
+        return [Layer(Digest(key), record.diff_id, record.size) for key, record in self._layer_records.items()]
+
+    def remove_layer(self, chain_id: Digest) -> int:
+        with self._mutex:
+            record = self._layer_records.get(chain_id)
+            if record is None or any(chain_id in snapshot.chain for _, snapshot in self._snapshot_records.items()):
+                return 0
+            self._layer_records.delete(chain_id)
+            self._trash.throw(self._layers_folder / encoded(chain_id))
+        return record.size
+
+    # Snapshots
+
+    def prepare(self, container: str, chain: Sequence[Digest]) -> None:
+        place = self._place(container)
+        with self._mutex:
+            for link in chain:
+                if self._layer_records.get(link) is None:
+                    raise NotFound(f"layer {link} is not stored")
+            if self._snapshot_records.get(container) is not None:
+                raise FileExistsError(17, "snapshot exists", container)
+            if place.exists():  # made by a process that died before it could record it
+                self._trash.throw(place)
+            with ExitStack() as undo:
+                undo.callback(self._trash.throw, place)
+                self._make(place, tuple(chain))
+                self._snapshot_records.put(container, SnapshotRecord(chain=tuple(chain), created=time.time_ns()))
+                undo.pop_all()
+
+    def _make(self, place: Path, chain: tuple[Digest, ...]) -> None:
+        """Make the folders that are missing; after a power cut these may be lost while the record is not."""
+        place.mkdir(mode=0o700, exist_ok=True)
+        for name in ("upper", "work"):
+            try:
+                (place / name).mkdir(mode=0o700)
+            except FileExistsError:
+                continue
+            with open_fd(place / name, os.O_RDONLY | os.O_DIRECTORY) as folder:
+                self._like_parent(folder, chain[-1] if chain else None)
+
+    def _place(self, container: str) -> Path:
+        if not 0 < len(container) <= 128 or container[0] in ".-_" or not _NAME.issuperset(container):
+            raise InvalidRequest(f"invalid container id {container[:140]!r}")  # SECURITY.md row 91
+        return self._snapshots_folder / container
+
+    def _chain(self, container: str) -> tuple[Digest, ...]:
+        record = self._snapshot_records.get(container)
+        if record is None:
+            raise NotFound(f"no snapshot of container {container}")
+        return record.chain
+
+    def _lowers(self, chain: Sequence[Digest]) -> list[str]:
+        return [f"sha256/{encoded(link)}/diff" for link in chain] or ["empty"]
+
+    def mount(self, container: str, *, uid_base: int | None = None, userns: int | Fd | None = None) -> Fd:
+        if (uid_base is None) != (userns is None):
+            raise ValueError("uid_base and userns belong together")
+        chain = self._chain(container)
+        place = self._place(container)
+        if not (place / "work").exists():
+            self._make(place, chain)
+        return mounts.writable(self.root, self._lowers(chain), place, uid_base=uid_base, userns=userns)
+
+    def view(self, container: str) -> Fd:
+        chain = self._chain(container)
+        lowers = [self.root / lower for lower in reversed(self._lowers(chain))]
+        return mounts.read_only([self._place(container) / "upper", *lowers])
+
+    def view_chain(self, chain: Sequence[Digest]) -> Fd:
+        for link in chain:
+            if self._layer_records.get(link) is None:
+                raise NotFound(f"layer {link} is not stored")
+        return mounts.read_only([self.root / lower for lower in reversed(self._lowers(chain))])
+
+    def upper(self, container: str) -> Path:
+        """Return the folder that holds what the container changed, in overlayfs's form.  Raises NotFound."""
+        self._chain(container)
+        return self._place(container) / "upper"
+
+    def graph(self, container: str | None = None, chain: Sequence[Digest] = ()) -> dict[str, str]:
+        """Return what docker inspect shows as GraphDriver.Data."""
+        if container is not None:
+            chain = self._chain(container)
+        lowers = [str(self.root / lower) for lower in reversed(self._lowers(chain))]
+        if container is not None:
+            place = self._place(container)
+            return {"LowerDir": ":".join(lowers), "UpperDir": f"{place}/upper", "WorkDir": f"{place}/work"}
+        return {"UpperDir": lowers[0], **({"LowerDir": ":".join(lowers[1:])} if len(lowers) > 1 else {})}
+
+    def usage(self, container: str) -> Usage:
+        upper = self.upper(container)
+        size = inodes = 0
+        linked: set[int] = set()
+        waiting = [str(upper)]
+        while waiting:
+            try:
+                entries = list(os.scandir(waiting.pop()))
+            except FileNotFoundError:  # the container is at work while we look
+                continue
+            for entry in entries:
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
+                    if found.st_ino in linked:
+                        continue
+                    linked.add(found.st_ino)
+                inodes += 1
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    size += found.st_size
+        return Usage(size, inodes)
+
+    def remove(self, container: str) -> None:
+        place = self._place(container)
+        with self._mutex:
+            self._snapshot_records.delete(container)
+            self._trash.throw(place)
+
+    def snapshots(self) -> dict[str, tuple[Digest, ...]]:
+        return {key: record.chain for key, record in self._snapshot_records.items()}
+
+    # Order at start and end
+
+    def sweep(self, keep: Iterable[str] | None = None) -> list[str]:
+        removed = [f"trash: {count} trees"] if (count := self._trash.sweep()) else []
+        for path in self._temporary.iterdir():
+            self._trash.throw(path)
+            removed.append(f"half unpacked layer {path.name}")
+        unreadable = {key for key, _ in (*self._layer_records.broken(), *self._snapshot_records.broken())}
+        known = {key for key, _ in self._layer_records.items()} | unreadable  # nothing is guessed at: row 96
+        for path in self._layers_folder.iterdir():
+            if f"sha256:{path.name}" not in known:
+                self._trash.throw(path)
+                removed.append(f"layer {path.name} without a record")
+        for chain, _ in list(self._layer_records.items()):
+            if not self.diff(Digest(chain)).is_dir():
+                self._layer_records.delete(chain)
+                removed.append(f"record of the missing layer {chain}")
+        kept = unreadable | (set(self.snapshots()) if keep is None else set(keep))
+        for name in sorted((set(self.snapshots()) | {path.name for path in self._snapshots_folder.iterdir()}) - kept):
+            self._snapshot_records.delete(name)
+            self._trash.throw(self._snapshots_folder / name)
+            removed.append(f"snapshot {name}")
+        return removed
+
+    def close(self) -> None:
+        self._trash.close()

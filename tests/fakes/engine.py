@@ -187,6 +187,7 @@ class FakeContainers:
 class FakeExecs:
     def __init__(self) -> None:
         self.streams: list[FakeStream] = []
+        self.started = asyncio.Event()
         self.error: BaseException | None = None
 
     async def create(self, container: str, body: c.ExecCreate) -> c.ExecCreated:
@@ -202,6 +203,7 @@ class FakeExecs:
         if body.detach:
             return None
         self.streams.append(FakeStream(body.tty))
+        self.started.set()
         return self.streams[-1]
 
     async def resize(self, exec_id: str, *, height: int, width: int) -> None:

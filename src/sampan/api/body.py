@@ -82,11 +82,15 @@ class Body:
         """True when what is left is so little that it is cheaper to read it than to close."""
         return self._chunks is None and self._left <= LOW
 
-    async def some(self) -> bytes:
-        """The next bytes, b"" at the end.  Raises InvalidRequest, ConnectionError, or TimeoutError after STALL."""
+    def begin(self) -> None:
+        """The body is wanted: a client that waits for 100 Continue may go on."""
         if not self.begun:
             self.begun = True
             self._ready()
+
+    async def some(self) -> bytes:
+        """The next bytes, b"" at the end.  Raises InvalidRequest, ConnectionError, or TimeoutError after STALL."""
+        self.begin()
         while not self._pieces and not self.ended and self.error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:

@@ -88,7 +88,7 @@ async def refuse(request: Request, status: int, text: str) -> None:
     transport, _, _ = request.connection.takeover()
     message = text.encode("utf-8", "backslashreplace")
     transport.write(head(status, lines) + message + b"\r\n")
-    _Leaving(transport)
+    _Leaving(transport, request.connection.server.leaving)
 
 
 class _Leaving(asyncio.Protocol):
@@ -96,7 +96,10 @@ class _Leaving(asyncio.Protocol):
 
     LINGER = 2.0
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, leaving: set[asyncio.Transport]) -> None:
+        self._leaving = leaving
+        self._transport = transport
+        leaving.add(transport)
         transport.set_protocol(self)
         if not transport.can_write_eof():
             transport.close()
@@ -107,6 +110,9 @@ class _Leaving(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leaving.discard(self._transport)
 
 
 class Hangups:
@@ -158,6 +164,7 @@ class Pump(asyncio.Protocol):
         self._hung = False
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._transport.set_protocol(self)
+        self._leaving = request.connection.server.leaving
         self._forget = request.connection.server.took(self)
         self._hangups = request.connection.server.hangups
         self._client = self._transport.get_extra_info("socket").fileno()
@@ -328,4 +335,4 @@ class Pump(asyncio.Protocol):
         self._finish()
         if not self._lost:
             self._lost = True
-            _Leaving(self._transport)
+            _Leaving(self._transport, self._leaving)

@@ -17,7 +17,7 @@ from sampan.errors import Broken, Conflict, InvalidRequest
 if TYPE_CHECKING:
     import ssl
 
-BACKLOG = 512
+BACKLOG = 4096  # a unix socket's client gets EAGAIN, not patience, when it is full; net.core.somaxconn caps it
 GROUPS = ("docker", "sampan")  # the first that exists owns the socket
 
 

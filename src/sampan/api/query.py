@@ -162,7 +162,7 @@ def container_name(value: str) -> str:
 # Which filters an endpoint takes (engine-api 1.8).
 FILTERS: dict[str, frozenset[str]] = {
     "containers": frozenset(
-        [
+        {
             "ancestor",
             "before",
             "since",
@@ -174,33 +174,16 @@ FILTERS: dict[str, frozenset[str]] = {
             "is-task",
             "isolation",
             "label",
-            "name",
-            "network",
-            "status",
-            "volume",
-        ]
+        }
+        | {"name", "network", "status", "volume"}
     ),
     "containers/prune": frozenset({"label", "label!", "until"}),
     "images": frozenset({"before", "since", "dangling", "label", "label!", "reference", "until"}),
     "images/prune": frozenset({"dangling", "label", "label!", "until"}),
     "networks": frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"}),
     "events": frozenset(
-        [
-            "config",
-            "container",
-            "daemon",
-            "event",
-            "image",
-            "label",
-            "network",
-            "node",
-            "plugin",
-            "scope",
-            "secret",
-            "service",
-            "type",
-            "volume",
-        ]
+        {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"}
+        | {"service", "type", "volume"}
     ),
     "volumes": frozenset({"dangling", "driver", "label", "name"}),
     "plugins": frozenset({"enabled", "capability"}),

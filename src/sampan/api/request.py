@@ -113,6 +113,7 @@ class Request:
 
     def file(self) -> BinaryIO:
         """The body as a blocking file for another thread."""
+        self.body.begin()  # 100 Continue must leave before any other head
         return self.body.file(asyncio.get_running_loop())
 
     def lower(self, value: T) -> T:

@@ -18,7 +18,7 @@ from sampan.api import containers, execs, extras, images, networks, phrases, rou
 from sampan.api.backend import Engine
 from sampan.api.connection import Connection
 from sampan.api.hijack import Hangups
-from sampan.api.listeners import Address, Tls, open_sockets, parse
+from sampan.api.listeners import BACKLOG, Address, Tls, open_sockets, parse
 from sampan.api.request import Request, Response, refusal, refuse
 from sampan.errors import Conflict, SampanError
 from sampan.wire import versions
@@ -52,7 +52,8 @@ class Server:
         self._paths: list[tuple[str, int]] = []
         self._open: set[Connection] = set()
         self.hangups = Hangups(self.loop)
-        self._taken: set[Closable] = set()
+        self._taken: dict[Closable, asyncio.Task[object] | None] = {}
+        self.leaving: set[asyncio.Transport] = set()
         self._closing = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._room = min(CONNECTIONS, max(64, soft // 2))
@@ -67,9 +68,9 @@ class Server:
             if sock.family == socket.AF_UNIX:
                 if address.path:
                     self._paths.append((address.path, os.lstat(address.path).st_ino))
-                made: asyncio.Server = await self.loop.create_unix_server(factory, sock=sock)
+                made: asyncio.Server = await self.loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
             else:
-                made = await self.loop.create_server(factory, sock=sock, ssl=context)
+                made = await self.loop.create_server(factory, sock=sock, ssl=context, backlog=BACKLOG)
             self._listeners.append(made)
         self.addresses.append(address)
 
@@ -118,10 +119,10 @@ class Server:
     def forget(self, connection: Connection) -> None:
         self._open.discard(connection)
 
-    def took(self, closable: Closable) -> Callable[[], None]:
+    def took(self, closable: Closable) -> Callable[[], object]:
         """Note what a connection has turned into; call the result when it has ended."""
-        self._taken.add(closable)
-        return functools.partial(self._taken.discard, closable)
+        self._taken[closable] = asyncio.current_task()
+        return functools.partial(self._taken.pop, closable, None)
 
     def _sweep(self) -> None:
         now = self.loop.time()
@@ -141,9 +142,10 @@ class Server:
                     os.unlink(path)
             except FileNotFoundError:
                 pass
+        tasks: list[asyncio.Task[object]] = [task for task in self._taken.values() if task is not None]
         for taken in list(self._taken):
             taken.end()
-        tasks = [connection.task for connection in self._open if connection.task is not None]
+        tasks += [connection.task for connection in self._open if connection.task is not None]
         for connection in list(self._open):
             connection.end()
         if tasks:
@@ -152,8 +154,8 @@ class Server:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
-        for connection in list(self._open):
-            connection.transport.abort()
+        for transport in [connection.transport for connection in self._open] + list(self.leaving):
+            transport.abort()
         await asyncio.sleep(0)
         self.hangups.close()
 

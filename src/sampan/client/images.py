@@ -1,0 +1,89 @@
+"""Images of a daemon.  What takes long yields progress messages; a failure among them is raised as ApiError."""
+
+from __future__ import annotations
+
+import builtins
+import http.client
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, BinaryIO
+
+import msgspec
+
+from sampan.client.api import Client, Filters, Parameters, filters, segment
+from sampan.client.errors import ApiError, ProtocolError
+from sampan.client.stream import json_lines
+from sampan.wire import images as i
+
+
+class Images:
+    """`ref` is a name with or without tag, a digest, an id or the beginning of one."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self, *, all: bool = False, wanted: Filters | None = None) -> builtins.list[i.ImageSummary]:
+        query = {"all": all, "filters": filters(wanted)}
+        return self._client.get(builtins.list[i.ImageSummary], "GET", "/images/json", query)
+
+    def inspect(self, ref: str) -> i.ImageInspect:
+        return self._client.get(i.ImageInspect, "GET", f"/images/{segment(ref)}/json")
+
+    def inspect_json(self, ref: str) -> Any:
+        return self._client.json("GET", f"/images/{segment(ref)}/json")
+
+    def history(self, ref: str) -> builtins.list[i.HistoryItem]:
+        return self._client.get(builtins.list[i.HistoryItem], "GET", f"/images/{segment(ref)}/history")
+
+    def tag(self, ref: str, repo: str, tag: str = "") -> None:
+        self._client.raw("POST", f"/images/{segment(ref)}/tag", {"repo": repo, "tag": tag or None})
+
+    def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> builtins.list[i.Deleted]:
+        query = {"force": force, "noprune": not prune}
+        return self._client.get(builtins.list[i.Deleted], "DELETE", f"/images/{segment(ref)}", query)
+
+    def prune(self, wanted: Filters | None = None) -> i.PruneResult:
+        return self._client.get(i.PruneResult, "POST", "/images/prune", {"filters": filters(wanted)})
+
+    def load(self, tar: BinaryIO, *, quiet: bool = False) -> Iterator[i.Progress]:
+        """`tar` is read to its end."""
+        return self._progress("/images/load", {"quiet": "1" if quiet else "0"}, tar)
+
+    def import_(
+        self, tar: BinaryIO, *, repo: str = "", tag: str = "", message: str = "", changes: Sequence[str] = (),
+        platform: str = "",
+    ) -> Iterator[i.Progress]:  # fmt: skip
+        """Make an image of a root file system's tar; the last status is its id."""
+        query = {
+            "fromSrc": "-", "repo": repo or None, "tag": tag or None, "message": message or None,
+            "changes": changes, "platform": platform or None,
+        }  # fmt: skip
+        return self._progress("/images/create", query, tar)
+
+    def pull(self, name: str, tag: str, *, platform: str = "") -> Iterator[i.Progress]:
+        return self._progress("/images/create", {"fromImage": name, "tag": tag, "platform": platform or None}, None)
+
+    def bootstrap(self, recipe: str, *, tag: str = "") -> Iterator[i.Progress]:
+        """Make a base image from the distribution's own packages."""
+        return self._progress("/sampan/images/bootstrap", {"recipe": recipe, "tag": tag or None}, None)
+
+    def save(self, refs: Sequence[str]) -> Iterator[bytes]:
+        """Yield the tar that holds `refs`."""
+        with closing(self._client.open("GET", "/images/get", {"names": refs})) as response:
+            try:
+                while data := response.read1(1 << 18):
+                    yield data
+            except http.client.IncompleteRead:
+                raise ProtocolError("the daemon's answer broke off") from None
+
+    def _progress(self, path: str, query: Parameters, tar: BinaryIO | None) -> Iterator[i.Progress]:
+        with closing(self._client.open("POST", path, query, tar)) as response:
+            try:
+                for value in json_lines(response):
+                    message = msgspec.convert(value, i.Progress)
+                    if message.error or message.error_detail is not None:
+                        detail = message.error_detail
+                        raise ApiError(500, (detail.message if detail else "") or message.error)
+                    yield message
+            except (http.client.IncompleteRead, msgspec.ValidationError) as error:
+                raise ProtocolError(f"the daemon's answer broke off: {error}") from error

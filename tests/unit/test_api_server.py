@@ -305,7 +305,8 @@ def test_row_94_slow_clients_do_not_make_others_wait(api: Api) -> None:
 
 
 def test_row_94_a_body_of_tiny_chunks_and_a_flood_of_headers_are_bounded(api: Api) -> None:
-    head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
     body = b'{"Image":"x","Cmd":["%b"]}' % (b"y" * 20000)
     answer = api.raw(head + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 201")

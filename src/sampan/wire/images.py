@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType, field
 
-from sampan.wire.containers import ContainerConfig, GraphDriver, Strings
-from sampan.wire.shape import Shape
+from sampan.wire.containers import ContainerConfig, GraphDriver
+from sampan.wire.shape import Shape, Strings
 
 
 class RootFs(Shape, frozen=True, kw_only=True):

@@ -6,6 +6,9 @@ import msgspec
 
 Empty = dict[str, str]  # Go's struct{}: always {}
 
+Strings = list[str] | None
+StringMap = dict[str, str] | None
+
 NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 

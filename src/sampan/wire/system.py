@@ -33,6 +33,21 @@ class Version(Shape, frozen=True, kw_only=True):
     build_time: str = ""
 
 
+class SwarmInfo(Shape, frozen=True, kw_only=True):
+    """Outside a swarm."""
+
+    node_id: str = field(name="NodeID", default="")
+    node_addr: str = ""
+    local_node_state: str = "inactive"
+    control_available: bool = False
+    error: str = ""
+    remote_managers: None = None
+
+
+class Commit(Shape, frozen=True, kw_only=True):
+    id: str = field(name="ID", default="")
+
+
 class Info(Shape, frozen=True, kw_only=True):
     """The fields that clients read; the engine fills every one."""
 
@@ -81,10 +96,15 @@ class Info(Shape, frozen=True, kw_only=True):
     server_version: str = ""
     runtimes: dict[str, dict[str, str]] = {}
     default_runtime: str = "sampan"
-    swarm: dict[str, Any] = {}
+    swarm: SwarmInfo | dict[str, Any] = SwarmInfo()
     live_restore_enabled: bool = True
     isolation: str = ""
     init_binary: str = ""
+    containerd_commit: Commit = Commit()
+    runc_commit: Commit = Commit()
+    init_commit: Commit = Commit()
+    generic_resources: None = None
+    cdi_spec_dirs: list[str] = field(name="CDISpecDirs", default=[])
     security_options: list[str] = []
     warnings: list[str] | None = None
 

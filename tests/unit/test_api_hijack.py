@@ -216,3 +216,20 @@ def test_the_server_s_end_closes_takeovers(tmp_path: Path) -> None:
     with sock:
         assert until_end(sock) == b""
     assert stream.near.fileno() == -1
+
+
+def test_a_websocket_carries_binary_frames(api: Api) -> None:
+    with api.connect() as sock:
+        sock.sendall(
+            b"GET /containers/web/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in head_of(sock)
+        far = api.engine.containers.streams[0].far
+        sock.sendall(b"\x82\x82\1\2\3\4" + bytes((ord("h") ^ 1, ord("i") ^ 2)))
+        assert far.recv(10) == b"hi"
+        far.sendall(b"x" * 200)
+        assert sock.recv(1000) == b"\x82\x7e\x00\xc8" + b"x" * 200
+        sock.sendall(b"\x82\x02hi")
+        assert until_end(sock) == b"\x88\x02\x03\xea"
+    assert api.ask("GET", "/containers/web/attach/ws")[0] == 400

@@ -300,9 +300,12 @@ class Pump(asyncio.Protocol):
         except OSError:
             data = b""
         if data:
-            self._transport.write(data)
+            self._give(data)
         else:
             self._finish()
+
+    def _give(self, data: bytes) -> None:
+        self._transport.write(data)
 
     def _read(self, on: bool) -> None:
         if on != self._reading and self._fd >= 0 and not self._done.done():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sampan import __version__
-from sampan.api import containers, execs, extras, images, networks, phrases, routes, stubs, system
+from sampan.api import containers, execs, extras, images, networks, phrases, routes, stubs, system, websocket
 from sampan.api.backend import Engine
 from sampan.api.connection import Connection
 from sampan.api.hijack import Hangups
@@ -29,7 +29,7 @@ CONNECTIONS = 4096
 log = logging.getLogger("sampan.api")
 
 # Importing an area registers its routes; named here so that the import is not idle.
-AREAS = (system, containers, execs, images, networks, extras, stubs)
+AREAS = (system, containers, execs, images, networks, extras, stubs, websocket)
 
 
 class Closable(Protocol):

@@ -1,4 +1,4 @@
-"""Containers: what POST /containers/create takes and what inspect and list answer (engine-api 4.1 to 4.13); on input null is zero."""
+"""Containers: what POST /containers/create takes and what inspect and list answer (engine-api 4.1 to 4.13)."""
 
 from __future__ import annotations
 

@@ -73,6 +73,7 @@ class Launch(Message, frozen=True, kw_only=True):
     id_maps: whether spec.linux.uid_mappings are to be written (a user namespace of its own).
     wait_for_network: say Created and wait for Proceed before the program is started.
     open_stdin, stdin_once: Docker's OpenStdin and StdinOnce.
+    user, group_add: who the process is, looked up inside the root file system; user None means process.user's numbers.
     """
 
     id: str
@@ -87,6 +88,8 @@ class Launch(Message, frozen=True, kw_only=True):
     wait_for_network: bool = False
     no_pivot: bool = False
     debug: bool = False
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
 
 
 # keeper -> daemon ------------------------------------------------------------------------------------------------
@@ -188,6 +191,8 @@ class Exec(Message, frozen=True, kw_only=True):
     open_stdin: bool = False
     privileged: bool = False
     attachments: tuple[Attachment, ...] = ()
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
 
 
 class Resize(Message, frozen=True, kw_only=True):
@@ -213,7 +218,21 @@ class Release(Message, frozen=True, kw_only=True):
     """The daemon has recorded the exit: clean up and leave."""
 
 
-# keeper -> init (a pipe; one byte each way is enough, a failure comes back as a packet) ---------------------------
+# keeper <-> init --------------------------------------------------------------------------------------------------
+
+
+class Born(Message, frozen=True, kw_only=True):
+    """From the process between keeper and init that has joined the namespaces.  Descriptor: pidfd of init."""
+
+    pid: int
+
+
+class Built(Message, frozen=True, kw_only=True):
+    """Root file system and identity are ready.  Descriptor: the terminal's master, if there is a terminal."""
+
+    uid: int
+    gid: int
+    warnings: tuple[str, ...] = ()
 
 
 class Go(Message, frozen=True, kw_only=True):
@@ -227,7 +246,7 @@ FromKeeper = Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | 
 ToKeeper = Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release
 AnyMessage = (
     Launch | Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
-    | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Go
+    | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Born | Built | Go
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

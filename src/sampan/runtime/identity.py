@@ -1,6 +1,6 @@
 """Give up what the program shall not have: the last steps before execve, in the one order that works.
 
-    keyring, limits, oom score -> umask -> [seccomp] -> bounding set -> groups, gid, uid -> capabilities -> [no_new_privs, seccomp]
+    keyring, limits -> umask -> [seccomp] -> bounding set -> groups, gid, uid -> capabilities -> [no_new_privs, seccomp]
 
 Without no_new_privs the filter must go in while CAP_SYS_ADMIN is there (seccomp(2)); with it, last.  What was set is read
 back (SECURITY.md P11): a protection that is not there is an error.
@@ -13,20 +13,15 @@ import os
 from collections.abc import Callable
 
 from sampan.errors import StepFailed
-from sampan.kernel import caps, idents, seccomp
-from sampan.kernel.fds import Fd
-from sampan.kernel.paths import open_in
+from sampan.kernel import caps, idents
 from sampan.kernel.process import PR, prctl
 from sampan.oci.runtime import Process
 from sampan.runtime.users import Identity
 
 
-def set_limits(process: Process, proc: Fd) -> list[str]:
-    """Set rlimits and the oom score; return warnings for what a host without CAP_SYS_RESOURCE keeps as it is.
-
-    proc: a private procfs that no container mount can have replaced (row 4).
-    """
-    warnings = []
+def set_limits(process: Process) -> list[str]:
+    """Set rlimits; return warnings for what a host without CAP_SYS_RESOURCE keeps as it is."""
+    warnings: list[str] = []
     for limit in process.rlimits:
         try:
             idents.set_rlimit(limit.type, limit.soft, limit.hard)
@@ -37,18 +32,7 @@ def set_limits(process: Process, proc: Fd) -> list[str]:
             warnings.append(f"{limit.type}: the host may not raise the hard limit {hard}; soft limit is {wanted}")
         except ValueError as error:
             raise StepFailed("rlimits", errno.EINVAL, f"{limit.type}: {error}") from None
-    if process.oom_score_adj is not None:
-        try:
-            write_proc(proc, "self/oom_score_adj", str(process.oom_score_adj))
-        except PermissionError:
-            warnings.append(f"oom_score_adj stays as it is: the host may not lower it to {process.oom_score_adj}")
     return warnings
-
-
-def write_proc(proc: Fd, path: str, value: str) -> None:
-    """Write one value, in one write, to a file of the private procfs."""
-    with open_in(proc, path, os.O_WRONLY) as file:
-        os.write(file.fileno(), value.encode())
 
 
 def give_up_privileges(process: Process, identity: Identity, program: bytes, last_cap: int) -> None:
@@ -65,7 +49,7 @@ def give_up_privileges(process: Process, identity: Identity, program: bytes, las
         raise StepFailed("capabilities", errno.EINVAL, str(error)) from None
     os.umask(process.user.umask if process.user.umask is not None else 0o022)
     if program and not process.no_new_privileges:
-        _step("seccomp", lambda: seccomp.install(program))
+        _step("seccomp", lambda: _install(program))
     _step("bounding set", lambda: caps.drop_bounding(bounding, last_cap))
     _step("user", lambda: _become(identity))
     held = permitted & bounding & caps.get()[1]
@@ -78,7 +62,7 @@ def give_up_privileges(process: Process, identity: Identity, program: bytes, las
     if process.no_new_privileges:
         _step("no_new_privs", lambda: prctl(PR.SET_NO_NEW_PRIVS, 1))
         if program:
-            _step("seccomp", lambda: seccomp.install(program))
+            _step("seccomp", lambda: _install(program))
 
 
 def _become(identity: Identity) -> None:
@@ -109,6 +93,12 @@ def prctl_holds(bit: int) -> bool:
         return prctl(PR.CAPBSET_READ, bit) == 1
     except OSError:
         return False
+
+
+def _install(program: bytes) -> None:
+    from sampan.kernel import seccomp
+
+    seccomp.install(program)
 
 
 def _step(name: str, work: Callable[[], object]) -> None:

@@ -47,6 +47,11 @@ def resolve(root: Fd, user: str, group_add: tuple[str, ...]) -> Identity:
     return Identity(entry.uid, gid, groups, entry.home)
 
 
+def home_of(root: Fd, uid: int) -> str:
+    """Return the home of a number from the container's passwd file, else /root for 0 and / for others."""
+    return _find_user(root, str(uid)).home
+
+
 @dataclass(frozen=True)
 class _User:
     name: str

@@ -1,0 +1,83 @@
+"""A SEQPACKET connection that carries messages and descriptors.  unix(7)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable
+
+from sampan import messages
+from sampan.kernel.fds import Fd, memfd, receive_with_fds, send_with_fds
+
+_INLINE = 32 * 1024  # a longer body travels in a memfd: the socket's buffer is not ours to size
+_LARGEST = 16 << 20
+_LONG = struct.Struct(">BQ")  # 0xc1 starts no msgpack value
+_LONG_MARK = 0xC1
+
+
+class Channel:
+    """One end of a connection; owns its socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        connection.setblocking(True)
+
+    @classmethod
+    def adopt(cls, fd: Fd) -> Channel:
+        """Take over the descriptor of a SEQPACKET socket."""
+        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd.take()))
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Return two connected ends."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(one), cls(other)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: messages.Message, fds: Iterable[int | Fd] = (), *, nonblocking: bool = False) -> None:
+        """Send a message with copies of `fds`.
+
+        Raises BrokenPipeError or ConnectionResetError when the peer is gone, BlockingIOError when it does not read.
+        """
+        body = messages.to_bytes(message)
+        flags = socket.MSG_NOSIGNAL | (socket.MSG_DONTWAIT if nonblocking else 0)
+        if len(body) <= _INLINE:
+            send_with_fds(self._socket, body, fds, flags)
+            return
+        with memfd("sampan-message", body) as long:
+            send_with_fds(self._socket, _LONG.pack(_LONG_MARK, len(body)), [*fds, long], flags)
+
+    def receive(self, *, nonblocking: bool = False) -> tuple[messages.AnyMessage | None, list[Fd]]:
+        """Return the next message and its descriptors, which the caller owns; (None, []) when the peer is gone.
+
+        Raises BlockingIOError, OSError, or msgspec's errors on a body that is no message; then no descriptor stays open.
+        """
+        try:
+            body, fds = receive_with_fds(self._socket, 65536, socket.MSG_DONTWAIT if nonblocking else 0)
+        except ConnectionResetError:
+            return None, []
+        if not body:
+            return None, []
+        try:
+            if body[0] == _LONG_MARK:
+                body = _read_long(body, fds)
+            return messages.from_bytes(body), fds
+        except BaseException:
+            for fd in fds:
+                fd.close()
+            raise
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _read_long(head: bytes, fds: list[Fd]) -> bytes:
+    _, size = _LONG.unpack(head)
+    if size > _LARGEST or not fds:
+        raise OSError(errno.EMSGSIZE, f"a message of {size} bytes")
+    with fds.pop() as long:
+        return os.pread(long.fileno(), size, 0)

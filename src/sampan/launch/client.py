@@ -1,0 +1,98 @@
+"""The daemon's side: start the spawner, ask it for containers, find a keeper again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+
+from sampan import messages
+from sampan.kernel.fds import Fd
+from sampan.kernel.mount import Attr, clone_tree, set_attributes
+from sampan.launch.channel import Channel
+
+SPAWNER_FD = 3
+_CODE = "from sampan.launch.spawner import main; main()"
+
+
+def sealed_interpreter() -> Fd:
+    """Return the Python interpreter's file through a read-only mount of its own (CVE-2019-5736, SECURITY.md P1, P3).
+
+    What runs from it shows this mount as /proc/self/exe: nobody can open it for writing.  Needs CAP_SYS_ADMIN.
+    """
+    tree = clone_tree(os.path.realpath(sys.executable))
+    try:
+        set_attributes(tree, set_=Attr.RDONLY | Attr.NOSUID | Attr.NODEV)
+    except BaseException:
+        tree.close()
+        raise
+    return tree
+
+
+class Spawner:
+    """The zygote.  `fileno()` gets readable when it has died; containers do not notice."""
+
+    def __init__(self, pid: int, channel: Channel) -> None:
+        self.pid = pid
+        self._channel = channel
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def launch(self, request: messages.Launch, fds: Iterable[int | Fd]) -> None:
+        """Ask for a container; the answers come on the request's control socket.
+
+        Raises BrokenPipeError or ConnectionResetError when the spawner is dead.
+        """
+        self._channel.send(request, fds)
+
+    def close(self) -> None:
+        """Let the spawner end, and wait for it; keepers go on."""
+        self._channel.close()
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+
+
+def start_spawner(interpreter: Fd | None = None) -> Spawner:
+    """Start the spawner, from the sealed interpreter when one is given.  Raises OSError."""
+    ours, theirs = Channel.pair()
+    program = Fd(-1)
+    try:
+        if interpreter is not None:
+            # Above SPAWNER_FD, which the child overwrites before it opens the program.
+            program = Fd(fcntl.fcntl(interpreter.fileno(), fcntl.F_DUPFD_CLOEXEC, SPAWNER_FD + 1))
+        pid = os.posix_spawn(
+            sys.executable if program.closed else program.path,
+            # argv[0] is how Python finds its prefix, a virtual environment's too.
+            [sys.executable, "-I", "-B", "-X", "utf8", "-c", _CODE],
+            {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), SPAWNER_FD)],
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        program.close()
+    return Spawner(pid, ours)
+
+
+def connect(state_dir: str) -> Channel:
+    """Return a connection to the keeper of a container; its first message is Status.
+
+    Raises FileNotFoundError or ConnectionRefusedError when there is no keeper any more.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(os.path.join(state_dir, "keeper.sock"))
+    except BaseException:
+        connection.close()
+        raise
+    return Channel(connection)

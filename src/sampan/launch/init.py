@@ -1,0 +1,225 @@
+"""What runs in the container for a few milliseconds, between clone3 and execve of the program.
+
+It inherits the spawner's frozen interpreter, imports nothing, opens nothing by a host's name after it has entered, and
+either becomes the program or says why not (SECURITY.md A9).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from sampan import messages
+from sampan.errors import InvalidRequest, StepFailed
+from sampan.kernel import idents
+from sampan.kernel.fds import Fd, close_from, open_fd
+from sampan.kernel.mount import new_mount
+from sampan.kernel.paths import open_in
+from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
+from sampan.kernel.pty import make_controlling, open_terminal, set_size
+from sampan.launch.channel import Channel
+from sampan.oci.runtime import Process, Spec
+from sampan.runtime import apply
+from sampan.runtime.identity import give_up_privileges, set_limits
+from sampan.runtime.plan import Step
+from sampan.runtime.program import DEFAULT_PATH, find
+from sampan.runtime.sysctls import set_sysctls
+from sampan.runtime.users import LARGEST_ID, Identity, home_of, resolve
+
+_SIGNALS = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process to start.  stdio: descriptors for 0, 1, 2, None with a terminal."""
+
+    process: Process
+    user: str | None
+    group_add: tuple[str, ...]
+    stdio: tuple[Fd, Fd, Fd] | None
+    program: bytes
+    last_cap: int
+    new_userns: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """What only the container's first process needs."""
+
+    spec: Spec
+    steps: Sequence[Step]
+    trees: Sequence[Fd]
+    rootfs: Fd
+    folder: str
+    in_userns: bool
+    own_netns: bool
+    own_namespaces: frozenset[str]
+    controllers: tuple[tuple[str, str], ...]
+
+
+def run(job: Job, place: Place | None, channel: Channel) -> NoReturn:
+    """Start the program; never returns.  With a place it is the container's first process, otherwise an exec."""
+    try:
+        _start(job, place, channel)
+    except StepFailed as error:
+        failed = messages.Failed(step=error.step, code=error.code, text=error.text)
+    except InvalidRequest as error:
+        failed = messages.Failed(step="user", code=errno.EINVAL, text=str(error))
+    except OSError as error:
+        name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
+        text = f"{name}: {error.strerror}" if name else str(error.strerror)
+        failed = messages.Failed(step="init", code=error.errno or 0, text=text)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the keeper must hear of it
+        failed = messages.Failed(step="init", code=0, text=f"{type(error).__name__}: {error}")
+    try:
+        channel.send(failed)
+    finally:
+        os._exit(127)
+
+
+def _start(job: Job, place: Place | None, channel: Channel) -> None:
+    _wait(channel, "maps")
+    os.setsid()
+    set_name("sampan-init")
+    prctl(PR.SET_DUMPABLE, 0)
+    idents.join_fresh_session_keyring()
+    if job.new_userns:
+        idents.set_groups([])
+        idents.set_gid(0)
+        idents.set_uid(0)
+        prctl(PR.SET_DUMPABLE, 0)
+    proc: Fd | None = None
+    terminal: tuple[Fd, Fd] | None = None
+    if place is not None:
+        terminal, proc = _build(job, place)
+    _forget_the_host()
+    with open_fd("/", os.O_PATH | os.O_DIRECTORY) as root:
+        if place is None and job.process.terminal:
+            with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
+                terminal = open_terminal(multiplexer)
+        identity = _identity(root, job)
+        warnings = set_limits(job.process)
+        master = [terminal[0]] if terminal else []
+        channel.send(messages.Built(uid=identity.uid, gid=identity.gid, warnings=tuple(warnings)), master)
+        _wait(channel, "exec")
+        if place is not None and proc is not None:
+            set_sysctls(proc, place.spec.linux.sysctl, place.own_namespaces)
+        _become(job, identity, root, terminal)
+
+
+def _wait(channel: Channel, stage: str) -> None:
+    message, fds = channel.receive()
+    for fd in fds:
+        fd.close()
+    if not isinstance(message, messages.Go) or message.stage != stage:
+        os._exit(127)  # the keeper gave up; nobody listens
+
+
+def _build(job: Job, place: Place) -> tuple[tuple[Fd, Fd] | None, Fd]:
+    """Make the root file system and enter it; return the terminal, if any, and the private procfs."""
+    spec = place.spec
+    if "cgroup" in place.own_namespaces:
+        unshare(Clone.NEWCGROUP)  # only now: its root is the group that the keeper has just put us in
+    if spec.hostname and "uts" in place.own_namespaces:
+        idents.set_hostname(spec.hostname)
+    if spec.domainname and "uts" in place.own_namespaces:
+        idents.set_domainname(spec.domainname)
+    root = apply.enter(place.rootfs, place.folder)
+    # Before any mount of the container's, and reachable by this descriptor only (row 4).
+    proc = new_mount("proc") if spec.linux.sysctl else Fd(-1)
+    state = apply.Walk(
+        root=root, trees=place.trees, in_userns=place.in_userns, own_netns=place.own_netns, controllers=place.controllers
+    )
+    apply.walk(place.steps, state)
+    if state.terminal is None and job.process.terminal:
+        with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
+            state.terminal = open_terminal(multiplexer)
+    return state.terminal, proc
+
+
+def _forget_the_host() -> None:
+    """From here on no import, hook or codec search may find a file of the container's (SECURITY.md P4)."""
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
+
+
+def _identity(root: Fd, job: Job) -> Identity:
+    if job.user is not None:
+        return resolve(root, job.user, job.group_add)
+    user = job.process.user
+    if not all(0 <= number <= LARGEST_ID for number in (user.uid, user.gid, *user.additional_gids)):
+        raise InvalidRequest(f"user {user.uid}:{user.gid} is out of range 0-{LARGEST_ID}")
+    groups = tuple(dict.fromkeys([user.gid, *user.additional_gids]))
+    return Identity(user.uid, user.gid, groups, home_of(root, user.uid))
+
+
+def _become(job: Job, identity: Identity, root: Fd, terminal: tuple[Fd, Fd] | None) -> None:
+    process = job.process
+    if terminal is not None:
+        master, slave = terminal
+        if process.console_size is not None:
+            set_size(master, process.console_size.height, process.console_size.width)
+        os.fchown(slave.fileno(), identity.uid, -1)
+        make_controlling(slave)
+        stdio = (slave, slave, slave)
+    elif job.stdio is not None:
+        stdio = job.stdio
+    else:
+        raise StepFailed("stdio", 0, "neither pipes nor a terminal")
+    environment = list(process.env)
+    if not any(entry.startswith("HOME=") and entry != "HOME=" for entry in environment):
+        environment = [entry for entry in environment if entry != "HOME="] + [f"HOME={identity.home}"]
+    path = next((entry[5:] for entry in reversed(environment) if entry.startswith("PATH=")), DEFAULT_PATH)
+    _enter_folder(root, process.cwd)
+    for target, fd in enumerate(stdio):
+        os.dup2(fd.fileno(), target)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    arguments = [os.fsencode(argument) for argument in process.args]
+    if not arguments or any(b"\0" in word for word in arguments) or any("\0" in entry for entry in environment):
+        raise StepFailed("exec", errno.EINVAL, "the command is empty or holds a NUL")
+    give_up_privileges(process, identity, job.program, job.last_cap)
+    program = find(root, process.cwd, process.args[0], path)
+    close_from(3, only_mark=True)
+    _execute(program, arguments, environment, process.args[0])
+
+
+def _enter_folder(root: Fd, cwd: str) -> None:
+    """Make the working directory if it is missing, go there, and see that it is inside (rows 17, CVE-2024-21626)."""
+    if not cwd.startswith("/"):
+        raise StepFailed("cwd", errno.EINVAL, f"working directory {cwd!r} is not an absolute path")
+    try:
+        with apply.open_target(root, cwd, directory=True) as folder:
+            os.fchdir(folder.fileno())
+        inside = os.getcwd()
+    except OSError as error:
+        raise StepFailed(
+            "cwd", error.errno or 0, f'chdir to cwd ("{cwd}") set in config.json failed: {(error.strerror or "").lower()}'
+        ) from None
+    if not inside.startswith("/"):
+        raise StepFailed("cwd", errno.ENOENT, f"working directory {cwd!r} is outside of the container")
+
+
+def _execute(program: str, arguments: list[bytes], environment: list[str], name: str) -> None:
+    pairs = {}
+    for entry in environment:
+        key, _, value = entry.partition("=")
+        if key:
+            pairs[os.fsencode(key)] = os.fsencode(value)
+    try:
+        os.execve(program, arguments, pairs)
+    except OSError as error:
+        reason = {errno.ENOENT: "no such file or directory", errno.EACCES: "permission denied"}.get(
+            error.errno or 0, (error.strerror or "").lower()
+        )
+        raise StepFailed("exec", error.errno or 0, f'exec: "{name}": {reason}') from None

@@ -1,0 +1,271 @@
+"""One per container: parent of its first process, holder of its stdio, log, control group and exit status.
+
+It belongs to the container, not to the daemon: daemons come and go, and it notices only that nobody answers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import time
+from typing import NoReturn
+
+import msgspec
+
+from sampan import messages
+from sampan.errors import SampanError, StepFailed
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.process import pidfd_signal, set_name
+from sampan.kernel.pty import set_size
+from sampan.launch.channel import Channel
+from sampan.launch.container import Container, Running, exit_status
+from sampan.launch.loop import READ, Loop
+
+_PEER = struct.Struct("3i")
+
+
+def main(request: messages.Launch, fds: list[Fd], program: bytes | str, last_cap: int) -> NoReturn:
+    """Keep one container from its birth to its end; never returns."""
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_name("sampan-keeper")
+        os.setsid()
+        Keeper(request, fds, program, last_cap).run()
+    finally:
+        os._exit(0)
+
+
+class Keeper:
+    """The container with its connections."""
+
+    def __init__(self, request: messages.Launch, fds: list[Fd], program: bytes | str, last_cap: int) -> None:
+        self._id = request.id
+        self._state_dir = request.state_dir
+        self._control: Channel | None = Channel.adopt(fds[request.control])
+        self._loop = Loop()
+        self._container = Container(self._loop, request, fds, program, last_cap)
+        self._execs: dict[str, Running] = {}
+        self._ended_execs: dict[str, int] = {}
+        self._exited: messages.Exited | None = None
+        self._started_at = 0
+        self._listener: socket.socket | None = None
+        self._over = False
+
+    def run(self) -> None:
+        """Start the container, serve until it has ended and the daemon knows, clean up."""
+        try:
+            if self._control is None:
+                return
+            warnings = self._container.start(self._control)
+            self._listen()
+        except (SampanError, OSError, ValueError, IndexError) as error:
+            self._container.undo()
+            self._unlink("keeper.sock")
+            self._say(_failed(error))
+            return
+        self._started_at = time.time_ns()
+        self._watch()
+        first = self._container.first
+        self._say(
+            messages.Ready(pid=first.pid, keeper_pid=os.getpid(), started_at=self._started_at, warnings=warnings),
+            [first.pidfd],
+        )
+        while not (self._over and self._drained()):
+            self._loop.step()
+
+    def _drained(self) -> bool:
+        return self._container.first.stdio.drained and not self._execs
+
+    # Connections.
+
+    def _listen(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._unlink("keeper.sock")
+        with open_fd(self._state_dir, os.O_PATH | os.O_DIRECTORY) as folder:
+            # By descriptor: a socket's path may have 107 bytes at most (unix(7)).
+            old = os.umask(0o177)
+            try:
+                listener.bind(f"{folder.path}/keeper.sock")
+            finally:
+                os.umask(old)
+        listener.listen(8)
+        self._listener = listener
+
+    def _watch(self) -> None:
+        if self._control is not None:
+            self._loop.watch(self._control.fileno(), READ, self._control_ready)
+        if self._listener is not None:
+            self._loop.watch(self._listener.fileno(), READ, self._accept)
+        self._loop.watch(self._container.first.pidfd.fileno(), READ, self._first_ended)
+
+    def _accept(self, _: int) -> None:
+        if self._listener is None:
+            return
+        connection, _address = self._listener.accept()
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        if _PEER.unpack(peer)[1] != 0:
+            connection.close()
+            return
+        self._hang_up()
+        self._control = Channel(connection)
+        self._loop.watch(self._control.fileno(), READ, self._control_ready)
+        self._tell_status()
+
+    def _hang_up(self) -> None:
+        channel, self._control = self._control, None
+        if channel is not None:
+            self._loop.forget(channel.fileno())
+            channel.close()
+
+    def _say(self, message: messages.Message, fds: list[Fd] | None = None) -> None:
+        if self._control is None:
+            return
+        try:
+            self._control.send(message, fds or [])
+        except OSError:
+            self._hang_up()
+
+    def _control_ready(self, _: int) -> None:
+        if self._control is None:
+            return
+        try:
+            message, fds = self._control.receive(nonblocking=True)
+        except BlockingIOError:
+            return
+        except (OSError, msgspec.DecodeError) as error:
+            self._say(messages.Refused(request="", text=str(error)))
+            return
+        if message is None:
+            self._hang_up()
+            if self._exited is not None:
+                self._release()  # the file tells the next daemon
+            return
+        try:
+            self._obey(message, fds)
+        except (SampanError, OSError, ValueError, IndexError, KeyError) as error:
+            self._say(messages.Refused(request=type(message).__name__, text=str(error)))
+        finally:
+            for fd in fds:
+                fd.close()
+
+    def _obey(self, message: messages.AnyMessage, fds: list[Fd]) -> None:
+        if isinstance(message, messages.Attach):
+            wanted = message.attachment
+            self._container.first.stdio.attach(Fd(fds[wanted.fd].take()), wanted)
+        elif isinstance(message, messages.Exec):
+            self._exec(message, fds)
+        elif isinstance(message, messages.Resize):
+            master = self._running(message.exec_id).stdio.master
+            if master is not None:
+                set_size(master, message.height, message.width)
+        elif isinstance(message, messages.Signal):
+            pidfd_signal(self._running(message.exec_id).pidfd, message.number)
+        elif isinstance(message, messages.Query):
+            self._tell_status()
+        elif isinstance(message, messages.Release) and self._exited is not None:
+            self._release()
+
+    def _running(self, exec_id: str) -> Running:
+        if exec_id:
+            return self._execs[exec_id]
+        if self._exited is not None:
+            raise ProcessLookupError(3, "the container has ended")
+        return self._container.first
+
+    def _tell_status(self) -> None:
+        first = self._container.first
+        status = messages.Status(
+            id=self._id, pid=0 if self._exited else first.pid, keeper_pid=os.getpid(), started_at=self._started_at,
+            exited=self._exited, execs={name: run.pid for name, run in self._execs.items() if not run.over},
+            exec_statuses=dict(self._ended_execs),
+        )  # fmt: skip
+        self._ended_execs.clear()
+        self._say(status, [] if self._exited else [first.pidfd])
+
+    # Processes.
+
+    def _exec(self, request: messages.Exec, fds: list[Fd]) -> None:
+        if self._exited is not None or request.exec_id in self._execs:
+            self._say(messages.ExecFailed(exec_id=request.exec_id, step="exec", code=3, text="the container has ended"))
+            return
+        try:
+            running = self._container.exec(request, fds)
+        except (SampanError, OSError, ValueError, IndexError) as error:
+            failed = _failed(error)
+            self._say(
+                messages.ExecFailed(exec_id=request.exec_id, step=failed.step, code=failed.code, text=failed.text)
+            )
+            return
+        self._execs[request.exec_id] = running
+        self._loop.watch(running.pidfd.fileno(), READ, lambda _: self._exec_ended(request.exec_id))
+        self._say(messages.ExecStarted(exec_id=request.exec_id, pid=running.pid), [running.pidfd])
+
+    def _exec_ended(self, exec_id: str) -> None:
+        running = self._execs[exec_id]
+        self._loop.forget(running.pidfd.fileno())
+        status = exit_status(running.pidfd)
+        running.finish()
+        if self._control is None:
+            self._ended_execs[exec_id] = status
+        self._say(messages.ExecExited(exec_id=exec_id, status=status))
+        if self._control is None:
+            self._ended_execs[exec_id] = status
+        self._forget_exec(exec_id)
+
+    def _forget_exec(self, exec_id: str) -> None:
+        running = self._execs[exec_id]
+        if running.stdio.drained:
+            running.close()
+            del self._execs[exec_id]
+        else:
+            running.stdio.on_drained = lambda: self._forget_exec(exec_id)
+
+    def _first_ended(self, _: int) -> None:
+        first = self._container.first
+        self._loop.forget(first.pidfd.fileno())
+        status = exit_status(first.pidfd)
+        killed_by_oom = self._container.end()
+        first.finish()
+        self._exited = messages.Exited(status=status, oom_killed=killed_by_oom, finished_at=time.time_ns())
+        self._write_exit(self._exited)
+        self._say(self._exited)
+        if self._control is None:
+            self._release()
+
+    def _write_exit(self, exited: messages.Exited) -> None:
+        """Leave word for a later daemon; run-time state, so a rename is enough: it does not outlive the host."""
+        try:
+            temporary = os.path.join(self._state_dir, ".exit")
+            with open_fd(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as file:
+                os.write(file.fileno(), msgspec.json.encode(exited))
+            os.rename(temporary, os.path.join(self._state_dir, "exit"))
+        except OSError:
+            pass  # the folder is gone: so is whoever would read it
+
+    def _release(self) -> None:
+        self._container.release()
+        if self._listener is not None:
+            self._loop.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+        self._unlink("keeper.sock")
+        self._over = True
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(os.path.join(self._state_dir, name))
+        except OSError:
+            pass
+
+
+def _failed(error: BaseException) -> messages.Failed:
+    if isinstance(error, StepFailed):
+        return messages.Failed(step=error.step, code=error.code, text=error.text or str(error))
+    if isinstance(error, OSError):
+        name = f"{error.filename!s}: " if error.filename else ""
+        return messages.Failed(step="start", code=error.errno or 0, text=f"{name}{error.strerror}")
+    return messages.Failed(step="start", code=0, text=str(error))
+
+

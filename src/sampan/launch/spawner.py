@@ -1,0 +1,87 @@
+"""The zygote: a small, single-threaded process that has imported all that keepers and inits will ever need.
+
+It holds no secret and no state: it receives a Launch, forks, and forgets.  At the daemon's end it ends; keepers live on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+
+from sampan.errors import SampanError
+from sampan.kernel import caps
+from sampan.kernel.fds import Fd, close_from
+from sampan.kernel.process import PR, prctl, set_name
+from sampan.launch import keeper
+from sampan.launch.channel import Channel
+from sampan.launch.client import SPAWNER_FD
+from sampan.messages import Launch
+from sampan.oci.runtime import Seccomp
+
+_FILTERS_KEPT = 16
+
+
+def main() -> None:
+    """Run until the daemon closes its end."""
+    close_from(SPAWNER_FD + 1)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number in (0, 1):
+        os.dup2(null, number)
+    os.close(null)
+    os.set_inheritable(SPAWNER_FD, False)
+    prctl(PR.SET_DUMPABLE, 0)  # a container must never be able to look at its init before execve (SECURITY.md P9)
+    set_name("sampan-spawner")
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o022)
+    os.environ.clear()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_IGN)  # ignored SIGCHLD: the kernel reaps the keepers (wait(2))
+    _warm_up()
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    _serve(Channel.adopt(Fd(SPAWNER_FD)))
+
+
+def _warm_up() -> None:
+    """Touch what is lazy in Python, so that nothing is looked up inside a container (SECURITY.md P4)."""
+    for codec in ("ascii", "utf-8", "latin-1", "utf-8-sig"):
+        "x".encode(codec).decode(codec)
+    sys.excepthook = lambda *_: None
+    sys.unraisablehook = lambda *_: None
+
+
+def _serve(channel: Channel) -> None:
+    last_cap = caps.last_cap()
+    filters: dict[Seccomp, bytes] = {}
+    while True:
+        message, fds = channel.receive()
+        if message is None:
+            os._exit(0)
+        if isinstance(message, Launch):
+            program = _compiled(message.spec.linux.seccomp, filters)
+            if os.fork() == 0:
+                channel.close()
+                keeper.main(message, fds, program, last_cap)
+        for fd in fds:
+            fd.close()
+
+
+def _compiled(wanted: Seccomp | None, filters: dict[Seccomp, bytes]) -> bytes | str:
+    """Return the filter's program, b"" for none, or why it cannot be made; kept, since most containers share one."""
+    if wanted is None:
+        return b""
+    if wanted not in filters:
+        try:
+            from sampan.kernel import seccomp
+
+            program = seccomp.compile(wanted)
+        except (ImportError, SampanError, OSError, ValueError) as error:
+            return str(error)
+        while len(filters) >= _FILTERS_KEPT:
+            filters.pop(next(iter(filters)))
+        filters[wanted] = program
+    return filters[wanted]

@@ -1,0 +1,287 @@
+"""A process's stdio as the keeper carries it: output to the log and to attachments, input from attachments.
+
+Lossless: output is read only while every attachment has room (1 MiB each), so a slow client slows the process down, as a
+terminal does; a client that has gone is dropped.  Framing: engine-api.md 2.2.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from sampan.kernel.fds import Fd
+from sampan.launch.loop import GONE, READ, WRITE, Loop
+from sampan.messages import Attachment
+
+_CHUNK = 64 * 1024
+_ROOM = 1 << 20
+STDOUT, STDERR = 1, 2
+
+
+class Log(Protocol):
+    def write(self, stream: str, data: bytes, now_ns: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Client:
+    """One attachment."""
+
+    def __init__(self, fd: Fd, wanted: Attachment) -> None:
+        self.fd = fd
+        self.streams = {STDOUT} if wanted.stdout else set()
+        if wanted.stderr:
+            self.streams.add(STDERR)
+        self.stdin = wanted.stdin
+        self.pending = bytearray()
+
+
+class Stdio:
+    """The three streams of one process; owns every descriptor given to it."""
+
+    def __init__(self, loop: Loop, *, terminal: bool, log: Log | None = None, stdin_once: bool = True) -> None:
+        self._loop = loop
+        self._terminal = terminal
+        self._log = log
+        self._stdin_once = stdin_once
+        self._outputs: dict[int, Fd] = {}
+        self._input: Fd | None = None
+        self._to_process = bytearray()
+        self._close_input = False
+        self._clients: list[Client] = []
+        self._paused = False
+        self.ended = False
+        self.on_drained: Callable[[], None] | None = None
+        self.master: Fd | None = None
+
+    def set_pipes(self, stdin: Fd | None, stdout: Fd, stderr: Fd) -> None:
+        """Carry pipes: the writing end of stdin, the reading ends of the others."""
+        self._input = stdin
+        self._outputs = {STDOUT: stdout, STDERR: stderr}
+
+    def set_terminal(self, master: Fd) -> None:
+        """Carry a terminal: its master end."""
+        self.master = self._input = master
+        self._outputs = {STDOUT: master}
+
+    def start(self) -> None:
+        """Begin to read and write."""
+        for fd in {*self._outputs.values(), *([self._input] if self._input else [])}:
+            os.set_blocking(fd.fileno(), False)
+        self._update()
+
+    def attach(self, fd: Fd, wanted: Attachment) -> None:
+        """Add a client.  After the end it is closed at once."""
+        client = Client(fd, wanted)
+        os.set_blocking(fd.fileno(), False)
+        if client.stdin and self._input is None:
+            client.stdin = False
+        self._clients.append(client)
+        if self.ended:
+            self._flush(client)
+        else:
+            self._watch(client)
+
+    def finish(self) -> None:
+        """The process has ended: take what is still in the pipes, then let clients go as they drain."""
+        for stream in list(self._outputs):
+            while self._read(stream):
+                pass
+            self._end_output(stream)
+        self._drop_input()
+        self.ended = True
+        for client in list(self._clients):
+            client.stdin = False
+            self._flush(client)
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    @property
+    def takes_input(self) -> bool:
+        return self._input is not None
+
+    @property
+    def drained(self) -> bool:
+        return not self._clients
+
+    # The process's side.
+
+    def _update(self) -> None:
+        """Watch what can be worked on now: reading stops while a client is full."""
+        room = not self._paused
+        writing = bool(self._to_process)
+        for stream, fd in self._outputs.items():
+            events = (READ if room else 0) | (WRITE if fd is self._input and writing else 0)
+            self._loop.watch(fd.fileno(), events, partial(self._process_ready, stream))
+        if self._input is not None and self._input is not self.master:
+            if writing:
+                self._loop.watch(self._input.fileno(), WRITE, lambda _: self._write_input())
+            else:
+                self._loop.forget(self._input.fileno())
+
+    def _process_ready(self, stream: int, seen: int) -> None:
+        if seen & WRITE:
+            self._write_input()
+        if seen & (READ | GONE) and stream in self._outputs:
+            if self._paused:
+                if seen & GONE:  # a hang-up would wake us for ever: what is left fits in the pipe's buffer
+                    while self._read(stream):
+                        pass
+                    self._end_output(stream)
+                return
+            self._read(stream)
+
+    def _read(self, stream: int) -> bool:
+        """Read once; return whether there may be more."""
+        fd = self._outputs.get(stream)
+        if fd is None:
+            return False
+        try:
+            data = os.read(fd.fileno(), _CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:  # EIO: the terminal's other end is closed
+                raise
+            data = b""
+        if not data:
+            self._end_output(stream)
+            return False
+        if self._log is not None:
+            self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
+        framed = data if self._terminal else b"%c\0\0\0%b%b" % (stream, len(data).to_bytes(4, "big"), data)
+        for client in list(self._clients):
+            if stream in client.streams:
+                client.pending += framed
+                self._flush(client)
+        return True
+
+    def _end_output(self, stream: int) -> None:
+        fd = self._outputs.pop(stream, None)
+        if fd is not None:
+            self._loop.forget(fd.fileno())
+            if fd is not self._input:
+                fd.close()
+
+    def _write_input(self) -> None:
+        if self._input is None:
+            return
+        while self._to_process:
+            try:
+                written = os.write(self._input.fileno(), self._to_process[:_CHUNK])
+            except BlockingIOError:
+                break
+            except OSError:  # nobody reads any more (EPIPE), or the terminal is gone (EIO)
+                self._drop_input()
+                return
+            del self._to_process[:written]
+        if not self._to_process and self._close_input:
+            self._drop_input()
+            return
+        self._update()
+        self._watch_stdin()
+
+    def _drop_input(self) -> None:
+        self._to_process.clear()
+        fd, self._input = self._input, None
+        if fd is not None and fd is not self.master:
+            self._loop.forget(fd.fileno())
+            fd.close()
+        for client in self._clients:
+            if client.stdin:
+                client.stdin = False
+                self._watch(client)
+
+    # The clients' side.
+
+    def _watch(self, client: Client) -> None:
+        reading = client.stdin and len(self._to_process) < _CHUNK
+        events = (READ if reading else 0) | (WRITE if client.pending else 0)
+        self._loop.watch(client.fd.fileno(), events, lambda seen: self._client_ready(client, seen))
+
+    def _watch_stdin(self) -> None:
+        for client in self._clients:
+            if client.stdin:
+                self._watch(client)
+
+    def _client_ready(self, client: Client, seen: int) -> None:
+        if seen & (READ | GONE) and client.stdin and len(self._to_process) < _CHUNK:
+            self._read_client(client)
+            if client.stdin and seen & GONE:
+                return  # bytes may be left: come back for them before it is dropped
+        if client not in self._clients:
+            return
+        if seen & GONE and not client.stdin:
+            self._drop(client)
+        elif seen & WRITE:
+            self._flush(client)
+
+    def _read_client(self, client: Client) -> None:
+        try:
+            data = os.read(client.fd.fileno(), _CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._to_process += data
+            self._write_input()
+            return
+        client.stdin = False
+        self._watch(client)
+        if self._stdin_once and not self._terminal:
+            self._close_input = True
+            self._write_input()
+
+    def _flush(self, client: Client) -> None:
+        while client.pending:
+            try:
+                sent = os.write(client.fd.fileno(), client.pending[:_CHUNK])
+            except BlockingIOError:
+                break
+            except OSError:
+                self._drop(client)
+                return
+            del client.pending[:sent]
+        if self.ended and not client.pending:
+            self._drop(client)
+            return
+        self._watch(client)
+        self._check_room()
+
+    def _drop(self, client: Client) -> None:
+        if client not in self._clients:
+            return
+        self._clients.remove(client)
+        self._loop.forget(client.fd.fileno())
+        client.fd.close()
+        if client.stdin and self._stdin_once and not self._terminal:
+            self._close_input = True
+            self._write_input()
+        self._check_room()
+        if self.ended and not self._clients and self.on_drained is not None:
+            self.on_drained()
+
+    def _check_room(self) -> None:
+        paused = any(len(client.pending) >= _ROOM for client in self._clients)
+        if paused != self._paused:
+            self._paused = paused
+            self._update()
+
+    def close(self) -> None:
+        """Let go of everything at once."""
+        for stream in list(self._outputs):
+            self._end_output(stream)
+        self._drop_input()
+        if self.master is not None:
+            self.master.close()
+        for client in list(self._clients):
+            self._drop(client)
+        if self._log is not None:
+            self._log.close()
+            self._log = None

@@ -90,6 +90,8 @@ def _start(job: Job, place: Place | None, channel: Channel) -> None:
     set_name("sampan-init")
     prctl(PR.SET_DUMPABLE, 0)
     idents.join_fresh_session_keyring()
+    # Still the host's root in the eyes of its folders, which nobody else may pass; the container's root is nobody there.
+    root = apply.enter(place.rootfs, place.folder) if place is not None else None
     if job.new_userns:
         idents.set_groups([])
         idents.set_gid(0)
@@ -97,8 +99,8 @@ def _start(job: Job, place: Place | None, channel: Channel) -> None:
         prctl(PR.SET_DUMPABLE, 0)
     proc: Fd | None = None
     terminal: tuple[Fd, Fd] | None = None
-    if place is not None:
-        terminal, proc = _build(job, place)
+    if place is not None and root is not None:
+        terminal, proc = _build(job, place, root)
     _forget_the_host()
     with open_fd("/", os.O_PATH | os.O_DIRECTORY) as root:
         if place is None and job.process.terminal:
@@ -122,7 +124,7 @@ def _wait(channel: Channel, stage: str) -> None:
         os._exit(127)  # the keeper gave up; nobody listens
 
 
-def _build(job: Job, place: Place) -> tuple[tuple[Fd, Fd] | None, Fd]:
+def _build(job: Job, place: Place, root: Fd) -> tuple[tuple[Fd, Fd] | None, Fd]:
     """Make the root file system and enter it; return the terminal, if any, and the private procfs."""
     spec = place.spec
     if "cgroup" in place.own_namespaces:
@@ -131,7 +133,6 @@ def _build(job: Job, place: Place) -> tuple[tuple[Fd, Fd] | None, Fd]:
         idents.set_hostname(spec.hostname)
     if spec.domainname and "uts" in place.own_namespaces:
         idents.set_domainname(spec.domainname)
-    root = apply.enter(place.rootfs, place.folder)
     # Before any mount of the container's, and reachable by this descriptor only (row 4).
     proc = new_mount("proc") if spec.linux.sysctl else Fd(-1)
     state = apply.Walk(

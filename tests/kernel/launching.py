@@ -13,7 +13,7 @@ from typing import Any
 from sampan import messages
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import clone_tree, set_attributes
-from sampan.kernel.process import Clone, unshare
+from sampan.kernel.process import Clone, pidfd_open, pidfd_signal, unshare
 from sampan.launch.channel import Channel
 from sampan.launch.client import Spawner
 from sampan.oci.runtime import Capabilities, IdMapping, Linux, Mount, Namespace, Process, Root, Spec
@@ -125,10 +125,11 @@ class Boxes:
         for entry in [self.rootfs, *self.rootfs.rglob("*")]:
             os.lchown(entry, 0, 0)
         self.made: list[Box] = []
+        self.keepers: list[int] = []
 
     def start(self, *args: str, userns: bool = True, terminal: bool = False, stdin: bool = False, expect: type = messages.Ready,
               process: dict[str, Any] | None = None, linux: dict[str, Any] | None = None, spec: dict[str, Any] | None = None,
-              mounts: tuple[Mount, ...] = MOUNTS, trees: tuple[Fd, ...] = (), **launch: Any) -> Box:
+              root: Root = Root(), mounts: tuple[Mount, ...] = MOUNTS, trees: tuple[Fd, ...] = (), **launch: Any) -> Box:
         """Start a container; its stdio is joined to box.stream."""
         name = f"box{len(self.made)}"
         state = self.place / name
@@ -142,7 +143,7 @@ class Boxes:
         linux_fields: dict[str, Any] = {
             "namespaces": tuple(Namespace(type=kind) for kind in kinds), "uid_mappings": maps, "gid_mappings": maps,
             "masked_paths": MASKED, "readonly_paths": READ_ONLY, **(linux or {})}
-        wanted = Spec(process=Process(**process_fields), root=Root(), hostname="box", mounts=mounts, linux=Linux(**linux_fields),
+        wanted = Spec(process=Process(**process_fields), root=root, hostname="box", mounts=mounts, linux=Linux(**linux_fields),
                       **(spec or {}))
         ours, theirs = Channel.pair()
         out, inner = socket.socketpair()
@@ -164,6 +165,7 @@ class Boxes:
         box.answer = box.hear(expect)
         if expect is messages.Ready:
             box.pidfd = box.fds[0]
+            self.keepers.append(box.answer.keeper_pid)
         return box
 
     def run(self, script: str, **fields: Any) -> tuple[int, str]:
@@ -175,8 +177,6 @@ class Boxes:
     def close(self) -> None:
         for box in self.made:
             if box.pidfd is not None:
-                from sampan.kernel.process import pidfd_signal
-
                 try:
                     pidfd_signal(box.pidfd, 9)
                 except ProcessLookupError:
@@ -190,6 +190,16 @@ class Boxes:
                 box.stream.close()
             box.control.close()
         self.spawner.close()
+
+
+    def wait_gone(self) -> None:
+        """Wait until every keeper has left."""
+        for keeper in self.keepers:
+            try:
+                with pidfd_open(keeper) as pidfd:
+                    assert select.select([pidfd], [], [], 20)[0], "a keeper stays"
+            except ProcessLookupError:
+                pass
 
 
 def unframe(raw: bytes) -> bytes:

@@ -1,0 +1,363 @@
+"""Containers from Launch to Exited, with and without a user namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from pathlib import Path
+
+import pytest
+from launching import BASE, Boxes, unframe
+
+from sampan import messages
+from sampan.launch.client import connect
+from sampan.oci.runtime import Box as Size
+from sampan.oci.runtime import Mount, Rlimit, Root
+
+both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
+
+
+@both
+def test_output_and_exit_code_come_back(boxes: Boxes, userns: bool) -> None:
+    assert boxes.run("echo out; echo err >&2; exit 3", userns=userns) == (3, "out\nerr\n")
+
+
+def test_a_signal_is_128_and_its_number(boxes: Boxes) -> None:
+    box = boxes.start("sleep", "100")
+    box.control.send(messages.Signal(number=signal.SIGKILL))
+    assert box.exited().status == 137
+
+
+@both
+def test_every_namespace_is_the_containers_own(boxes: Boxes, userns: bool) -> None:
+    _, text = boxes.run("for n in mnt pid net ipc uts cgroup user; do readlink /proc/self/ns/$n; done", userns=userns)
+    ours = {os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "pid", "net", "ipc", "uts", "cgroup", "user")}
+    assert len(text.split()) == 7
+    assert ours & set(text.split()) == (set() if userns else {os.readlink("/proc/self/ns/user")})
+
+
+def test_the_id_map_is_the_one_asked_for(boxes: Boxes) -> None:
+    assert boxes.run("cat /proc/self/uid_map")[1].split() == ["0", str(BASE), "65536"]
+
+
+@both
+def test_row_20_capabilities_are_exactly_the_set_and_none_is_inheritable(boxes: Boxes, userns: bool) -> None:
+    _, text = boxes.run("grep Cap /proc/self/status", userns=userns)
+    found = dict(line.split(":\t") for line in text.splitlines())
+    mask = "00000000a80425fb"
+    assert found == {"CapInh": "0" * 16, "CapPrm": mask, "CapEff": mask, "CapBnd": mask, "CapAmb": "0" * 16}
+
+
+def test_row_20_another_user_has_no_capability_but_the_bounding_set(boxes: Boxes) -> None:
+    _, text = boxes.run("grep Cap /proc/self/status", user="1000")
+    assert [line.split()[1] for line in text.splitlines()] == ["0" * 16] * 3 + ["00000000a80425fb"] + ["0" * 16]
+
+
+@both
+def test_p10_only_stdio_is_open(boxes: Boxes, userns: bool) -> None:
+    _, text = boxes.run("for f in /proc/$$/fd/*; do echo ${f##*/}; done", userns=userns)
+    assert text.split() == ["0", "1", "2"]
+
+
+@both
+def test_devices_are_the_right_ones(boxes: Boxes, userns: bool) -> None:
+    names = "null zero full random urandom tty"
+    _, text = boxes.run(f"cd /dev; stat -c '%n %t:%T %a' {names}; readlink ptmx fd stdin", userns=userns)
+    assert text.splitlines() == [
+        "null 1:3 666", "zero 1:5 666", "full 1:7 666", "random 1:8 666", "urandom 1:9 666", "tty 5:0 666",
+        "pts/ptmx", "/proc/self/fd", "/proc/self/fd/0",
+    ]  # fmt: skip
+
+
+@both
+def test_row_2_masked_files_are_the_true_null_and_masked_folders_are_empty(boxes: Boxes, userns: bool) -> None:
+    _, text = boxes.run("stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; "
+                        "cat /proc/keys", userns=userns)
+    assert text.splitlines()[:2] == ["/proc/keys 1:3", "/proc/timer_list 1:3"]
+    assert text.splitlines()[2:] == ["touch: /sys/firmware/x: Read-only file system"]
+
+
+@both
+def test_row_2_read_only_paths_cannot_be_written(boxes: Boxes, userns: bool) -> None:
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    _, text = boxes.run("echo x > /proc/sys/kernel/core_pattern; echo h > /proc/sysrq-trigger", userns=userns)
+    assert text.count("Read-only file system") == 2
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+
+
+@both
+def test_row_13_nothing_of_the_host_is_mounted_and_a_chroot_leads_nowhere(boxes: Boxes, userns: bool) -> None:
+    _, text = boxes.run("cat /proc/self/mountinfo; ls -a /", userns=userns)
+    mounts = [line for line in text.splitlines() if " - " in line]
+    assert [line.split()[4] for line in mounts].count("/") == 1
+    assert ".pivot_root" not in text and "/work" not in text
+
+
+def test_row_25_the_environment_is_the_configs_and_home(boxes: Boxes) -> None:
+    _, text = boxes.run("cat /proc/1/environ | tr '\\0' '\\n'")
+    assert text.split() == ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
+
+
+def test_row_23_groups_are_exactly_those_asked_for(boxes: Boxes) -> None:
+    assert boxes.run("id -u; id -g; id -G; echo $HOME", user="ann")[1].split("\n")[:-1] == ["1000", "1001", "1001 10 29", "/home/ann"]
+    assert boxes.run("id -G", user="ann:audio")[1].split() == ["29"]
+    assert boxes.run("id -G", user="1000:1000", group_add=("wheel", "7"))[1].split() == ["1000", "10", "7"]
+
+
+@pytest.mark.parametrize("user", ["1:1:1", "4294967296", "2147483648", "99999999999", "\u0661", " 1", "nobody-here", "0x0", "+1"])
+def test_row_22_a_user_that_means_nothing_is_refused(boxes: Boxes, user: str) -> None:
+    box = boxes.start("id", user=user, expect=messages.Failed)
+    assert box.answer.step == "user"
+
+
+def test_an_unknown_user_is_refused_in_dockers_words(boxes: Boxes) -> None:
+    failed = boxes.start("id", user="bob", expect=messages.Failed).answer
+    assert failed.text == "unable to find user bob: no matching entries in passwd file"
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [("nope", 'exec: "nope": executable file not found in $PATH'), ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
+     ("/nope", 'exec: "/nope": stat /nope: no such file or directory')],
+)  # fmt: skip
+def test_a_missing_program_fails_in_dockers_words_and_leaves_nothing(boxes: Boxes, program: str, text: str) -> None:
+    box = boxes.start(program, expect=messages.Failed)
+    assert (box.answer.step, box.answer.text) == ("exec", text)
+    assert box.control.receive() == (None, [])
+    assert list(box.state.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["/proc/self/exe", "/magic"])
+def test_row_16_the_entrypoint_cannot_be_the_interpreter(boxes: Boxes, way: str) -> None:
+    (boxes.rootfs / "magic").symlink_to("/proc/self/exe")
+    assert boxes.start(way, "-c", "print(1)", expect=messages.Failed).answer.step == "exec"
+
+
+def test_p3_a_script_cannot_run_the_interpreter(boxes: Boxes) -> None:
+    (boxes.rootfs / "script").write_text("#!/proc/self/exe\nprint(1)\n")
+    (boxes.rootfs / "script").chmod(0o755)
+    assert boxes.start("/script", expect=messages.Failed).answer.step == "exec"
+
+
+def test_row_17_a_working_directory_cannot_be_a_descriptor_of_the_host(boxes: Boxes) -> None:
+    (boxes.rootfs / "way-out").symlink_to("/proc/self/fd/4")
+    for cwd in [*(f"/proc/self/fd/{n}" for n in range(3, 16)), "/way-out", "/proc/1/cwd", "/proc/self/root"]:
+        box = boxes.start("pwd", process={"cwd": cwd}, expect=messages.Failed)
+        assert box.answer.step == "cwd"
+
+
+def test_a_missing_working_directory_is_made(boxes: Boxes) -> None:
+    assert boxes.run("pwd; stat -c %a:%u .", process={"cwd": "/a/b"}) == (0, "/a/b\n755:0\n")
+
+
+def test_row_5_a_symlinked_proc_is_refused(boxes: Boxes) -> None:
+    (boxes.rootfs / "proc").rmdir()
+    (boxes.rootfs / "proc").symlink_to("/tmp")
+    assert boxes.start("true", expect=messages.Failed).answer.step == "mount /proc"
+
+
+def test_row_6_a_symlinked_dev_stays_inside(boxes: Boxes, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (boxes.rootfs / "dev").rmdir()
+    (boxes.rootfs / "dev").symlink_to(f"../../../../../..{outside}")
+    boxes.run("true")
+    assert list(outside.iterdir()) == []
+
+
+def test_row_27_without_a_terminal_nothing_can_be_typed(boxes: Boxes) -> None:
+    status, text = boxes.run("stty -F /dev/stdin 2>&1; tty; test -e /dev/console || echo none")
+    assert (status, text.splitlines()[-2:]) == (0, ["not a tty", "none"])
+
+
+@both
+def test_row_3_a_terminal_is_the_containers_own(boxes: Boxes, userns: bool) -> None:
+    status, text = boxes.run("tty; stat -c %t /dev/console; stty size; stat -c %u /dev/pts/0; echo x > /dev/console", terminal=True,
+                             userns=userns, process={"console_size": Size(height=40, width=100)})
+    assert (status, text.split("\r\n")) == (0, ["/dev/pts/0", "88", "40 100", "0", "x", ""])
+
+
+def test_a_terminal_can_be_resized(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "trap 'stty size; exit' WINCH; echo on; while :; do sleep 0.01; done", terminal=True, stdin=True)
+    assert box.stream is not None and box.stream.recv(100) == b"on\r\n"
+    box.control.send(messages.Resize(height=33, width=99))
+    assert box.output() == b"33 99\r\n"
+    assert box.exited().status == 0
+
+
+def test_input_reaches_the_program_and_half_close_ends_it(boxes: Boxes) -> None:
+    box = boxes.start("cat", stdin=True)
+    assert box.stream is not None
+    data = os.urandom(3 << 20)
+    got = b""
+    box.stream.setblocking(False)
+    left = memoryview(data)
+    while True:
+        readable, writable, _ = select.select([box.stream], [box.stream] if left else [], [], 10)
+        assert readable or writable
+        if writable:
+            left = left[box.stream.send(left[:65536]) :]
+            if not left:
+                box.stream.shutdown(1)
+        if readable:
+            chunk = box.stream.recv(1 << 16)
+            if not chunk:
+                break
+            got += chunk
+    assert unframe(got) == data
+    assert box.exited().status == 0
+
+
+def test_a_slow_client_loses_nothing(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "dd if=/dev/zero bs=65536 count=80 2>/dev/null")
+    assert len(unframe(box.output())) == 80 * 65536
+
+
+def test_a_client_that_has_gone_does_not_hold_the_program_up(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "dd if=/dev/zero bs=65536 count=80 2>/dev/null; exit 4")
+    assert box.stream is not None
+    box.stream.close()
+    assert box.exited().status == 4
+
+
+def test_the_exit_is_left_in_a_file_when_no_daemon_listens(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "read x; exit 5", stdin=True)
+    box.control.close()
+    assert box.stream is not None
+    box.stream.sendall(b"\n")
+    assert box.output() == b""
+    boxes.wait_gone()
+    found = json.loads((box.state / "exit").read_text())
+    assert (found["status"], found["oom_killed"]) == (5, False)
+    assert not (box.state / "keeper.sock").exists()
+
+
+def test_a_later_daemon_finds_the_keeper_again(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "read x; exit 6", stdin=True)
+    box.control.close()
+    box.control = connect(str(box.state))
+    status = box.hear(messages.Status)
+    assert (status.id, status.pid, status.exited) == (box.name, box.answer.pid, None)
+    assert (box.state / "keeper.sock").stat().st_mode & 0o777 == 0o600
+    box.fds[0].close()
+    assert box.stream is not None
+    box.stream.sendall(b"\n")
+    assert box.exited().status == 6
+
+
+@both
+def test_an_exec_shares_everything_and_nothing_more(boxes: Boxes, userns: bool) -> None:
+    box = boxes.start("sleep", "100", userns=userns)
+    script = ("readlink /proc/1/ns/pid /proc/self/ns/pid; grep -E 'Cap(Inh|Eff)' /proc/self/status; "
+              "for f in /proc/$$/fd/*; do echo ${f##*/}; done; hostname; cat /proc/self/cgroup > /dev/null; exit 9")
+    stream = box.exec("/bin/sh", "-c", script)
+    started = box.hear(messages.ExecStarted)
+    assert started.exec_id == "e1"
+    raw = b""
+    while data := stream.recv(65536):
+        raw += data
+    lines = unframe(raw).decode().splitlines()
+    assert lines[0] == lines[1]
+    assert lines[2:] == ["CapInh:\t" + "0" * 16, "CapEff:\t00000000a80425fb", "0", "1", "2", "box"]
+    assert box.hear(messages.ExecExited) == messages.ExecExited(exec_id="e1", status=9)
+    stream.close()
+
+
+def test_an_exec_takes_input_user_and_terminal(boxes: Boxes) -> None:
+    box = boxes.start("sleep", "100")
+    with box.exec("/bin/sh", "-c", "cat; id -u; id -G", stdin=True, user="ann") as stream:
+        box.hear(messages.ExecStarted)
+        stream.sendall(b"typed\n")
+        stream.shutdown(1)
+        raw = b""
+        while data := stream.recv(65536):
+            raw += data
+        assert unframe(raw) == b"typed\n1000\n1001 10 29\n"
+        assert box.hear(messages.ExecExited).status == 0
+    with box.exec("/bin/sh", "-c", "tty; stty size", terminal=True, exec_id="e2") as stream:
+        box.hear(messages.ExecStarted)
+        raw = b""
+        while data := stream.recv(65536):
+            raw += data
+        assert raw.split() == [b"/dev/pts/0", b"0", b"0"]
+        assert box.hear(messages.ExecExited).status == 0
+
+
+def test_an_exec_that_cannot_start_says_why(boxes: Boxes) -> None:
+    box = boxes.start("sleep", "100")
+    with box.exec("nope"):
+        failed = box.hear(messages.ExecFailed)
+    assert (failed.step, failed.text) == ("exec", 'exec: "nope": executable file not found in $PATH')
+
+
+def test_execs_end_with_the_container(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "read x", stdin=True)
+    with box.exec("sleep", "100"):
+        box.hear(messages.ExecStarted)
+        assert box.stream is not None
+        box.stream.sendall(b"\n")
+        assert box.hear(messages.ExecExited).status == 137
+    assert box.exited().status == 0
+
+
+def test_the_network_is_waited_for(boxes: Boxes) -> None:
+    box = boxes.start("true", wait_for_network=True, expect=messages.Created)
+    pidfd, network = box.fds
+    inode = os.fstat(network.fileno()).st_ino
+    assert inode == os.stat(f"/proc/{box.answer.pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
+    box.control.send(messages.Proceed())
+    box.hear(messages.Ready)
+    for fd in (pidfd, network, *box.fds):
+        fd.close()
+    assert box.exited().status == 0
+
+
+@pytest.mark.parametrize("how", ["abort", "vanish"])
+def test_a_start_that_is_given_up_leaves_nothing(boxes: Boxes, how: str) -> None:
+    box = boxes.start("true", wait_for_network=True, expect=messages.Created)
+    pidfd, network = box.fds
+    network.close()
+    if how == "abort":
+        box.control.send(messages.Abort(text="no address"))
+        assert box.hear(messages.Failed).text == "no address"
+    else:
+        box.control.close()
+    assert select.select([pidfd], [], [], 10)[0]
+    pidfd.close()
+
+
+def test_p17_a_mount_over_proc_is_refused(boxes: Boxes) -> None:
+    for target in ("/proc", "/proc/self", "/proc/sys/kernel", "/"):
+        box = boxes.start("true", mounts=(Mount(destination=target, type="tmpfs"),), expect=messages.Failed)
+        assert "cannot mount over" in box.answer.text
+
+
+def test_row_11_only_namespaced_sysctls_are_set(boxes: Boxes) -> None:
+    assert boxes.run("cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start",
+                     linux={"sysctl": {"kernel.msgmax": "4096", "net.ipv4.ip_unprivileged_port_start": "0"}})[1] == "4096\n0\n"
+    for key, value in (("kernel.core_pattern", "x"), ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=x"), ("vm.swappiness", "1")):
+        assert boxes.start("true", linux={"sysctl": {key: value}}, expect=messages.Failed).answer.step == "sysctl"
+
+
+def test_limits_that_the_host_refuses_are_warned_of(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "ulimit -n", process={
+        "rlimits": (Rlimit(type="RLIMIT_NOFILE", soft=99, hard=100),), "oom_score_adj": 500})
+    assert unframe(box.output()) == b"99\n"
+    assert box.answer.warnings == ()
+    box.exited()
+
+
+def test_the_root_can_be_read_only(boxes: Boxes) -> None:
+    _, text = boxes.run("touch /x; touch /dev/shm/y && echo shm", root=Root(readonly=True))
+    assert text == "touch: /x: Read-only file system\nshm\n"
+
+
+def test_no_new_privileges_is_kept(boxes: Boxes) -> None:
+    assert boxes.run("grep NoNew /proc/self/status", process={"no_new_privileges": True})[1].split()[1] == "1"
+    assert boxes.run("grep NoNew /proc/self/status")[1].split()[1] == "0"
+
+
+def test_stdout_can_be_opened_again_by_another_user(boxes: Boxes) -> None:
+    assert boxes.run("echo again > /dev/stdout; umask", user="ann") == (0, "again\n0022\n")

@@ -18,4 +18,3 @@ def boxes(tmp_path: Path) -> Iterator[Boxes]:
         made = Boxes(tmp_path, start_spawner(interpreter))
     yield made
     made.close()
-    made.wait_gone()

@@ -165,6 +165,7 @@ class Boxes:
         box.answer = box.hear(expect)
         if expect is messages.Ready:
             box.pidfd = box.fds[0]
+        if expect in (messages.Ready, messages.Created):
             self.keepers.append(box.answer.keeper_pid)
         return box
 
@@ -189,6 +190,7 @@ class Boxes:
             if box.stream is not None:
                 box.stream.close()
             box.control.close()
+        self.wait_gone()  # while the spawner is there to reap them
         self.spawner.close()
 
 

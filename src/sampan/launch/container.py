@@ -197,7 +197,10 @@ class Container:
             stdio = Stdio(self._loop, terminal=process.terminal)
             undo.callback(stdio.close)
             inner = self._pipes(stdio, process, request.open_stdin)
-            job = init.Job(process, request.user, request.group_add, inner, program, self._last_cap)
+            in_userns = any(kind is Clone.NEWUSER for _, kind in self._enter)
+            job = init.Job(
+                process, request.user, request.group_add, inner, program, self._last_cap, new_userns=in_userns
+            )
             born = give_birth(Namespaces(Clone.NONE, self._enter), job, None)
             undo.callback(born.pidfd.close)
             undo.callback(born.kill)

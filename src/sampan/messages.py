@@ -24,8 +24,8 @@ receives: a long body travels in a memfd, which is then the packet's last descri
 
 The daemon's end of the first connection is passed inside Launch ("control").  A later daemon connects to
 `<state_dir>/keeper.sock`; the keeper greets every new connection with Status + pidfd, and the newest connection is the
-one that counts.  When a container ends, the keeper writes `<state_dir>/exit` (an `Exited`, JSON, atomically) before it says so; with no
-daemon connected it then removes the cgroups and leaves: the file is what the next daemon finds.
+one that counts.  When a container ends, the keeper writes `<state_dir>/exit` (an `Exited`, JSON, atomically) before it
+says so; with no daemon connected it then removes the cgroups and leaves: the file is what the next daemon finds.
 """
 
 from __future__ import annotations

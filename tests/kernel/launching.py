@@ -83,10 +83,10 @@ class Box:
         self.answer: Any = None
         self.inbox: list[tuple[Any, list[Fd]]] = []
 
-    def hear(self, kind: type, timeout: float = 20.0) -> Any:
+    def hear(self, kind: Any, timeout: float = 20.0) -> Any:
         """Return the next message, which must be of `kind`; its descriptors go to self.fds."""
         ready, _, _ = select.select([self.control], [], [], timeout)
-        assert ready, f"no {kind.__name__} from the keeper"
+        assert ready, f"no {kind} from the keeper"
         message, self.fds = self.control.receive()
         assert isinstance(message, kind), message
         return message
@@ -127,7 +127,7 @@ class Boxes:
         self.made: list[Box] = []
         self.keepers: list[int] = []
 
-    def start(self, *args: str, userns: bool = True, terminal: bool = False, stdin: bool = False, expect: type = messages.Ready,
+    def start(self, *args: str, userns: bool = True, terminal: bool = False, stdin: bool = False, expect: Any = messages.Ready,
               process: dict[str, Any] | None = None, linux: dict[str, Any] | None = None, spec: dict[str, Any] | None = None,
               root: Root = Root(), mounts: tuple[Mount, ...] = MOUNTS, trees: tuple[Fd, ...] = (), **launch: Any) -> Box:
         """Start a container; its stdio is joined to box.stream."""
@@ -163,9 +163,9 @@ class Boxes:
         theirs.close()
         self.made.append(box)
         box.answer = box.hear(expect)
-        if expect is messages.Ready:
+        if isinstance(box.answer, messages.Ready):
             box.pidfd = box.fds[0]
-        if expect in (messages.Ready, messages.Created):
+        if isinstance(box.answer, messages.Ready | messages.Created):
             self.keepers.append(box.answer.keeper_pid)
         return box
 

@@ -9,12 +9,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from launching import BASE, Boxes, unframe
+from launching import BASE, MOUNTS, Boxes, identity_userns, unframe
 
 from sampan import messages
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.launch.client import connect
 from sampan.oci.runtime import Box as Size
-from sampan.oci.runtime import Mount, Rlimit, Root
+from sampan.oci.runtime import Mount, Namespace, Rlimit, Root
 
 both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
 
@@ -361,3 +363,114 @@ def test_no_new_privileges_is_kept(boxes: Boxes) -> None:
 
 def test_stdout_can_be_opened_again_by_another_user(boxes: Boxes) -> None:
     assert boxes.run("echo again > /dev/stdout; umask", user="ann") == (0, "again\n0022\n")
+
+
+def _volume(boxes: Boxes, name: str, *, userns: bool) -> Fd:
+    """Return a detached copy of the folder `name` with what is mounted in it, as the engine hands volumes over."""
+    place = boxes.place / name
+    place.mkdir(exist_ok=True)
+    tree = clone_tree(str(place))
+    if userns:
+        with identity_userns() as namespace:
+            set_attributes(tree, userns=namespace)
+    return tree
+
+
+@both
+def test_a_volume_is_mounted_and_belongs_to_the_containers_root(boxes: Boxes, userns: bool) -> None:
+    mounts = (*MOUNTS, Mount(destination="/data/deep", type="bind", tree=3, options=("rbind", "rprivate")))
+    with _volume(boxes, "volume", userns=userns) as tree:
+        assert boxes.run("echo kept > /data/deep/f; stat -c %u /data/deep/f", userns=userns, mounts=mounts, trees=(tree,)) == (0, "0\n")
+    assert (boxes.place / "volume/f").read_text() == "kept\n"
+    assert (boxes.place / "volume/f").stat().st_uid == 0
+
+
+def test_row_12_a_read_only_volume_is_read_only_all_the_way_down(boxes: Boxes) -> None:
+    mounts = (*MOUNTS, Mount(destination="/data", type="bind", tree=3, options=("rbind", "rro")))
+    (boxes.place / "volume/sub").mkdir(parents=True)
+    with new_mount("tmpfs") as inner:
+        attach(inner, str(boxes.place / "volume/sub"))
+    try:
+        with clone_tree(str(boxes.place / "volume"), recursive=True) as tree:
+            _, text = boxes.run("touch /data/x; touch /data/sub/x", userns=False, mounts=mounts, trees=(tree,))
+    finally:
+        unmount(str(boxes.place / "volume/sub"))
+    assert text.count("Read-only file system") == 2
+
+
+def test_row_1_a_mount_target_that_is_a_symbolic_link_stays_inside(boxes: Boxes, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (boxes.rootfs / "data").symlink_to(f"../../../../../../../..{outside}")
+    mounts = (*MOUNTS, Mount(destination="/data/x", type="bind", tree=3, options=("rbind",)))
+    with _volume(boxes, "volume", userns=True) as tree:
+        boxes.start("true", mounts=mounts, trees=(tree,), expect=(messages.Failed, messages.Ready))
+    assert list(outside.iterdir()) == []  # row 7: nothing was made there either
+
+
+@both
+def test_a_network_namespace_is_joined(boxes: Boxes, userns: bool) -> None:
+    first = boxes.start("sleep", "100", userns=userns)
+    kinds = ["mount", "pid", "ipc", "uts", "cgroup"]
+    namespaces = [Namespace(type=kind) for kind in kinds]
+    joined = [open_fd(f"/proc/{first.answer.pid}/ns/net", os.O_RDONLY)]
+    namespaces.append(Namespace(type="network", fd=3))
+    if userns:
+        joined.append(open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY))
+        namespaces.append(Namespace(type="user", fd=4))
+    code, text = boxes.run("readlink /proc/self/ns/net; id -u; mount | grep -c sysfs", userns=userns, trees=tuple(joined),
+                           linux={"namespaces": tuple(namespaces)})
+    assert (code, text.split()) == (0, [os.readlink(f"/proc/{first.answer.pid}/ns/net"), "0", "1"])
+    for fd in joined:
+        fd.close()
+
+
+def test_a_pid_namespace_is_joined(boxes: Boxes) -> None:
+    first = boxes.start("sleep", "77")
+    with (open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
+          open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid):
+        namespaces = (*(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
+                      Namespace(type="user", fd=3), Namespace(type="pid", fd=4))
+        code, text = boxes.run("cat /proc/1/cmdline | tr '\\0' ' '", trees=(user, pid), linux={"namespaces": namespaces})
+    assert (code, text) == (0, "sleep 77 ")
+
+
+def test_a_foreign_network_namespace_shows_the_hosts_sys_read_only(boxes: Boxes) -> None:
+    namespaces = tuple(Namespace(type=kind) for kind in ("user", "mount", "pid", "ipc", "uts", "cgroup"))
+    code, text = boxes.run("ls /sys/class >/dev/null && touch /sys/x; readlink /proc/self/ns/net", linux={"namespaces": namespaces})
+    assert code == 0 and "Read-only" in text and os.readlink("/proc/self/ns/net") in text
+
+
+def test_p4_python_finds_nothing_of_the_containers(boxes: Boxes) -> None:
+    import sys
+
+    for entry in [entry for entry in sys.path if entry.startswith("/")]:
+        planted = boxes.rootfs / entry.lstrip("/")
+        if not entry.endswith(".zip"):
+            (planted / "encodings").mkdir(parents=True, exist_ok=True)
+            for name in ("encodings/idna.py", "traceback.py", "linecache.py", "sampan.py", "pwd.py"):
+                (planted / name).write_text("open('/CANARY_RAN', 'w')\n")
+    boxes.run("true")
+    boxes.start("nope", expect=messages.Failed)
+    boxes.start("true", user="nobody-here", expect=messages.Failed)
+    assert not (boxes.rootfs / "CANARY_RAN").exists()
+
+
+def test_p9_the_init_cannot_be_looked_at_from_inside(boxes: Boxes) -> None:
+    first = boxes.start("sleep", "100")
+    with (open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
+          open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid):
+        namespaces = (*(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
+                      Namespace(type="user", fd=3), Namespace(type="pid", fd=4))
+        second = boxes.start("true", trees=(user, pid), linux={"namespaces": namespaces}, wait_for_network=True, expect=messages.Created)
+    with first.exec("/bin/sh", "-c", "for p in /proc/[0-9]*; do test $p = /proc/1 || test $p = /proc/$$ || "
+                    "{ ls $p/fd; cat $p/environ; readlink $p/exe; readlink $p/root; } 2>&1; done") as stream:
+        first.hear(messages.ExecStarted)
+        raw = b""
+        while data := stream.recv(65536):
+            raw += data
+        first.hear(messages.ExecExited)
+    seen = unframe(raw).decode()
+    assert "python" not in seen and "Permission denied" in seen
+    second.control.send(messages.Abort())
+    second.hear(messages.Failed)

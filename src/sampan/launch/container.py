@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from sampan import messages
@@ -28,9 +28,9 @@ from sampan.launch.birth import (
 )
 from sampan.launch.channel import Channel
 from sampan.launch.loop import Loop
+from sampan.launch.prepared import Prepared
 from sampan.launch.streams import Log, Stdio
 from sampan.oci.runtime import Process
-from sampan.runtime.plan import plan
 
 
 def exit_status(pidfd: Fd) -> int:
@@ -66,19 +66,16 @@ class Running:
 class Container:
     """Owns the Launch's descriptors, the control group and the first process."""
 
-    def __init__(
-        self, loop: Loop, request: messages.Launch, fds: list[Fd], program: bytes | str, last_cap: int
-    ) -> None:
+    def __init__(self, loop: Loop, request: messages.Launch, fds: list[Fd], prepared: Prepared) -> None:
         self._loop = loop
         self._request = request
         self._spec = request.spec
         self._fds = fds
-        self._program = program
-        self._last_cap = last_cap
+        self._prepared = prepared
         self._group: groups.Group | None = None
         self._undo = ExitStack()
         self._first: Running | None = None
-        self._enter: tuple[tuple[Fd, Clone], ...] = ()
+        self._enter: tuple[tuple[Fd, Clone], ...] | None = None
 
     @property
     def first(self) -> Running:
@@ -88,11 +85,14 @@ class Container:
 
     # Birth.
 
-    def start(self, control: Channel) -> tuple[str, ...]:
-        """Bring the first process to execve; return warnings.  Raises; `undo` cleans up then."""
-        request, spec = self._request, self._spec
-        if isinstance(self._program, str):
-            raise StepFailed("seccomp", 0, self._program)
+    def start(self, control: Channel, meanwhile: Callable[[], None]) -> tuple[str, ...]:
+        """Bring the first process to execve; return warnings.  Raises; `undo` cleans up then.
+
+        `meanwhile` is done while init builds the root file system on the other processor.
+        """
+        request, spec, prepared = self._request, self._spec, self._prepared
+        if prepared.error:
+            raise StepFailed("config", 0, prepared.error)
         wanted = namespaces_of(spec.linux, self._fds)
         place = self._place(wanted)
         group = self._group = groups.make(spec.linux.cgroups_path, spec.linux.resources)
@@ -104,8 +104,9 @@ class Container:
         inner = self._pipes(stdio, spec.process, request.open_stdin)
         new_userns = bool(wanted.make & Clone.NEWUSER)
         job = init.Job(
-            spec.process, request.user, request.group_add, inner, self._program, self._last_cap, new_userns=new_userns
-        )
+            spec.process, request.user, request.group_add, inner, prepared.program, prepared.host.last_cap,
+            enter_as_root=place.in_userns,
+        )  # fmt: skip
         born = give_birth(wanted, job, place)
         self._undo.callback(born.pidfd.close)
         self._undo.callback(born.kill)
@@ -116,8 +117,8 @@ class Container:
         if request.wait_for_network:
             with open_fd(f"/proc/{born.pid}/ns/net", os.O_RDONLY) as network:
                 control.send(messages.Created(pid=born.pid, keeper_pid=os.getpid()), [born.pidfd, network])
+        meanwhile()
         warnings = self._hear_built(born, stdio, spec.process, inner, control if request.wait_for_network else None)
-        self._enter = self._namespaces_to_enter(born)
         let_go(born)
         self._first = Running(born, stdio)
         for wish in request.attachments:
@@ -133,10 +134,10 @@ class Container:
         own = frozenset(namespace.type for namespace in linux.namespaces if namespace.fd is None)
         joins_user = any(kind is Clone.NEWUSER for _, kind in wanted.join)
         return init.Place(
-            spec=self._spec, steps=plan(self._spec), trees=self._fds, rootfs=self._fds[self._request.rootfs],
+            spec=self._spec, steps=self._prepared.steps, trees=self._fds, rootfs=self._fds[self._request.rootfs],
             folder=self._request.state_dir, in_userns="user" in kinds,
             own_netns="network" in own or (joins_user and "network" in kinds),
-            own_namespaces=own if not joins_user else own | {"user"}, controllers=groups.v1_mounts(),
+            own_namespaces=own if not joins_user else own | {"user"}, controllers=self._prepared.host.controllers,
         )  # fmt: skip
 
     def _pipes(self, stdio: Stdio, process: Process, open_stdin: bool) -> tuple[Fd, Fd, Fd] | None:
@@ -178,30 +179,31 @@ class Container:
 
     # Exec.
 
-    def _namespaces_to_enter(self, born: Born) -> tuple[tuple[Fd, Clone], ...]:
-        """Hold the namespaces that are not the host's: a pidfd would not do once init has ended."""
-        found = []
-        for name, kind in _NS_FILES:
-            path = f"/proc/{born.pid}/ns/{name}"
-            if os.stat(path).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
-                fd = open_fd(path, os.O_RDONLY)
-                self._undo.callback(fd.close)
-                found.append((fd, kind))
-        return tuple(found)
+    def _namespaces_to_enter(self) -> tuple[tuple[Fd, Clone], ...]:
+        """Return the namespaces that are not the host's, opened at the first exec; /proc/PID is ours until we reap it."""
+        if self._enter is None:
+            found = []
+            for name, kind in _NS_FILES:
+                path = f"/proc/{self.first.pid}/ns/{name}"
+                if os.stat(path).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+                    found.append((open_fd(path, os.O_RDONLY), kind))
+            self._enter = tuple(found)
+        return self._enter
 
     def exec(self, request: messages.Exec, fds: Sequence[Fd]) -> Running:
         """Start another process in the container.  Raises StepFailed, OSError; nothing stays then."""
         process = request.process
-        program = b"" if request.privileged or isinstance(self._program, str) else self._program
+        program = b"" if request.privileged else self._prepared.program
+        enter = self._namespaces_to_enter()
         with ExitStack() as undo:
             stdio = Stdio(self._loop, terminal=process.terminal)
             undo.callback(stdio.close)
             inner = self._pipes(stdio, process, request.open_stdin)
-            in_userns = any(kind is Clone.NEWUSER for _, kind in self._enter)
             job = init.Job(
-                process, request.user, request.group_add, inner, program, self._last_cap, new_userns=in_userns
-            )
-            born = give_birth(Namespaces(Clone.NONE, self._enter), job, None)
+                process, request.user, request.group_add, inner, program, self._prepared.host.last_cap,
+                enter_as_root=any(kind is Clone.NEWUSER for _, kind in enter),
+            )  # fmt: skip
+            born = give_birth(Namespaces(Clone.NONE, enter), job, None)
             undo.callback(born.pidfd.close)
             undo.callback(born.kill)
             if self._group is not None:

@@ -38,7 +38,10 @@ _SIGNALS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One process to start.  stdio: descriptors for 0, 1, 2, None with a terminal."""
+    """One process to start.
+
+    stdio: descriptors for 0, 1, 2, None with a terminal.  enter_as_root: it is in a user namespace, where it is nobody yet.
+    """
 
     process: Process
     user: str | None
@@ -46,7 +49,7 @@ class Job:
     stdio: tuple[Fd, Fd, Fd] | None
     program: bytes
     last_cap: int
-    new_userns: bool = False
+    enter_as_root: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _start(job: Job, place: Place | None, channel: Channel) -> None:
     idents.join_fresh_session_keyring()
     # Still the host's root in the eyes of its folders, which nobody else may pass; the container's root is nobody there.
     root = apply.enter(place.rootfs, place.folder) if place is not None else None
-    if job.new_userns:
+    if job.enter_as_root:
         idents.set_groups([])
         idents.set_gid(0)
         idents.set_uid(0)

@@ -22,17 +22,18 @@ from sampan.kernel.pty import set_size
 from sampan.launch.channel import Channel
 from sampan.launch.container import Container, Running, exit_status
 from sampan.launch.loop import READ, Loop
+from sampan.launch.prepared import Prepared
 
 _PEER = struct.Struct("3i")
 
 
-def main(request: messages.Launch, fds: list[Fd], program: bytes | str, last_cap: int) -> NoReturn:
+def main(request: messages.Launch, fds: list[Fd], prepared: Prepared) -> NoReturn:
     """Keep one container from its birth to its end; never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         set_name("sampan-keeper")
         os.setsid()
-        Keeper(request, fds, program, last_cap).run()
+        Keeper(request, fds, prepared).run()
     finally:
         os._exit(0)
 
@@ -40,12 +41,12 @@ def main(request: messages.Launch, fds: list[Fd], program: bytes | str, last_cap
 class Keeper:
     """The container with its connections."""
 
-    def __init__(self, request: messages.Launch, fds: list[Fd], program: bytes | str, last_cap: int) -> None:
+    def __init__(self, request: messages.Launch, fds: list[Fd], prepared: Prepared) -> None:
         self._id = request.id
         self._state_dir = request.state_dir
         self._control: Channel | None = Channel.adopt(fds[request.control])
         self._loop = Loop()
-        self._container = Container(self._loop, request, fds, program, last_cap)
+        self._container = Container(self._loop, request, fds, prepared)
         self._execs: dict[str, Running] = {}
         self._ended_execs: dict[str, int] = {}
         self._exited: messages.Exited | None = None
@@ -58,9 +59,8 @@ class Keeper:
         try:
             if self._control is None:
                 return
-            warnings = self._container.start(self._control)
-            self._listen()
-        except (SampanError, OSError, ValueError, IndexError) as error:
+            warnings = self._container.start(self._control, self._listen)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must hear of it, and nothing may stay
             self._container.undo()
             self._unlink("keeper.sock")
             self._say(_failed(error))
@@ -192,7 +192,7 @@ class Keeper:
             return
         try:
             running = self._container.exec(request, fds)
-        except (SampanError, OSError, ValueError, IndexError) as error:
+        except Exception as error:  # noqa: BLE001 - as above
             failed = _failed(error)
             self._say(
                 messages.ExecFailed(exec_id=request.exec_id, step=failed.step, code=failed.code, text=failed.text)
@@ -266,6 +266,7 @@ def _failed(error: BaseException) -> messages.Failed:
     if isinstance(error, OSError):
         name = f"{error.filename!s}: " if error.filename else ""
         return messages.Failed(step="start", code=error.errno or 0, text=f"{name}{error.strerror}")
-    return messages.Failed(step="start", code=0, text=str(error))
+    text = str(error) if isinstance(error, SampanError) else f"{type(error).__name__}: {error}"
+    return messages.Failed(step="start", code=0, text=text)
 
 

@@ -10,17 +10,14 @@ import os
 import signal
 import sys
 
-from sampan.errors import SampanError
-from sampan.kernel import caps
 from sampan.kernel.fds import Fd, close_from
 from sampan.kernel.process import PR, prctl, set_name
 from sampan.launch import keeper
 from sampan.launch.channel import Channel
 from sampan.launch.client import SPAWNER_FD
+from sampan.launch.prepared import Host, prepare
 from sampan.messages import Launch
 from sampan.oci.runtime import Seccomp
-
-_FILTERS_KEPT = 16
 
 
 def main() -> None:
@@ -55,33 +52,16 @@ def _warm_up() -> None:
 
 
 def _serve(channel: Channel) -> None:
-    last_cap = caps.last_cap()
     filters: dict[Seccomp, bytes] = {}
+    host = Host.look()
     while True:
         message, fds = channel.receive()
         if message is None:
             os._exit(0)
         if isinstance(message, Launch):
-            program = _compiled(message.spec.linux.seccomp, filters)
+            prepared = prepare(message, host, filters)
             if os.fork() == 0:
                 channel.close()
-                keeper.main(message, fds, program, last_cap)
+                keeper.main(message, fds, prepared)
         for fd in fds:
             fd.close()
-
-
-def _compiled(wanted: Seccomp | None, filters: dict[Seccomp, bytes]) -> bytes | str:
-    """Return the filter's program, b"" for none, or why it cannot be made; kept, since most containers share one."""
-    if wanted is None:
-        return b""
-    if wanted not in filters:
-        try:
-            from sampan.kernel import seccomp
-
-            program = seccomp.compile(wanted)
-        except (ImportError, SampanError, OSError, ValueError) as error:
-            return str(error)
-        while len(filters) >= _FILTERS_KEPT:
-            filters.pop(next(iter(filters)))
-        filters[wanted] = program
-    return filters[wanted]

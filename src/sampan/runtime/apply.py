@@ -182,9 +182,8 @@ def _cgroup_mount(state: Walk, step: CgroupMount) -> None:
                 for word in options.split(","):
                     key, equals, value = word.partition("=")
                     words[key] = value if equals else None
-                with new_mount("cgroup", words, attributes) as tree:
-                    with open_in(top, name, os.O_PATH | os.O_DIRECTORY) as place:
-                        attach(tree, "", at=place)
+                with new_mount("cgroup", words, attributes) as tree, open_in(top, name, os.O_PATH) as place:
+                    attach(tree, "", at=place)
             if attributes & Attr.RDONLY:
                 set_attributes(top, set_=Attr.RDONLY)
 

@@ -26,7 +26,7 @@ def set_limits(process: Process) -> list[str]:
         try:
             idents.set_rlimit(limit.type, limit.soft, limit.hard)
         except PermissionError:
-            soft, hard = idents.get_rlimit(limit.type)
+            _, hard = idents.get_rlimit(limit.type)
             wanted = hard if hard != -1 and (limit.soft == 2**64 - 1 or limit.soft > hard) else limit.soft
             idents.set_rlimit(limit.type, wanted, hard)
             warnings.append(f"{limit.type}: the host may not raise the hard limit {hard}; soft limit is {wanted}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.client.api import Client, segment
 from sampan.client.connect import Hijacked
-from sampan.wire import containers as c
+from sampan.wire import execs as c
 
 
 class Execs:

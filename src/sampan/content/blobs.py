@@ -83,12 +83,17 @@ class Ingest:
         if (size is not None and size != self.size) or (expected is not None and expected != found):
             raise InvalidRequest(f"content is {found} of {self.size} bytes, expected {expected or found} of {size}")
         target = self._store.path(found)
-        os.fchmod(self._file.fileno(), 0o400)
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self.seal()
         self.path.rename(target)
         _sync_folder(target.parent)
         return found
+
+    def seal(self) -> None:
+        """End the writing: the content is on the disk, the descriptor closed.  Called by `commit`; again does nothing."""
+        if not self._file.closed:
+            os.fchmod(self._file.fileno(), 0o400)
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def _rehash(self, name: str) -> Digest:
         with self.open() as reader:

@@ -1,0 +1,123 @@
+"""Images as the API asks for them (api/backend.py): coroutines around the verbs, which block and run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from builtins import list as List
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from sampan.content.blobs import Blobs
+from sampan.content.images import Catalogue
+from sampan.engine.images import bootstrap, import_, inspect, list, load, remove, save, tag
+from sampan.engine.images.context import Emit, Event, InUse, Stores
+from sampan.engine.images.filters import Filters
+from sampan.engine.images.image import Image, image_of
+from sampan.engine.images.streams import Reporter, streamed
+from sampan.state import State
+from sampan.storage.overlay import Overlay
+from sampan.wire.images import Deleted, HistoryItem, ImageInspect, ImageSummary, Progress, PruneResult
+
+T = TypeVar("T")
+
+
+class Images:
+    """The images of one data root.
+
+    in_use: the containers made from an image, as (container id, running); called in threads.
+    emit: emits an event of (type, action, actor id, attributes); called in the event loop's thread.
+    """
+
+    def __init__(self, data_root: Path, state: State, layers: Overlay, *, in_use: InUse, emit: Emit) -> None:
+        self.blobs = Blobs(data_root)
+        self.catalogue = Catalogue(state, self.blobs)
+        self.layers = layers
+        self._stores = Stores(self.blobs, self.catalogue, layers, in_use)
+        self._emit = emit
+
+    def sweep(self) -> List[str]:
+        """Remove what a crash left: half-written blobs, and blobs and layers that no image needs.  Blocks; at start only,
+        after `layers.sweep`.  Returns what was found, and every record that cannot be read."""
+        found = [f"{count} half-written blobs"] if (count := self.blobs.sweep()) else []
+        found += [f"record {key} cannot be read: {reason}" for key, reason in self.catalogue.broken()]
+        if not self.catalogue.broken():  # what an unreadable record needs is unknown, so nothing is garbage
+            _, layers = self._stores.collect()
+            found += [f"layer {chain} of no image" for chain in layers]
+        return found
+
+    def resolve(self, ref: str) -> Image:
+        """Return the image a container is to be made from.  Blocks for a few database reads.
+
+        Raises NotFound `No such image: NAME:TAG`, InvalidRequest, Conflict for an ambiguous ID.
+        """
+        image, _ = self.catalogue.resolve(ref)
+        return image_of(self.catalogue, self.catalogue.get(image))
+
+    def find(self, image_id: str) -> Image | None:
+        """Return the image with exactly this ID, or None: for containers whose image may be gone.  Blocks likewise."""
+        try:
+            return self.resolve(image_id)
+        except Exception as error:
+            if type(error).__name__ == "NotFound":
+                return None
+            raise
+
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> List[ImageSummary]:
+        return await self._run(lambda: list.list_images(self._stores, all=all, filters=filters, shared_size=shared_size))
+
+    async def inspect(self, ref: str) -> ImageInspect:
+        return await self._run(lambda: inspect.inspect(self._stores, ref))
+
+    async def history(self, ref: str) -> List[HistoryItem]:
+        return await self._run(lambda: inspect.history(self._stores, ref))
+
+    async def tag(self, ref: str, repo: str, tag_: str) -> None:
+        self._tell(await self._run(lambda: tag.tag(self._stores, ref, repo, tag_)))
+
+    async def remove(self, ref: str, *, force: bool, prune: bool) -> List[Deleted]:
+        removal = await self._run(lambda: remove.remove(self._stores, ref, force=force, prune=prune))
+        self._tell(removal.events)
+        return removal.done
+
+    async def prune(self, filters: Filters) -> PruneResult:
+        result, events = await self._run(lambda: remove.prune(self._stores, filters))
+        self._tell(events)
+        return result
+
+    def load(self, tar: BinaryIO, *, quiet: bool) -> AsyncIterator[Progress]:
+        return self._stream(lambda reporter: load.load(self._stores, tar, reporter, quiet=quiet))
+
+    def import_(
+        self, tar: BinaryIO, *, repo: str, tag: str, message: str, changes: List[str], platform: str
+    ) -> AsyncIterator[Progress]:
+        wanted = import_.Wanted(repo, tag, message, tuple(changes), platform)
+        return self._stream(lambda reporter: import_.import_(self._stores, tar, reporter, wanted))
+
+    def bootstrap(self, recipe: str, *, tag: str) -> AsyncIterator[Progress]:
+        return self._stream(lambda reporter: bootstrap.bootstrap(self._stores, reporter, recipe, tag))
+
+    async def save(self, refs: List[str]) -> AsyncIterator[bytes]:
+        async for item in streamed(lambda reporter: save.save(self._stores, refs, reporter)):
+            if isinstance(item, Event):
+                self._tell([item])
+            else:
+                yield item
+
+    async def _stream(self, work: Callable[[Reporter[Progress | Event]], None]) -> AsyncIterator[Progress]:
+        stream = streamed(work)
+        try:
+            async for item in stream:
+                if isinstance(item, Event):
+                    self._tell([item])
+                else:
+                    yield item
+        finally:
+            await stream.aclose()  # type: ignore[attr-defined]  # an async generator, typed as the iterator it is used as
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work)
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._emit("image", event.action, event.actor, event.attributes)

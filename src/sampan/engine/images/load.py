@@ -1,0 +1,120 @@
+"""docker load: archives of `docker save` and OCI layouts, in any usual compression."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import BinaryIO
+
+from sampan.content.images import ImageRecord, LayerRef
+from sampan.engine.images.archive import Part, spool
+from sampan.engine.images.context import Event, Stores
+from sampan.engine.images.image import short
+from sampan.engine.images.plans import Plan, plans
+from sampan.engine.images.streams import Reporter, Watched
+from sampan.errors import InvalidRequest, SampanError
+from sampan.files.compression import MAGIC_BYTES, compression_of, open_decompressed
+from sampan.oci import image as oci
+from sampan.oci.digest import Digest, chain_id
+from sampan.oci.reference import Reference
+from sampan.wire.images import Progress, ProgressDetail
+
+MEDIA_TYPES = {"": oci.OCI_LAYER, "gzip": f"{oci.OCI_LAYER}+gzip", "zstd": f"{oci.OCI_LAYER}+zstd"}
+_STEP = 4 << 20  # bytes between two progress messages
+
+
+def load(stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *, quiet: bool) -> None:
+    """Store every image of the archive, each whole or not at all, and report Docker's lines.
+
+    Raises InvalidRequest for an archive that is malformed, does not have the content of its names, or breaks a budget.
+    """
+    try:
+        with stores.catalogue.adding(), ExitStack() as held:
+            files = spool(stores.blobs, Watched(tar, reporter.check), held)
+            for plan in plans(files):
+                _store(stores, plan, reporter, quiet)
+    except BaseException:
+        stores.collect()
+        raise
+
+
+def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], quiet: bool) -> None:
+    config = oci.decode(plan.config.document(), oci.ImageConfig, "image configuration")
+    if config.os not in ("", "linux"):
+        raise InvalidRequest(f'cannot load {config.os[:40]} image on linux')
+    diff_ids = config.diff_ids()
+    if len(diff_ids) != len(plan.layers):
+        raise InvalidRequest(f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(plan.layers)}")
+    image = plan.config.digest
+    known = stores.catalogue.find(image)
+    layers: list[LayerRef] = []
+    for number, (part, diff_id) in enumerate(zip(plan.layers, diff_ids, strict=True)):
+        parent = layers[-1].chain_id if layers else None
+        layers.append(store_layer(stores, part, parent, diff_id, number, reporter, quiet))
+    plan.config.keep(stores.blobs)
+    if known is None:
+        stores.catalogue.add(ImageRecord(id=image, layers=tuple(layers), added=time.time_ns()))
+    name(stores, image, plan.tags, reporter)
+    for reference in plan.tags:
+        reporter.report(Progress(stream=f"Loaded image: {reference.familiar}\n"))
+    if not plan.tags:
+        reporter.report(Progress(stream=f"Loaded image ID: {image}\n"))
+    reporter.report(stores.event("load", image))
+
+
+def name(stores: Stores, image: Digest, tags: tuple[Reference, ...], reporter: Reporter[Progress | Event]) -> None:
+    """Give the image its names and report which other image loses one."""
+    for reference in tags:
+        loser = stores.catalogue.tag(reference, image, time.time_ns())
+        if loser is not None:
+            text = f"The image {reference.familiar} already exists, renaming the old one with ID {loser} to empty string\n"
+            reporter.report(Progress(stream=text))
+        reporter.report(stores.event("tag", image, reference.familiar))
+
+
+def store_layer(
+    stores: Stores, part: Part, parent: Digest | None, diff_id: Digest, number: int, reporter: Reporter[Progress | Event],
+    quiet: bool,
+) -> LayerRef:  # fmt: skip
+    """Keep the layer's blob and unpack it, unless it is here already."""
+    chain = chain_id(parent, diff_id)
+    for record in stores.catalogue.all():
+        for layer in record.layers:
+            if layer.chain_id == chain and stores.layers.layer(chain) is not None and stores.blobs.has(layer.blob):
+                return layer
+    with part.open() as reader:
+        kind = compression_of(reader.read(MAGIC_BYTES))
+    watch = _Watch(reporter, short(diff_id), part.size, quiet)
+    try:
+        with part.open() as stored, open_decompressed(Watched(stored, reporter.check, watch)) as plain:
+            made = stores.layers.apply(parent, plain, diff_id)
+    except SampanError as error:
+        text = str(error).replace("invalid diffID:", f"invalid diffID for layer {number}:")
+        raise type(error)(text if "diffID" in text else f"layer {number}: {text}") from error
+    blob, size = (part.keep(stores.blobs), part.size) if kind in MEDIA_TYPES else _plain(stores, part)
+    return LayerRef(
+        diff_id=diff_id, chain_id=made.chain_id, blob=blob, blob_size=size, size=made.size,
+        media_type=MEDIA_TYPES.get(kind, oci.OCI_LAYER),
+    )  # fmt: skip
+
+
+def _plain(stores: Stores, part: Part) -> tuple[Digest, int]:
+    """Keep a layer that came in a compression which images do not have (xz, bzip2) as a plain tar."""
+    with part.open() as stored, open_decompressed(stored) as plain, stores.blobs.ingest() as ingest:
+        ingest.write_from(plain)
+        return ingest.commit(), ingest.size
+
+
+class _Watch:
+    """Reports how far a layer is, every few MiB."""
+
+    def __init__(self, reporter: Reporter[Progress | Event], layer: str, total: int, quiet: bool) -> None:
+        self._reporter, self._layer, self._total, self._quiet = reporter, layer, total, quiet
+        self._next = 0
+
+    def __call__(self, done: int) -> None:
+        if self._quiet or (done < self._next and done != self._total):
+            return
+        self._next = done + _STEP
+        detail = ProgressDetail(current=done, total=self._total)
+        self._reporter.report(Progress(status="Loading layer", id=self._layer, progress_detail=detail))

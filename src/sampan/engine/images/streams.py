@@ -1,0 +1,100 @@
+"""Blocking work in a thread, seen by asyncio as a stream; cancelled cleanly.
+
+    producer thread:   report(item) ... ; raises Cancelled from `report` or `check` once nobody listens
+    consumer:          async for item in streamed(work)
+
+When the consumer goes away the thread is told, and waited for: what it held it has undone before the stream is closed.
+A thread that is blocked in a read of the client's upload ends when the upload does (the API ends it first); it is
+given a few seconds, and undoes its work by itself if it needs longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import BinaryIO, Generic, TypeVar
+
+T = TypeVar("T")
+
+_AHEAD = 16  # items that may wait for a slow consumer
+_PATIENCE = 5.0  # seconds
+
+
+class Cancelled(Exception):
+    """Nobody wants the result any more."""
+
+
+class Reporter(Generic[T]):
+    """The producer's end; its methods are called in the thread and block while the consumer is behind."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[T | None]) -> None:
+        self._loop = loop
+        self._queue = queue
+        self._room = threading.Semaphore(_AHEAD)
+        self._gone = threading.Event()
+
+    def report(self, item: T) -> None:
+        """Hand an item over.  Raises Cancelled."""
+        self._room.acquire()
+        self.check()
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    def check(self) -> None:
+        """Raise Cancelled when nobody listens any more."""
+        if self._gone.is_set():
+            raise Cancelled
+
+    def took(self) -> None:
+        """(Consumer) An item was taken: there is room for another."""
+        self._room.release()
+
+    def stop(self) -> None:
+        """(Consumer) Nobody listens from here on."""
+        self._gone.set()
+        self._room.release()
+
+
+class Watched:
+    """A reader that raises Cancelled once nobody wants what is read, and knows how much that was."""
+
+    def __init__(self, source: BinaryIO, check: Callable[[], None], progress: Callable[[int], None] | None = None) -> None:
+        self._source = source
+        self._check = check
+        self._progress = progress
+        self.total = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._check()
+        data = self._source.read(size)
+        self.total += len(data)
+        if self._progress is not None:
+            self._progress(self.total)
+        return data
+
+
+async def streamed(work: Callable[[Reporter[T]], None]) -> AsyncIterator[T]:
+    """Run `work` in a thread and yield what it reports; its exception is raised after the last item."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[T | None] = asyncio.Queue()
+    reporter = Reporter(loop, queue)
+
+    def run() -> None:
+        try:
+            work(reporter)
+        finally:
+            loop.call_soon_threadsafe(queue.put_nowait, None)
+
+    thread = asyncio.ensure_future(asyncio.to_thread(run))
+    try:
+        while (item := await queue.get()) is not None:
+            reporter.took()
+            yield item
+        await thread
+    finally:
+        if not thread.done():
+            reporter.stop()
+            with suppress(Cancelled, TimeoutError):
+                await asyncio.wait_for(asyncio.shield(thread), _PATIENCE)
+        thread.add_done_callback(lambda future: future.cancelled() or future.exception())

@@ -1,0 +1,244 @@
+"""Writing a tree, or what overlayfs recorded as changed, as a tar archive.
+
+The tree may be at work and hostile: every object is opened below the root without following links, what it is and how
+large is asked of the descriptor, no device or FIFO is ever opened, no mount entered.  Sockets are left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+
+from sampan.errors import Unsupported
+from sampan.files.digests import Writable
+from sampan.files.tar_entry import MAX_NAME, Entry, Kind
+from sampan.files.tar_header import END, header, padding
+from sampan.files.whiteouts import OPAQUE, WHITEOUT, is_whiteout
+from sampan.files.xattrs import CAPABILITY, allowed
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.paths import Resolve, open_in
+
+_CHUNK = 256 << 10
+_BELOW = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
+_HELD = os.O_PATH | os.O_NOFOLLOW
+_KINDS = {
+    stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK, stat.S_IFIFO: Kind.FIFO,
+}  # fmt: skip
+_REDIRECTS = ("redirect", "metacopy")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What of the open folder to write, and how.
+
+    path: the object inside the root, links in its folders resolved in the root, itself not followed; "" is the root.
+    name: what stands for `path` in the archive; "" leaves the root itself out and names what is below it.
+    overlay: the tree is the upper folder of an overlay: write whiteouts as `.wh.` files.
+    id_shift: added to every owner and group.
+    """
+
+    path: str = ""
+    name: str = ""
+    overlay: bool = False
+    id_shift: int = 0
+
+
+def tree_tar(root: int | Fd, source: Source = Source()) -> Iterator[bytes]:
+    """Yield the tar archive of a tree, in the order of the names' bytes; what vanishes on the way is left out.
+
+    Close the generator when it is not used up.  Raises FileNotFoundError when there is no `path`, OSError.
+    """
+    with _open_start(root, source.path) as start:
+        yield from _Writer(start, source).run()
+
+
+def write_tree(root: int | Fd, out: Writable, source: Source = Source()) -> int:
+    """Write the archive of `tree_tar` to `out` and return its length."""
+    total = 0
+    for data in tree_tar(root, source):
+        out.write(data)
+        total += len(data)
+    return total
+
+
+def diff_tar(upper: int | Fd, *, id_shift: int = 0) -> Iterator[bytes]:
+    """Yield the layer archive of an overlay's upper folder (0:0 devices and opaque folders as `.wh.` files).
+
+    Raises Unsupported when overlayfs recorded a renamed folder or a copy without content, which no layer can say.
+    """
+    return tree_tar(upper, Source(overlay=True, id_shift=id_shift))
+
+
+def _open_start(root: int | Fd, path: str) -> Fd:
+    folder, _, name = path.strip("/").rpartition("/")
+    if not name or name in (".", ".."):
+        return open_in(root, path or ".", os.O_PATH)
+    with open_in(root, folder or ".", os.O_PATH | os.O_DIRECTORY) as at:
+        return open_fd(name, _HELD, at=at)
+
+
+class _Writer:
+    """One archive.  Holds the descriptor of one folder at a time: the depth of a tree costs no descriptors."""
+
+    def __init__(self, start: Fd, source: Source) -> None:
+        self._start = start
+        self._source = source
+        self._linked: dict[tuple[int, int], str] = {}
+
+    def run(self) -> Iterator[bytes]:
+        found = os.fstat(self._start.fileno())
+        name = self._source.name
+        if name or not stat.S_ISDIR(found.st_mode):
+            yield from self._object(self._start, name or "file", found)
+        elif self._source.overlay and self._is_opaque(self._start):
+            yield header(self._mark(OPAQUE, found))
+        if stat.S_ISDIR(found.st_mode):
+            yield from self._below(name)
+        yield END
+
+    def _below(self, top: str) -> Iterator[bytes]:
+        """Walk the folders depth first with a list of what is left to do, not with the stack."""
+        waiting: list[tuple[str, list[str]]] = [("", self._names(""))]
+        folder = Fd(-1)
+        try:
+            while waiting:
+                path, names = waiting[-1]
+                if not names:
+                    waiting.pop()
+                    folder.close()
+                    continue
+                if folder.closed:
+                    try:
+                        folder = open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=_BELOW)
+                    except OSError as error:
+                        _only_vanished(error)
+                        waiting.pop()
+                        continue
+                name = names.pop()
+                child = f"{path}/{name}" if path else name
+                is_folder = yield from self._child(folder, name, f"{top}/{child}" if top else child)
+                if is_folder:
+                    folder.close()
+                    waiting.append((child, self._names(child)))
+        finally:
+            folder.close()
+
+    def _names(self, path: str) -> list[str]:
+        """Return a folder's names, the first one last; none when it has vanished or is another mount's."""
+        try:
+            with open_in(self._start, path or ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW) as folder:
+                return sorted(os.listdir(folder.fileno()), key=os.fsencode, reverse=True)
+        except OSError as error:
+            _only_vanished(error)
+            return []
+
+    def _child(self, folder: Fd, name: str, path: str) -> Generator[bytes, None, bool]:
+        try:
+            held = open_fd(name, _HELD, at=folder)
+        except FileNotFoundError:
+            return False
+        with held:
+            found = os.fstat(held.fileno())
+            if self._source.overlay and is_whiteout(found):
+                at, _, last = path.rpartition("/")
+                yield header(self._mark(f"{at}/{WHITEOUT}{last}" if at else f"{WHITEOUT}{last}", found))
+                return False
+            yield from self._object(held, path, found)
+            return stat.S_ISDIR(found.st_mode)
+
+    # Entries
+
+    def _object(self, held: Fd, path: str, found: os.stat_result) -> Iterator[bytes]:
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+        if kind is None:  # a socket
+            return
+        if len(os.fsencode(path)) > MAX_NAME:
+            raise OSError(errno.ENAMETOOLONG, "path is too long for an archive", path[:200])
+        entry = self._entry(held, path, kind, found)
+        if kind is Kind.FILE and entry.kind is Kind.FILE:
+            yield from self._file(held, entry, found.st_size)
+            return
+        yield header(entry)
+        if kind is Kind.DIRECTORY and self._source.overlay and self._is_opaque(held):
+            yield header(self._mark(f"{path}/{OPAQUE}", found))
+
+    def _entry(self, held: Fd, path: str, kind: Kind, found: os.stat_result) -> Entry:
+        link = ""
+        if kind is not Kind.DIRECTORY and found.st_nlink > 1:
+            first = self._linked.setdefault((found.st_dev, found.st_ino), path)
+            if first != path:
+                kind, link = Kind.HARD_LINK, first
+        if kind is Kind.SYMLINK:
+            link = os.readlink("", dir_fd=held.fileno())
+        device = kind in (Kind.CHAR, Kind.BLOCK)
+        return Entry(
+            name=f"{path}/" if kind is Kind.DIRECTORY else path,
+            kind=kind,
+            mode=stat.S_IMODE(found.st_mode),
+            uid=found.st_uid + self._source.id_shift,
+            gid=found.st_gid + self._source.id_shift,
+            mtime_ns=int(found.st_mtime_ns),
+            linkname=link,
+            devmajor=os.major(found.st_rdev) if device else 0,
+            devminor=os.minor(found.st_rdev) if device else 0,
+            xattrs={} if link else self._xattrs(held, path),
+        )
+
+    def _xattrs(self, held: Fd, path: str) -> dict[str, bytes]:
+        """Return what travels: file capabilities and user.*.  The /proc name is the held object itself, links too."""
+        found = {}
+        for name in _list_xattrs(held):
+            if self._source.overlay and name.rpartition(".")[2] in _REDIRECTS and ".overlay." in name:
+                raise Unsupported(f"{path}: overlayfs keeps {name}, which a layer cannot say")
+            if name == CAPABILITY or (name.startswith("user.") and allowed(name)):
+                value = os.getxattr(held.path, name)
+                found[name] = _capability_revision_2(value) if name == CAPABILITY else value
+        return found
+
+    def _is_opaque(self, held: Fd) -> bool:
+        names = [n for n in _list_xattrs(held) if n in ("trusted.overlay.opaque", "user.overlay.opaque")]
+        return any(os.getxattr(held.path, name) == b"y" for name in names)
+
+    def _mark(self, path: str, found: os.stat_result) -> Entry:
+        return Entry(name=path, kind=Kind.FILE, mode=0o600, mtime_ns=int(found.st_mtime_ns))
+
+    def _file(self, held: Fd, entry: Entry, size: int) -> Iterator[bytes]:
+        """Yield header and content; a file that shrinks meanwhile is filled up with zeros, one that grows is cut."""
+        with open_fd(held.path, os.O_RDONLY | os.O_NONBLOCK) as file:
+            yield header(replace(entry, size=size, stored=size))
+            left = size
+            while left and (data := os.read(file.fileno(), min(left, _CHUNK))):
+                left -= len(data)
+                yield data
+            while left:
+                zeros = bytes(min(left, _CHUNK))
+                left -= len(zeros)
+                yield zeros
+        if fill := padding(size):
+            yield fill
+
+
+def _list_xattrs(held: Fd) -> list[str]:
+    try:
+        return sorted(os.listxattr(held.path))
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.EPERM):
+            raise
+        return []
+
+
+def _capability_revision_2(value: bytes) -> bytes:
+    """Return file capabilities without the user namespace of revision 3 (capabilities(7)), as Docker's layers have them."""
+    if len(value) == 24 and value[3] == 3:
+        return value[:3] + b"\2" + value[4:20]
+    return value
+
+
+def _only_vanished(error: OSError) -> None:
+    """Raise `error` again unless it says that the folder was removed, replaced, or is another mount's."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+        raise error

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from sampan.errors import Broken, InvalidRequest, NotFound
+from sampan.files.digests import Readable
 from sampan.oci.digest import Digest, algorithm, encoded, is_hex
 
 _CHUNK = 1 << 20
@@ -56,7 +56,7 @@ class Ingest:
         while view:
             view = view[self._file.write(view) :]
 
-    def write_from(self, source: BinaryIO) -> int:
+    def write_from(self, source: Readable) -> int:
         """Append all that `source` gives; return how much that was."""
         before = self.size
         while data := source.read(_CHUNK):

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
+from sampan.files.digests import Readable
+from sampan.files.tar_apply import Budget
 from sampan.kernel.fds import Fd
 from sampan.oci.digest import Digest
 
@@ -46,7 +48,9 @@ class Driver(Protocol):
 
     name: str
 
-    def apply(self, parent: Digest | None, tar: BinaryIO, expected: Digest | None = None) -> Layer:
+    def apply(
+        self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()
+    ) -> Layer:
         """Unpack an uncompressed layer tar on top of the chain `parent`; durable when it returns.
 
         A layer that is stored already is not unpacked again (the tar is read and verified none the less).  Raises

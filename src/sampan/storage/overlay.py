@@ -19,13 +19,12 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from sampan.errors import InvalidRequest, NotFound
-from sampan.files.digests import HashingReader
-from sampan.files.tar_apply import Whiteouts, apply
+from sampan.files.digests import HashingReader, Readable
+from sampan.files.tar_apply import Budget, OverBudget, Whiteouts, apply
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.sync import syncfs
 from sampan.oci.digest import Digest, chain_id, encoded
@@ -72,11 +71,13 @@ class Overlay:
         """Return the folder of a layer's files."""
         return self._layers_folder / encoded(chain) / "diff"
 
-    def apply(self, parent: Digest | None, tar: BinaryIO, expected: Digest | None = None) -> Layer:
+    def apply(
+        self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()
+    ) -> Layer:
         if parent is not None and self.layer(parent) is None:
             raise NotFound(f"layer {parent} is not stored")
         if expected is not None and (known := self.layer(chain_id(parent, expected))) is not None:
-            self._verify(tar, expected)
+            self._verify(HashingReader(tar), expected, budget)
             return known
         with ExitStack() as undo:
             place = self._temporary / secrets.token_hex(16)
@@ -86,12 +87,8 @@ class Overlay:
             reader = HashingReader(tar)
             with open_fd(place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
                 self._like_parent(folder, parent)
-                result = apply(reader, folder, whiteouts=Whiteouts.OVERLAY)
-                while reader.read(1 << 20):
-                    pass
-                diff_id = Digest(reader.digest)
-                if expected is not None and diff_id != expected:
-                    raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{diff_id}"')
+                result = apply(reader, folder, whiteouts=Whiteouts.OVERLAY, budget=budget)
+                diff_id = self._verify(reader, expected, budget)
                 syncfs(folder)
             return self._keep(place, parent, diff_id, result.size)
 
@@ -118,12 +115,15 @@ class Overlay:
         os.fchmod(folder.fileno(), mode)
 
     @staticmethod
-    def _verify(tar: BinaryIO, expected: Digest) -> None:
-        reader = HashingReader(tar)
+    def _verify(reader: HashingReader, expected: Digest | None, budget: Budget) -> Digest:
+        """Read what is left and return the whole tar's digest, which is the layer's identity."""
+        most = budget.max_bytes + (budget.max_entries << 10) + (1 << 20)  # headers and padding count too
         while reader.read(1 << 20):
-            pass
-        if reader.digest != expected:
+            if reader.count > most:
+                raise OverBudget(f"archive is larger than {most} bytes")
+        if expected is not None and reader.digest != expected:
             raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{reader.digest}"')
+        return Digest(reader.digest)
 
     def layer(self, chain_id: Digest) -> Layer | None:
         record = self._layer_records.get(chain_id)

@@ -15,7 +15,9 @@ from typing import BinaryIO
 from sampan.content.blobs import Blobs, Ingest
 from sampan.errors import InvalidRequest
 from sampan.files.compression import open_decompressed
-from sampan.files.tar_reader import Kind, TarReader
+from sampan.files.digests import Readable
+from sampan.files.tar_entry import Kind
+from sampan.files.tar_reader import TarReader
 from sampan.oci.digest import Digest, algorithm
 from sampan.oci.image import MAX_DOCUMENT
 
@@ -76,7 +78,7 @@ def clean(name: str) -> str | None:
     return "/".join(parts) or None
 
 
-def spool(blobs: Blobs, tar: BinaryIO, held: ExitStack) -> dict[str, Part]:
+def spool(blobs: Blobs, tar: Readable, held: ExitStack) -> dict[str, Part]:
     """Return the archive's files by name; `held` gives up what was spooled when it closes.
 
     Links to other files of the archive are followed (docker save of old wrote them).  Raises InvalidRequest for what is no
@@ -85,26 +87,25 @@ def spool(blobs: Blobs, tar: BinaryIO, held: ExitStack) -> dict[str, Part]:
     files: dict[str, Part] = {}
     links: dict[str, str] = {}
     small = total = 0
-    with open_decompressed(tar) as plain:
-        reader = TarReader(plain)
-        for count, entry in enumerate(reader):
-            name = clean(entry.name)
-            if count >= MAX_ENTRIES:
-                raise InvalidRequest(f"archive has more than {MAX_ENTRIES} files")
-            if name is None or entry.kind is Kind.DIRECTORY:
-                continue
-            if entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
-                links[name] = _target(name, entry.link, relative=entry.kind is Kind.SYMLINK)
-                continue
-            if entry.kind is not Kind.FILE:
-                raise InvalidRequest(f"invalid archive: {name[:200]!r} is neither a file, a folder nor a link")
-            total += entry.size
-            small += entry.size if entry.size <= _SMALL else 0
-            if total > MAX_TOTAL or small > MAX_SMALL:
-                raise InvalidRequest("archive is too large")
-            if name in files:
-                raise InvalidRequest(f"invalid archive: {name[:200]!r} is there twice")
-            files[name] = _part(blobs, reader, name, entry.size, held)
+    reader = TarReader(open_decompressed(tar)[1])
+    for count, entry in enumerate(reader):
+        name = clean(entry.name)
+        if count >= MAX_ENTRIES:
+            raise InvalidRequest(f"archive has more than {MAX_ENTRIES} files")
+        if name is None or entry.kind is Kind.DIRECTORY:
+            continue
+        if entry.kind in (Kind.SYMLINK, Kind.HARD_LINK):
+            links[name] = _target(name, entry.linkname, relative=entry.kind is Kind.SYMLINK)
+            continue
+        if entry.kind is not Kind.FILE or entry.segments is not None:
+            raise InvalidRequest(f"invalid archive: {name[:200]!r} is neither a plain file, a folder nor a link")
+        total += entry.size
+        small += entry.size if entry.size <= _SMALL else 0
+        if total > MAX_TOTAL or small > MAX_SMALL:
+            raise InvalidRequest("archive is too large")
+        if name in files:
+            raise InvalidRequest(f"invalid archive: {name[:200]!r} is there twice")
+        files[name] = _part(blobs, reader, name, entry.size, held)
     for name in links:
         target = name
         for _ in range(_MAX_LINKS):
@@ -116,7 +117,7 @@ def spool(blobs: Blobs, tar: BinaryIO, held: ExitStack) -> dict[str, Part]:
 
 def _part(blobs: Blobs, reader: TarReader, name: str, size: int, held: ExitStack) -> Part:
     if size <= _SMALL:
-        content = reader.read_all(size)
+        content = b"".join(iter(reader.read, b""))
         return Part(name, Digest("sha256:" + hashlib.sha256(content).hexdigest()), size, content)
     ingest = held.enter_context(blobs.ingest(limit=size))
     while data := reader.read(_CHUNK):

@@ -12,14 +12,19 @@ from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.image import short
 from sampan.engine.images.plans import Plan, plans
 from sampan.engine.images.streams import Reporter, Watched
-from sampan.errors import InvalidRequest, SampanError
-from sampan.files.compression import MAGIC_BYTES, compression_of, open_decompressed
+from sampan.errors import InvalidRequest
+from sampan.files.compression import Compression, detect, open_decompressed
+from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, chain_id
 from sampan.oci.reference import Reference
 from sampan.wire.images import Progress, ProgressDetail
 
-MEDIA_TYPES = {"": oci.OCI_LAYER, "gzip": f"{oci.OCI_LAYER}+gzip", "zstd": f"{oci.OCI_LAYER}+zstd"}
+MEDIA_TYPES = {
+    Compression.PLAIN: oci.OCI_LAYER,
+    Compression.GZIP: f"{oci.OCI_LAYER}+gzip",
+    Compression.ZSTD: f"{oci.OCI_LAYER}+zstd",
+}
 _STEP = 4 << 20  # bytes between two progress messages
 
 
@@ -83,14 +88,16 @@ def store_layer(
             if layer.chain_id == chain and stores.layers.layer(chain) is not None and stores.blobs.has(layer.blob):
                 return layer
     with part.open() as reader:
-        kind = compression_of(reader.read(MAGIC_BYTES))
+        kind = detect(reader.read(6))
+    budget = Budget() if kind is Compression.PLAIN else Budget.for_compressed(part.size)
     watch = _Watch(reporter, short(diff_id), part.size, quiet)
     try:
-        with part.open() as stored, open_decompressed(Watched(stored, reporter.check, watch)) as plain:
-            made = stores.layers.apply(parent, plain, diff_id)
-    except SampanError as error:
+        with part.open() as stored:
+            plain = open_decompressed(Watched(stored, reporter.check, watch))[1]
+            made = stores.layers.apply(parent, plain, diff_id, budget=budget)
+    except InvalidRequest as error:
         text = str(error).replace("invalid diffID:", f"invalid diffID for layer {number}:")
-        raise type(error)(text if "diffID" in text else f"layer {number}: {text}") from error
+        raise InvalidRequest(text if "diffID" in text else f"layer {number}: {text}") from error
     blob, size = (part.keep(stores.blobs), part.size) if kind in MEDIA_TYPES else _plain(stores, part)
     return LayerRef(
         diff_id=diff_id, chain_id=made.chain_id, blob=blob, blob_size=size, size=made.size,
@@ -100,8 +107,8 @@ def store_layer(
 
 def _plain(stores: Stores, part: Part) -> tuple[Digest, int]:
     """Keep a layer that came in a compression which images do not have (xz, bzip2) as a plain tar."""
-    with part.open() as stored, open_decompressed(stored) as plain, stores.blobs.ingest() as ingest:
-        ingest.write_from(plain)
+    with part.open() as stored, stores.blobs.ingest() as ingest:
+        ingest.write_from(open_decompressed(stored)[1])
         return ingest.commit(), ingest.size
 
 

@@ -14,7 +14,9 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import BinaryIO, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from sampan.files.digests import Readable
 
 T = TypeVar("T")
 
@@ -59,13 +61,13 @@ class Reporter(Generic[T]):
 class Watched:
     """A reader that raises Cancelled once nobody wants what is read, and knows how much that was."""
 
-    def __init__(self, source: BinaryIO, check: Callable[[], None], progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, source: Readable, check: Callable[[], None], progress: Callable[[int], None] | None = None) -> None:
         self._source = source
         self._check = check
         self._progress = progress
         self.total = 0
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = 1 << 20, /) -> bytes:
         self._check()
         data = self._source.read(size)
         self.total += len(data)

@@ -16,14 +16,14 @@ from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.launch.client import connect
 from sampan.oci.runtime import Box as Size
-from sampan.oci.runtime import Mount, Namespace, Rlimit, Root
+from sampan.oci.runtime import Mount, Namespace, Rlimit, Root, Seccomp, SyscallRule
 
 both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
 
 
 @both
 def test_output_and_exit_code_come_back(boxes: Boxes, userns: bool) -> None:
-    assert boxes.run("echo out; echo err >&2; exit 3", userns=userns) == (3, "out\nerr\n")
+    assert boxes.run("echo out; sleep 0.02; echo err >&2; exit 3", userns=userns) == (3, "out\nerr\n")
 
 
 def test_a_signal_is_128_and_its_number(boxes: Boxes) -> None:
@@ -75,7 +75,7 @@ def test_devices_are_the_right_ones(boxes: Boxes, userns: bool) -> None:
 
 @both
 def test_row_2_masked_files_are_the_true_null_and_masked_folders_are_empty(boxes: Boxes, userns: bool) -> None:
-    _, text = boxes.run("stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; "
+    _, text = boxes.run("exec 2>&1; stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; "
                         "cat /proc/keys", userns=userns)
     assert text.splitlines()[:2] == ["/proc/keys 1:3", "/proc/timer_list 1:3"]
     assert text.splitlines()[2:] == ["touch: /sys/firmware/x: Read-only file system"]
@@ -352,7 +352,7 @@ def test_limits_that_the_host_refuses_are_warned_of(boxes: Boxes) -> None:
 
 
 def test_the_root_can_be_read_only(boxes: Boxes) -> None:
-    _, text = boxes.run("touch /x; touch /dev/shm/y && echo shm", root=Root(readonly=True))
+    _, text = boxes.run("exec 2>&1; touch /x; touch /dev/shm/y && echo shm", root=Root(readonly=True))
     assert text == "touch: /x: Read-only file system\nshm\n"
 
 
@@ -474,3 +474,28 @@ def test_p9_the_init_cannot_be_looked_at_from_inside(boxes: Boxes) -> None:
     assert "python" not in seen and "Permission denied" in seen
     second.control.send(messages.Abort())
     second.hear(messages.Failed)
+
+
+def _filter() -> Seccomp:
+    return Seccomp(
+        default_action="SCMP_ACT_ALLOW", architectures=("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"),
+        syscalls=(SyscallRule(names=("mkdir", "mkdirat"), action="SCMP_ACT_ERRNO", errno_ret=1),),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+def test_the_filter_holds_for_the_program_and_for_execs(boxes: Boxes, no_new_privileges: bool) -> None:
+    script = "exec 2>&1; grep Seccomp: /proc/self/status; mkdir /made"
+    wanted = ["Seccomp:\t2", "mkdir: can't create directory '/made': Operation not permitted"]
+    fields = {"linux": {"seccomp": _filter()}, "process": {"no_new_privileges": no_new_privileges}}
+    assert boxes.run(script, **fields)[1].splitlines() == wanted
+    assert boxes.run(script, user="ann", **fields)[1].splitlines() == wanted
+    box = boxes.start("sleep", "100", **fields)
+    with box.exec("/bin/sh", "-c", script) as stream:
+        box.hear(messages.ExecStarted)
+        assert unframe(b"".join(iter(lambda: stream.recv(65536), b""))).decode().splitlines() == wanted
+
+
+def test_p17_a_filter_that_cannot_be_made_is_a_failed_start(boxes: Boxes) -> None:
+    wrong = Seccomp(default_action="SCMP_ACT_WHATEVER")
+    assert boxes.start("true", linux={"seccomp": wrong}, expect=messages.Failed).answer.step == "config"

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 
 from sampan.errors import StepFailed
-from sampan.kernel import caps, idents
+from sampan.kernel import caps, idents, seccomp
 from sampan.kernel.process import PR, prctl
 from sampan.oci.runtime import Process
 from sampan.runtime.users import Identity
@@ -49,7 +49,7 @@ def give_up_privileges(process: Process, identity: Identity, program: bytes, las
         raise StepFailed("capabilities", errno.EINVAL, str(error)) from None
     os.umask(process.user.umask if process.user.umask is not None else 0o022)
     if program and not process.no_new_privileges:
-        _step("seccomp", lambda: _install(program))
+        _step("seccomp", lambda: seccomp.install(program))
     _step("bounding set", lambda: caps.drop_bounding(bounding, last_cap))
     _step("user", lambda: _become(identity))
     held = permitted & bounding & caps.get()[1]
@@ -62,7 +62,7 @@ def give_up_privileges(process: Process, identity: Identity, program: bytes, las
     if process.no_new_privileges:
         _step("no_new_privs", lambda: prctl(PR.SET_NO_NEW_PRIVS, 1))
         if program:
-            _step("seccomp", lambda: _install(program))
+            _step("seccomp", lambda: seccomp.install(program))
 
 
 def _become(identity: Identity) -> None:
@@ -93,12 +93,6 @@ def prctl_holds(bit: int) -> bool:
         return prctl(PR.CAPBSET_READ, bit) == 1
     except OSError:
         return False
-
-
-def _install(program: bytes) -> None:
-    from sampan.kernel import seccomp
-
-    seccomp.install(program)
 
 
 def _step(name: str, work: Callable[[], object]) -> None:

@@ -24,8 +24,8 @@ def each(names: list[str], act: Callable[[str], object], *, echo: bool = True) -
         else:
             if echo:
                 print(name, flush=True)
-    for error in errors:
-        print(describe(error), file=sys.stderr)
+    for one in errors:
+        print(describe(one), file=sys.stderr)
     return 1 if errors else 0
 
 

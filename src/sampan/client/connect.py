@@ -155,6 +155,16 @@ class Hijacked:
     def write(self, data: bytes) -> None:
         self._sock.sendall(data)
 
+    def write_some(self, data: bytes) -> int:
+        """Send what can be sent without waiting; return how much it was.  Over TLS all is sent."""
+        if self._sock.__class__ is not socket.socket:
+            self._sock.sendall(data)
+            return len(data)
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+
     def end_input(self) -> None:
         """Say that no more input comes; output goes on.  TLS knows no half of an end: there nothing is said."""
         if self._sock.__class__ is socket.socket:

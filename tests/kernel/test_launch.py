@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from launching import BASE, MOUNTS, Boxes, identity_userns, unframe
 from sampan import messages
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
+from sampan.kernel.process import PR, prctl
 from sampan.launch.client import connect
 from sampan.oci.runtime import Box as Size
 from sampan.oci.runtime import Mount, Namespace, Rlimit, Root, Seccomp, SyscallRule
@@ -499,3 +501,72 @@ def test_the_filter_holds_for_the_program_and_for_execs(boxes: Boxes, no_new_pri
 def test_p17_a_filter_that_cannot_be_made_is_a_failed_start(boxes: Boxes) -> None:
     wrong = Seccomp(default_action="SCMP_ACT_WHATEVER")
     assert boxes.start("true", linux={"seccomp": wrong}, expect=messages.Failed).answer.step == "config"
+
+
+def test_a_late_attachment_sees_what_comes_after_it(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "read x; echo got $x", stdin=True)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        box.control.send(messages.Attach(attachment=messages.Attachment(fd=0, stdin=True)), [Fd(theirs.fileno())])
+    with ours:
+        ours.sendall(b"it\n")
+        assert unframe(b"".join(iter(lambda: ours.recv(65536), b""))) == b"got it\n"
+    assert unframe(box.output()) == b"got it\n"
+    assert box.exited().status == 0
+
+
+def test_a_client_that_left_while_the_program_does_not_read_costs_no_time(boxes: Boxes) -> None:
+    box = boxes.start("sleep", "100", stdin=True)
+    assert box.stream is not None
+    box.stream.setblocking(False)
+    try:
+        while True:
+            box.stream.send(b"x" * 65536)
+    except BlockingIOError:
+        box.stream.close()
+    box.control.send(messages.Query())
+    box.hear(messages.Status)
+    ticks = [int(n) for n in Path(f"/proc/{box.answer.keeper_pid}/stat").read_text().split()[13:15]]
+    select.select([], [], [], 0.2)
+    after = [int(n) for n in Path(f"/proc/{box.answer.keeper_pid}/stat").read_text().split()[13:15]]
+    assert sum(after) - sum(ticks) <= 2
+
+
+def test_requests_that_make_no_sense_are_refused_and_change_nothing(boxes: Boxes) -> None:
+    box = boxes.start("sleep", "100")
+    box.control.send(messages.Signal(exec_id="none", number=9))
+    assert box.hear(messages.Refused).request == "Signal"
+    box.control.send(messages.Attach(attachment=messages.Attachment(fd=5)))
+    assert box.hear(messages.Refused).request == "Attach"
+    box.control.send(messages.Signal(number=999))
+    box.hear(messages.Refused)
+    box.control.send(messages.Query())
+    assert box.hear(messages.Status).exited is None
+
+
+def test_containers_outlive_the_spawner(boxes: Boxes) -> None:
+    box = boxes.start("/bin/sh", "-c", "read x; exit 7", stdin=True)
+    prctl(PR.SET_CHILD_SUBREAPER, 1)  # the keeper becomes ours, to be reaped at once
+    try:
+        boxes.spawner.close()
+        assert box.stream is not None
+        box.stream.sendall(b"\n")
+        assert box.exited().status == 7
+        assert os.waitpid(box.answer.keeper_pid, 0)[1] == 0
+    finally:
+        prctl(PR.SET_CHILD_SUBREAPER, 0)
+
+
+def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxes) -> None:
+    boxes.run("true")
+    before = len(os.listdir(f"/proc/{boxes.spawner.pid}/fd"))
+    box = boxes.start("sleep", "100")
+    assert len(os.listdir(f"/proc/{boxes.spawner.pid}/fd")) == before
+    for number in range(3):
+        with box.exec("true", exec_id=f"e{number}"):
+            box.hear(messages.ExecStarted)
+            box.fds[0].close()
+            box.hear(messages.ExecExited)
+        if number == 0:
+            held = len(os.listdir(f"/proc/{box.answer.keeper_pid}/fd"))
+    assert len(os.listdir(f"/proc/{box.answer.keeper_pid}/fd")) == held

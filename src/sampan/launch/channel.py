@@ -76,8 +76,8 @@ class Channel:
 
 
 def _read_long(head: bytes, fds: list[Fd]) -> bytes:
-    _, size = _LONG.unpack(head)
-    if size > _LARGEST or not fds:
-        raise OSError(errno.EMSGSIZE, f"a message of {size} bytes")
+    size = int.from_bytes(head[1:], "big")
+    if len(head) != _LONG.size or size > _LARGEST or not fds:
+        raise OSError(errno.EMSGSIZE, "a malformed or too long message")
     with fds.pop() as long:
         return os.pread(long.fileno(), size, 0)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 
 from sampan import messages
-from sampan.kernel.fds import Fd
+from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import Attr, clone_tree, set_attributes
 from sampan.launch.channel import Channel
 
@@ -91,7 +91,8 @@ def connect(state_dir: str) -> Channel:
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.connect(os.path.join(state_dir, "keeper.sock"))
+        with open_fd(state_dir, os.O_PATH | os.O_DIRECTORY) as folder:
+            connection.connect(f"{folder.path}/keeper.sock")  # a socket's path may have 107 bytes at most
     except BaseException:
         connection.close()
         raise

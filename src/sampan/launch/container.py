@@ -32,6 +32,11 @@ from sampan.launch.prepared import Prepared
 from sampan.launch.streams import Log, Stdio
 from sampan.oci.runtime import Process
 
+try:
+    from sampan.logs import json_file  # type: ignore[attr-defined]
+except ImportError:
+    json_file = None
+
 
 def exit_status(pidfd: Fd) -> int:
     """Reap the process; return its exit code, or 128 + signal.  255 when somebody else reaped it."""
@@ -260,8 +265,8 @@ def _open_log(request: messages.Launch, fds: Sequence[Fd]) -> Log | None:
         return None
     if target.driver != "json-file":
         raise StepFailed("log", 0, f"no log driver {target.driver!r}")
-    from sampan.logs import json_file  # type: ignore[attr-defined]
-
+    if json_file is None:
+        raise StepFailed("log", 0, "the log driver is not built in")
     return json_file.Writer(fds[target.fd].take(), target.name, target.options)  # type: ignore[no-any-return]
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from sampan.errors import Unsupported
 from sampan.oci.runtime import Resources
+
+try:
+    from sampan.cgroups import Hierarchy  # type: ignore[attr-defined]
+except ImportError:
+    Hierarchy = None
 
 
 class Group(Protocol):
@@ -37,8 +43,8 @@ def make(path: str, resources: Resources) -> Group:
     """Make the group with its limits.  Raises OSError or an error of errors.py."""
     if not path:
         return _NoGroup()
-    from sampan.cgroups import Hierarchy  # type: ignore[attr-defined]
-
+    if Hierarchy is None:
+        raise Unsupported("control groups are not built in")
     group: Group = Hierarchy.detect().create(path, resources)
     return group
 

@@ -210,7 +210,10 @@ class Stdio:
                 self._watch(client)
 
     def _client_ready(self, client: Client, seen: int) -> None:
-        if seen & (READ | GONE) and client.stdin and len(self._to_process) < _CHUNK:
+        if seen & (READ | GONE) and client.stdin:
+            if len(self._to_process) >= _CHUNK:
+                self._loop.forget(client.fd.fileno())  # a hang-up would wake us for ever; _write_input comes back for it
+                return
             self._read_client(client)
             if client.stdin and seen & GONE:
                 return  # bytes may be left: come back for them before it is dropped

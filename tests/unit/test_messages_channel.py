@@ -1,0 +1,72 @@
+"""Messages and the channel that carries them."""
+
+from __future__ import annotations
+
+import os
+import select
+
+import pytest
+
+from sampan import messages
+from sampan.kernel.fds import memfd, pipe
+from sampan.launch.channel import Channel
+
+
+def test_a_message_arrives_with_its_descriptors() -> None:
+    one, other = Channel.pair()
+    reading, writing = pipe()
+    one.send(messages.Created(pid=4, keeper_pid=5), [writing])
+    writing.close()
+    message, fds = other.receive()
+    assert message == messages.Created(pid=4, keeper_pid=5)
+    os.write(fds[0].fileno(), b"x")
+    assert os.read(reading.fileno(), 1) == b"x"
+    assert not os.get_inheritable(fds[0].fileno())
+    for it in (one, other, reading, fds[0]):
+        it.close()
+
+
+def test_a_long_message_travels_beside_the_packet() -> None:
+    one, other = Channel.pair()
+    text = "x" * 300_000
+    with memfd("other") as extra:
+        one.send(messages.Abort(text=text), [extra])
+    message, fds = other.receive()
+    assert message == messages.Abort(text=text)
+    assert len(fds) == 1
+    for it in (one, other, fds[0]):
+        it.close()
+
+
+def test_the_end_of_the_peer_is_none() -> None:
+    one, other = Channel.pair()
+    one.close()
+    assert other.receive() == (None, [])
+    other.close()
+
+
+def test_nothing_there_is_blocking_io_error() -> None:
+    one, other = Channel.pair()
+    with pytest.raises(BlockingIOError):
+        other.receive(nonblocking=True)
+    assert not select.select([other], [], [], 0)[0]
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("body", [b"\xc0", b"\x81\xa1m\xa5Nopes", b"\xc1" + b"\xff" * 8, b"\xc1\0", b"hello"])
+def test_what_is_no_message_raises_and_leaks_no_descriptor(body: bytes) -> None:
+    import socket
+
+    from sampan.kernel.fds import send_with_fds
+
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel = Channel(right)
+    with memfd("passed") as extra:
+        send_with_fds(left, body, [extra])
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises((ValueError, OSError)):
+            channel.receive()
+        assert len(os.listdir("/proc/self/fd")) == before
+    left.close()
+    channel.close()

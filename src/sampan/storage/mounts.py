@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from sampan.kernel import caps
+from sampan.kernel.caps import set_fs_ids
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import Attr, FsContext, clone_tree, mount, set_attributes, unmount
 
@@ -35,7 +35,7 @@ def writable(
         lower = held.enter_context(_clone(layers, userns))
         own = held.enter_context(_clone(snapshot, userns))
         if uid_base is not None:
-            held.enter_context(caps.set_fs_ids(uid_base, uid_base))
+            held.enter_context(set_fs_ids(uid_base, uid_base))
         return _overlay(lower, list(reversed(chain)), (f"{own.path}/upper", f"{own.path}/work"), Attr.NONE)
 
 

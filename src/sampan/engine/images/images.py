@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from builtins import list as List
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -15,6 +15,7 @@ from sampan.engine.images.context import Emit, Event, InUse, Stores
 from sampan.engine.images.filters import Filters
 from sampan.engine.images.image import Image, image_of
 from sampan.engine.images.streams import Reporter, streamed
+from sampan.errors import NotFound
 from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.wire.images import Deleted, HistoryItem, ImageInspect, ImageSummary, Progress, PruneResult
@@ -58,10 +59,8 @@ class Images:
         """Return the image with exactly this ID, or None: for containers whose image may be gone.  Blocks likewise."""
         try:
             return self.resolve(image_id)
-        except Exception as error:
-            if type(error).__name__ == "NotFound":
-                return None
-            raise
+        except NotFound:
+            return None
 
     async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> List[ImageSummary]:
         return await self._run(lambda: list.list_images(self._stores, all=all, filters=filters, shared_size=shared_size))
@@ -98,13 +97,13 @@ class Images:
         return self._stream(lambda reporter: bootstrap.bootstrap(self._stores, reporter, recipe, tag))
 
     async def save(self, refs: List[str]) -> AsyncIterator[bytes]:
-        async for item in streamed(lambda reporter: save.save(self._stores, refs, reporter)):
-            if isinstance(item, Event):
-                self._tell([item])
-            else:
-                yield item
+        def work(reporter: Reporter[bytes | Event]) -> None:
+            save.save(self._stores, refs, reporter)
 
-    async def _stream(self, work: Callable[[Reporter[Progress | Event]], None]) -> AsyncIterator[Progress]:
+        async for block in self._stream(work):
+            yield block
+
+    async def _stream(self, work: Callable[[Reporter[T | Event]], None]) -> AsyncGenerator[T, None]:
         stream = streamed(work)
         try:
             async for item in stream:
@@ -113,7 +112,7 @@ class Images:
                 else:
                     yield item
         finally:
-            await stream.aclose()  # type: ignore[attr-defined]  # an async generator, typed as the iterator it is used as
+            await stream.aclose()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)

@@ -91,9 +91,8 @@ def _layer(stores: Stores, tar: Readable, held: ExitStack) -> LayerRef:
 def _platform(text: str) -> tuple[str, str | None]:
     """Return (architecture, variant) of `os/arch[/variant]` or `arch`; this machine's for nothing."""
     parts = [part for part in text.lower().split("/") if part]
-    if len(parts) > 1 or parts == ["linux"]:
-        if parts.pop(0) != "linux":
-            raise InvalidRequest(f'cannot import {text[:40]!r}: operating system is not supported')
+    if (len(parts) > 1 or parts == ["linux"]) and parts.pop(0) != "linux":
+        raise InvalidRequest(f"cannot import {text[:40]!r}: operating system is not supported")
     if len(parts) > 2 or any(not _PART.issuperset(part) for part in parts):
         raise InvalidRequest(f"{text[:80]!r} is an invalid platform")
     if not parts:

@@ -120,8 +120,8 @@ class _Watch:
         self._next = 0
 
     def __call__(self, done: int) -> None:
-        if self._quiet or (done < self._next and done != self._total):
+        if self._quiet or done < self._next:
             return
-        self._next = done + _STEP
+        self._next = min(done + _STEP, max(self._total, done + 1))
         detail = ProgressDetail(current=done, total=self._total)
         self._reporter.report(Progress(status="Loading layer", id=self._layer, progress_detail=detail))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -76,7 +76,7 @@ class Watched:
         return data
 
 
-async def streamed(work: Callable[[Reporter[T]], None]) -> AsyncIterator[T]:
+async def streamed(work: Callable[[Reporter[T]], None]) -> AsyncGenerator[T, None]:
     """Run `work` in a thread and yield what it reports; its exception is raised after the last item."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[T | None] = asyncio.Queue()

@@ -65,10 +65,17 @@ def beside(client: Client, ref: str, stream: Hijacked, *, tty: bool, stdin: bool
     ):
         tell()
         session.Pump(stream, tty=tty, stdin=stdin).run()
-    if stdin and tty and not waiter.ended(0.2) and client.containers.inspect(ref).state.running:
+    if stdin and tty and not waiter.ended(0.2) and _runs(client, ref):
         session.detached_note(False)
         return 0
     return waiter.code()
+
+
+def _runs(client: Client, ref: str) -> bool:
+    try:
+        return client.containers.inspect(ref).state.running
+    except ApiError:
+        return False  # it has been removed
 
 
 def run(call: Invocation) -> int:

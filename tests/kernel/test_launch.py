@@ -570,3 +570,7 @@ def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxe
         if number == 0:
             held = len(os.listdir(f"/proc/{box.answer.keeper_pid}/fd"))
     assert len(os.listdir(f"/proc/{box.answer.keeper_pid}/fd")) == held
+
+
+def test_p17_a_label_that_cannot_be_set_is_a_failed_start(boxes: Boxes) -> None:
+    assert "AppArmor" in boxes.start("true", process={"apparmor_profile": "x"}, expect=messages.Failed).answer.text

@@ -28,7 +28,7 @@ from sampan.launch.birth import (
 )
 from sampan.launch.channel import Channel
 from sampan.launch.loop import Loop
-from sampan.launch.prepared import Prepared
+from sampan.launch.prepared import Prepared, refuse_labels
 from sampan.launch.streams import Log, Stdio
 from sampan.oci.runtime import Process
 
@@ -198,6 +198,7 @@ class Container:
     def exec(self, request: messages.Exec, fds: Sequence[Fd]) -> Running:
         """Start another process in the container.  Raises StepFailed, OSError; nothing stays then."""
         process = request.process
+        refuse_labels(process)
         program = b"" if request.privileged else self._prepared.program
         enter = self._namespaces_to_enter()
         with ExitStack() as undo:

@@ -31,9 +31,7 @@ def _flags(flags: tuple[Flag, ...]) -> str:
 
 def describe_command(name: str, command: Command) -> str:
     text = f"Usage:  sampan {name} {command.usage}\n\n{command.help}\n"
-    same = sorted(
-        {alias for alias, target in commands.ALIASES.items() if target == commands.ALIASES.get(name, name)} - {name}
-    )
+    same = sorted({alias for alias, target in commands.ALIASES.items() if target == commands.ALIASES.get(name, name)} - {name})
     if same:
         text += "\nAliases:\n  " + ", ".join(f"sampan {one}" for one in [name, *same]) + "\n"
     if command.flags:

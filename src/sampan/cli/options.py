@@ -223,7 +223,5 @@ def count(name: str, limits: tuple[int, int | None], given: int) -> None:
     elif most is None:
         wanted = f"requires at least {words(least)}"
     else:
-        wanted = (
-            f"requires at least {least} and at most {words(most)}" if least else f"requires at most {words(most)}"
-        )
+        wanted = f"requires at least {least} and at most {words(most)}" if least else f"requires at most {words(most)}"
     raise UsageError(f"'{name}' {wanted}", 1)

@@ -8,9 +8,7 @@ from typing import Any
 GAP = 3
 
 
-def show(
-    rows: Iterable[dict[str, Any]], columns: Sequence[tuple[str, str]], form: str = "", kind: str = "row"
-) -> None:
+def show(rows: Iterable[dict[str, Any]], columns: Sequence[tuple[str, str]], form: str = "", kind: str = "row") -> None:
     """Print `rows`.  columns: (field, heading) of the default table; form: --format; kind: Go's name of the row's type."""
     if form in ("", "table"):
         table([[str(row[field]) for field, _ in columns] for row in rows], [heading for _, heading in columns])
@@ -71,9 +69,7 @@ def _heading(form: str, kind: str, headings: dict[str, str]) -> str:
     def label(name: str = "") -> str:
         return name.rsplit(".", 1)[-1].replace("-", " ").replace("_", " ")
 
-    same = dict.fromkeys(
-        ("json", "split", "join", "title", "lower", "upper", "pad", "truncate"), lambda value, *rest: value
-    )
+    same = dict.fromkeys(("json", "split", "join", "title", "lower", "upper", "pad", "truncate"), lambda value, *rest: value)
     return Template(form, same).execute(Row(kind, {**headings, "Label": label}))
 
 

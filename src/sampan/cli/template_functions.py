@@ -109,11 +109,7 @@ def _eq(left: Any, *others: Any) -> bool:
 
 
 def _lt(left: Any, right: Any) -> bool:
-    if (
-        not _same_kind(left, right)
-        or not isinstance(left, str | int | float)
-        or not isinstance(right, str | int | float)
-    ):
+    if not _same_kind(left, right) or not isinstance(left, str | int | float) or not isinstance(right, str | int | float):
         raise Broken("incompatible types for comparison")
     return bool(left < right)  # type: ignore[operator]  # both strings or both numbers, just checked
 

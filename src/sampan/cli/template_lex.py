@@ -140,9 +140,7 @@ def _token(text: str, at: int, sign: str) -> tuple[Token, int]:
         end = _name_end(text, at)
         return Token("word", text[at:end]), end
     raise wrong(
-        f"unexpected {quoted(sign)} in command"
-        if sign in "{}"
-        else f"unrecognized character in action: U+{ord(sign):04X} '{sign}'"
+        f"unexpected {quoted(sign)} in command" if sign in "{}" else f"unrecognized character in action: U+{ord(sign):04X} '{sign}'"
     )
 
 
@@ -192,11 +190,6 @@ def _escape(text: str, at: int) -> tuple[str, int]:
         return _ESCAPES[sign], at + 1
     width = {"x": 2, "u": 4, "U": 8}.get(sign)
     digits = text[at + 1 : at + 1 + width] if width else ""
-    if (
-        width
-        and len(digits) == width
-        and all(d in "0123456789abcdefABCDEF" for d in digits)
-        and int(digits, 16) < 0x110000
-    ):
+    if width and len(digits) == width and all(d in "0123456789abcdefABCDEF" for d in digits) and int(digits, 16) < 0x110000:
         return chr(int(digits, 16)), at + 1 + width
     raise wrong("invalid syntax")

@@ -56,9 +56,7 @@ def parse_duration(text: str) -> int:
     while rest:
         end = next((n for n, c in enumerate(rest) if not (c.isascii() and (c.isdigit() or c == "."))), len(rest))
         whole, _, fraction = rest[:end].partition(".")
-        stop = next(
-            (n for n, c in enumerate(rest[end:], end) if c.isascii() and (c.isdigit() or c == ".")), len(rest)
-        )
+        stop = next((n for n, c in enumerate(rest[end:], end) if c.isascii() and (c.isdigit() or c == ".")), len(rest))
         unit = rest[end:stop]
         if not unit:
             raise ValueError(f'time: missing unit in duration "{text}"')

@@ -69,9 +69,7 @@ def remove(call: Invocation) -> int:
 
 
 def wait(call: Invocation) -> int:
-    return each(
-        call.arguments, lambda ref: print(call.client.containers.wait(ref).status_code, flush=True), echo=False
-    )
+    return each(call.arguments, lambda ref: print(call.client.containers.wait(ref).status_code, flush=True), echo=False)
 
 
 def rename(call: Invocation) -> int:

@@ -58,7 +58,13 @@ _MAKERS: dict[Compression, Callable[[], _Decompressor]] = {
     Compression.BZIP2: bz2.BZ2Decompressor,
 }
 # bz2 says OSError and ValueError
-_FAULTS: tuple[type[Exception], ...] = (igzip_lib.IsalError, lzma.LZMAError, EOFError, OSError, ValueError)
+_FAULTS: tuple[type[Exception], ...] = (
+    igzip_lib.IsalError,  # type: ignore[assignment]  # its stub calls the class an instance
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    ValueError,
+)
 
 
 def detect(head: bytes) -> Compression:

@@ -13,12 +13,13 @@ import pytest
 from launching import BASE, MOUNTS, Boxes, identity_userns, unframe
 
 from sampan import messages
+from sampan.cgroups import Hierarchy
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.kernel.process import PR, prctl
 from sampan.launch.client import connect
 from sampan.oci.runtime import Box as Size
-from sampan.oci.runtime import Mount, Namespace, Rlimit, Root, Seccomp, SyscallRule
+from sampan.oci.runtime import DeviceRule, Memory, Mount, Namespace, Pids, Resources, Rlimit, Root, Seccomp, SyscallRule
 
 both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
 
@@ -567,6 +568,9 @@ def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxe
             box.hear(messages.ExecStarted)
             box.fds[0].close()
             box.hear(messages.ExecExited)
+        box.control.send(messages.Query())
+        box.hear(messages.Status)
+        box.fds[0].close()
         if number == 0:
             held = len(os.listdir(f"/proc/{box.answer.keeper_pid}/fd"))
     assert len(os.listdir(f"/proc/{box.answer.keeper_pid}/fd")) == held
@@ -574,3 +578,49 @@ def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxe
 
 def test_p17_a_label_that_cannot_be_set_is_a_failed_start(boxes: Boxes) -> None:
     assert "AppArmor" in boxes.start("true", process={"apparmor_profile": "x"}, expect=messages.Failed).answer.text
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_output_is_in_the_log_when_the_exit_is_told(boxes: Boxes, terminal: bool) -> None:
+    folder = boxes.place / "logs"
+    folder.mkdir()
+    with open_fd(folder, os.O_RDONLY | os.O_DIRECTORY) as opened:
+        box = boxes.start("/bin/sh", "-c", "echo one; echo two >&2; printf three", terminal=terminal, trees=(opened,),
+                          log=messages.LogTarget(fd=3, name="x-json.log"))
+    box.hear(messages.Exited)
+    found = [json.loads(line) for line in (folder / "x-json.log").read_text().splitlines()]
+    end = "\r\n" if terminal else "\n"
+    assert sorted(entry["log"] for entry in found) == sorted([f"one{end}", f"two{end}", "three"])
+    assert {entry["stream"] for entry in found} == ({"stdout"} if terminal else {"stdout", "stderr"})
+
+
+def test_the_control_group_limits_is_left_by_nobody_and_goes(boxes: Boxes) -> None:
+    path = f"/sampan-test-{os.getpid()}/box"
+    limits = Resources(pids=Pids(limit=20), memory=Memory(limit=64 << 20), devices=(DeviceRule(allow=False),
+                       DeviceRule(allow=True, type="c", major=1, minor=3)))
+    box = boxes.start("/bin/sh", "-c", "cat /proc/self/cgroup; read x", stdin=True, linux={"cgroups_path": path, "resources": limits})
+    with box.exec("/bin/sh", "-c", "cat /proc/1/cgroup; head -c1 /dev/zero") as stream:
+        box.hear(messages.ExecStarted)
+        text = unframe(b"".join(iter(lambda: stream.recv(65536), b""))).decode()
+        box.hear(messages.ExecExited)
+    assert path not in text and "Operation not permitted" in text  # the cgroup namespace hides the path
+    group = Hierarchy.detect().open(path)
+    assert box.answer.pid in group.pids()
+    assert box.stream is not None
+    box.stream.sendall(b"\n")
+    assert path not in unframe(box.output()).decode()
+    box.exited()
+    boxes.wait_gone()
+    assert not any(Path(folder).exists() for folder in group.paths.values())
+    Hierarchy.detect().remove_empty(path.rpartition("/")[0])
+
+
+def test_a_container_out_of_memory_says_so(boxes: Boxes) -> None:
+    path = f"/sampan-test-{os.getpid()}/box"
+    limits = Resources(memory=Memory(limit=8 << 20, swap=8 << 20))
+    box = boxes.start("/bin/sh", "-c", "x=x; while :; do x=$x$x; done", linux={"cgroups_path": path, "resources": limits})
+    found = box.hear(messages.Exited)
+    assert (found.status, found.oom_killed) == (137, True)
+    box.control.send(messages.Release())
+    boxes.wait_gone()
+    Hierarchy.detect().remove_empty(path.rpartition("/")[0])

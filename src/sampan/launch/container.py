@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from sampan import messages
+from sampan.cgroups import Group
 from sampan.errors import SampanError, StepFailed
 from sampan.kernel.fds import Fd, open_fd, pipe
 from sampan.kernel.process import Clone
-from sampan.launch import groups, init
+from sampan.launch import init
 from sampan.launch.birth import (
     KINDS,
     PATIENCE,
@@ -30,12 +31,8 @@ from sampan.launch.channel import Channel
 from sampan.launch.loop import Loop
 from sampan.launch.prepared import Prepared, refuse_labels
 from sampan.launch.streams import Log, Stdio
+from sampan.logs import json_file
 from sampan.oci.runtime import Process
-
-try:
-    from sampan.logs import json_file  # type: ignore[attr-defined]
-except ImportError:
-    json_file = None
 
 
 def exit_status(pidfd: Fd) -> int:
@@ -77,7 +74,7 @@ class Container:
         self._spec = request.spec
         self._fds = fds
         self._prepared = prepared
-        self._group: groups.Group | None = None
+        self._group: Group | None = None
         self._undo = ExitStack()
         self._first: Running | None = None
         self._enter: tuple[tuple[Fd, Clone], ...] | None = None
@@ -100,8 +97,9 @@ class Container:
             raise StepFailed("config", 0, prepared.error)
         wanted = namespaces_of(spec.linux, self._fds)
         place = self._place(wanted)
-        group = self._group = groups.make(spec.linux.cgroups_path, spec.linux.resources)
-        self._undo.callback(_remove, group)
+        group = self._group = prepared.host.make_group(spec.linux.cgroups_path, spec.linux.resources)
+        if group is not None:
+            self._undo.callback(_remove, group)
         stdio = Stdio(
             self._loop, terminal=spec.process.terminal, log=_open_log(request, self._fds), stdin_once=request.stdin_once
         )
@@ -117,7 +115,8 @@ class Container:
         self._undo.callback(born.kill)
         if new_userns:
             write_maps(born.pid, spec.linux)
-        group.add(born.pid)
+        if group is not None:
+            group.add(born.pid)
         born.channel.send(messages.Go(stage="maps"))
         if request.wait_for_network:
             with open_fd(f"/proc/{born.pid}/ns/net", os.O_RDONLY) as network:
@@ -131,7 +130,7 @@ class Container:
         for fd in self._fds:
             fd.close()
         stdio.start()
-        return warnings
+        return (*warnings, *(group.warnings if group is not None else ()))
 
     def _place(self, wanted: Namespaces) -> init.Place:
         linux = self._spec.linux
@@ -252,9 +251,8 @@ _NS_FILES = (
 )  # fmt: skip
 
 
-def _remove(group: groups.Group) -> None:
+def _remove(group: Group) -> None:
     try:
-        group.kill()
         group.remove()
     except (OSError, SampanError):
         pass  # the engine's sweep finds it by its name
@@ -266,9 +264,7 @@ def _open_log(request: messages.Launch, fds: Sequence[Fd]) -> Log | None:
         return None
     if target.driver != "json-file":
         raise StepFailed("log", 0, f"no log driver {target.driver!r}")
-    if json_file is None:
-        raise StepFailed("log", 0, "the log driver is not built in")
-    return json_file.Writer(fds[target.fd].take(), target.name, target.options)  # type: ignore[no-any-return]
+    return json_file.Writer(fds[target.fd].take(), target.name, target.options)
 
 
 def _hear_both(control: Channel, child: Channel) -> tuple[messages.AnyMessage | None, list[Fd]]:

@@ -1,52 +1,8 @@
-"""The container's control group as the keeper needs it, and how the hierarchies are mounted inside."""
+"""How the host's control group hierarchies are mounted inside a container."""
 
 from __future__ import annotations
 
 import os
-from typing import Protocol
-
-from sampan.errors import Unsupported
-from sampan.oci.runtime import Resources
-
-try:
-    from sampan.cgroups import Hierarchy  # type: ignore[attr-defined]
-except ImportError:
-    Hierarchy = None
-
-
-class Group(Protocol):
-    """What the keeper asks of a control group (cgroups/)."""
-
-    def add(self, pid: int) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def remove(self) -> None: ...
-
-    def oom_killed(self) -> bool: ...
-
-
-class _NoGroup:
-    """A container without a group of its own (no cgroups path)."""
-
-    def oom_killed(self) -> bool:
-        return False
-
-    def add(self, pid: int) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def remove(self) -> None: ...
-
-
-def make(path: str, resources: Resources) -> Group:
-    """Make the group with its limits.  Raises OSError or an error of errors.py."""
-    if not path:
-        return _NoGroup()
-    if Hierarchy is None:
-        raise Unsupported("control groups are not built in")
-    group: Group = Hierarchy.detect().create(path, resources)
-    return group
 
 
 def v1_mounts() -> tuple[tuple[str, str], ...]:

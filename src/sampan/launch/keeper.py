@@ -207,12 +207,10 @@ class Keeper:
         self._loop.forget(running.pidfd.fileno())
         status = exit_status(running.pidfd)
         running.finish()
-        if self._control is None:
-            self._ended_execs[exec_id] = status
+        self._forget_exec(exec_id)
         self._say(messages.ExecExited(exec_id=exec_id, status=status))
         if self._control is None:
             self._ended_execs[exec_id] = status
-        self._forget_exec(exec_id)
 
     def _forget_exec(self, exec_id: str) -> None:
         running = self._execs[exec_id]

@@ -97,9 +97,15 @@ class Stdio:
         for client in list(self._clients):
             client.stdin = False
             self._flush(client)
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._close_log()
+
+    def _close_log(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            try:
+                log.close()
+            except OSError:
+                pass
 
     @property
     def takes_input(self) -> bool:
@@ -153,7 +159,10 @@ class Stdio:
             self._end_output(stream)
             return False
         if self._log is not None:
-            self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
+            try:
+                self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
+            except OSError:
+                pass  # a full disk loses log lines; it must not end the container
         framed = data if self._terminal else b"%c\0\0\0%b%b" % (stream, len(data).to_bytes(4, "big"), data)
         for client in list(self._clients):
             if stream in client.streams:
@@ -285,6 +294,4 @@ class Stdio:
             self.master.close()
         for client in list(self._clients):
             self._drop(client)
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._close_log()

@@ -21,15 +21,33 @@ from sampan.oci.runtime import Capabilities, IdMapping, Linux, Mount, Namespace,
 BASE = 6_553_600
 DEFAULT_CAPS = tuple(
     f"CAP_{name}"
-    for name in "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT "
-    "KILL AUDIT_WRITE".split()
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    ]
 )
 MASKED = ("/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware", "/proc/does-not-exist")
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 MOUNTS = (
     Mount(destination="/proc", type="proc", options=("nosuid", "noexec", "nodev")),
     Mount(destination="/dev", type="tmpfs", options=("nosuid", "strictatime", "mode=755", "size=65536k")),
-    Mount(destination="/dev/pts", type="devpts", options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+    Mount(
+        destination="/dev/pts",
+        type="devpts",
+        options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+    ),
     Mount(destination="/sys", type="sysfs", options=("nosuid", "noexec", "nodev", "ro")),
     Mount(destination="/sys/fs/cgroup", type="cgroup", options=("ro", "nosuid", "noexec", "nodev")),
     Mount(destination="/dev/mqueue", type="mqueue", options=("nosuid", "noexec", "nodev")),
@@ -44,10 +62,45 @@ def make_rootfs(place: Path) -> Path:
     for folder in ("bin", "etc", "tmp", "root", "proc", "sys", "dev", "home/ann"):
         (root / folder).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
-    for name in ("sh cat ls id env sleep stat readlink mount mkdir touch hostname echo true false kill ps head wc tty stty grep ip dd "
-                 "mknod chroot unshare tr seq pwd test printf sysctl").split():
+    for name in [
+        "sh",
+        "cat",
+        "ls",
+        "id",
+        "env",
+        "sleep",
+        "stat",
+        "readlink",
+        "mount",
+        "mkdir",
+        "touch",
+        "hostname",
+        "echo",
+        "true",
+        "false",
+        "kill",
+        "ps",
+        "head",
+        "wc",
+        "tty",
+        "stty",
+        "grep",
+        "ip",
+        "dd",
+        "mknod",
+        "chroot",
+        "unshare",
+        "tr",
+        "seq",
+        "pwd",
+        "test",
+        "printf",
+        "sysctl",
+    ]:
         (root / "bin" / name).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001:Ann:/home/ann:/bin/sh\n99999999999:x:0:0::/:\n")
+    (root / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001:Ann:/home/ann:/bin/sh\n99999999999:x:0:0::/:\n"
+    )
     (root / "etc/group").write_text("root:x:0:\nann:x:1001:\nwheel:x:10:root,ann\naudio:x:29:ann\n")
     return root
 
@@ -107,12 +160,24 @@ class Box:
     def exec(self, *args: str, stdin: bool = False, terminal: bool = False, **fields: Any) -> socket.socket:
         """Start a process in the container; return its stdio socket."""
         ours, theirs = socket.socketpair()
-        process = Process(args=args, env=fields.pop("env", ENV), terminal=terminal, cwd=fields.pop("cwd", "/"),
-                          capabilities=Capabilities(bounding=DEFAULT_CAPS, permitted=DEFAULT_CAPS, effective=DEFAULT_CAPS))
+        process = Process(
+            args=args,
+            env=fields.pop("env", ENV),
+            terminal=terminal,
+            cwd=fields.pop("cwd", "/"),
+            capabilities=Capabilities(bounding=DEFAULT_CAPS, permitted=DEFAULT_CAPS, effective=DEFAULT_CAPS),
+        )
         with theirs:
             self.control.send(
-                messages.Exec(exec_id=fields.pop("exec_id", "e1"), process=process, open_stdin=stdin,
-                              attachments=(messages.Attachment(fd=0, stdin=stdin),), **fields), [Fd(theirs.fileno())])
+                messages.Exec(
+                    exec_id=fields.pop("exec_id", "e1"),
+                    process=process,
+                    open_stdin=stdin,
+                    attachments=(messages.Attachment(fd=0, stdin=stdin),),
+                    **fields,
+                ),
+                [Fd(theirs.fileno())],
+            )
         return ours
 
 
@@ -127,9 +192,21 @@ class Boxes:
         self.made: list[Box] = []
         self.keepers: list[int] = []
 
-    def start(self, *args: str, userns: bool = True, terminal: bool = False, stdin: bool = False, expect: Any = messages.Ready,
-              process: dict[str, Any] | None = None, linux: dict[str, Any] | None = None, spec: dict[str, Any] | None = None,
-              root: Root = Root(), mounts: tuple[Mount, ...] = MOUNTS, trees: tuple[Fd, ...] = (), **launch: Any) -> Box:
+    def start(
+        self,
+        *args: str,
+        userns: bool = True,
+        terminal: bool = False,
+        stdin: bool = False,
+        expect: Any = messages.Ready,
+        process: dict[str, Any] | None = None,
+        linux: dict[str, Any] | None = None,
+        spec: dict[str, Any] | None = None,
+        root: Root = Root(),
+        mounts: tuple[Mount, ...] = MOUNTS,
+        trees: tuple[Fd, ...] = (),
+        **launch: Any,
+    ) -> Box:
         """Start a container; its stdio is joined to box.stream."""
         name = f"box{len(self.made)}"
         state = self.place / name
@@ -137,14 +214,28 @@ class Boxes:
         kinds = ["mount", "pid", "network", "ipc", "uts", "cgroup", *(["user"] if userns else [])]
         maps = (IdMapping(container_id=0, host_id=BASE, size=65536),) if userns else ()
         process_fields: dict[str, Any] = {
-            "args": args, "env": ENV, "terminal": terminal,
+            "args": args,
+            "env": ENV,
+            "terminal": terminal,
             "capabilities": Capabilities(bounding=DEFAULT_CAPS, permitted=DEFAULT_CAPS, effective=DEFAULT_CAPS),
-            **(process or {})}
+            **(process or {}),
+        }
         linux_fields: dict[str, Any] = {
-            "namespaces": tuple(Namespace(type=kind) for kind in kinds), "uid_mappings": maps, "gid_mappings": maps,
-            "masked_paths": MASKED, "readonly_paths": READ_ONLY, **(linux or {})}
-        wanted = Spec(process=Process(**process_fields), root=root, hostname="box", mounts=mounts, linux=Linux(**linux_fields),
-                      **(spec or {}))
+            "namespaces": tuple(Namespace(type=kind) for kind in kinds),
+            "uid_mappings": maps,
+            "gid_mappings": maps,
+            "masked_paths": MASKED,
+            "readonly_paths": READ_ONLY,
+            **(linux or {}),
+        }
+        wanted = Spec(
+            process=Process(**process_fields),
+            root=root,
+            hostname="box",
+            mounts=mounts,
+            linux=Linux(**linux_fields),
+            **(spec or {}),
+        )
         ours, theirs = Channel.pair()
         out, inner = socket.socketpair()
         tree = clone_tree(str(self.rootfs))
@@ -157,9 +248,19 @@ class Boxes:
         with tree, inner:
             self.began = time.perf_counter()
             self.spawner.launch(
-                messages.Launch(id=name, spec=wanted, control=0, rootfs=2, state_dir=str(state), attachments=attachments,
-                                open_stdin=stdin, stdin_once=stdin, **launch),
-                [Fd(theirs.fileno()), Fd(inner.fileno()), tree, *trees])
+                messages.Launch(
+                    id=name,
+                    spec=wanted,
+                    control=0,
+                    rootfs=2,
+                    state_dir=str(state),
+                    attachments=attachments,
+                    open_stdin=stdin,
+                    stdin_once=stdin,
+                    **launch,
+                ),
+                [Fd(theirs.fileno()), Fd(inner.fileno()), tree, *trees],
+            )
         theirs.close()
         self.made.append(box)
         box.answer = box.hear(expect)
@@ -192,7 +293,6 @@ class Boxes:
             box.control.close()
         self.wait_gone()  # while the spawner is there to reap them
         self.spawner.close()
-
 
     def wait_gone(self) -> None:
         """Wait until every keeper has left."""

@@ -19,7 +19,18 @@ from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, u
 from sampan.kernel.process import PR, prctl
 from sampan.launch.client import connect
 from sampan.oci.runtime import Box as Size
-from sampan.oci.runtime import DeviceRule, Memory, Mount, Namespace, Pids, Resources, Rlimit, Root, Seccomp, SyscallRule
+from sampan.oci.runtime import (
+    DeviceRule,
+    Memory,
+    Mount,
+    Namespace,
+    Pids,
+    Resources,
+    Rlimit,
+    Root,
+    Seccomp,
+    SyscallRule,
+)
 
 both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
 
@@ -69,7 +80,9 @@ def test_p10_only_stdio_is_open(boxes: Boxes, userns: bool) -> None:
 @both
 def test_devices_are_the_right_ones(boxes: Boxes, userns: bool) -> None:
     names = "null zero full random urandom tty"
-    _, text = boxes.run(f"cd /dev; stat -c '%n %t:%T %a' {names}; for n in ptmx fd stdin; do readlink $n; done", userns=userns)
+    _, text = boxes.run(
+        f"cd /dev; stat -c '%n %t:%T %a' {names}; for n in ptmx fd stdin; do readlink $n; done", userns=userns
+    )
     assert text.splitlines() == [
         "null 1:3 666", "zero 1:5 666", "full 1:7 666", "random 1:8 666", "urandom 1:9 666", "tty 5:0 666",
         "pts/ptmx", "/proc/self/fd", "/proc/self/fd/0",
@@ -78,8 +91,11 @@ def test_devices_are_the_right_ones(boxes: Boxes, userns: bool) -> None:
 
 @both
 def test_row_2_masked_files_are_the_true_null_and_masked_folders_are_empty(boxes: Boxes, userns: bool) -> None:
-    _, text = boxes.run("exec 2>&1; stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; "
-                        "cat /proc/keys", userns=userns)
+    _, text = boxes.run(
+        "exec 2>&1; stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; "
+        "cat /proc/keys",
+        userns=userns,
+    )
     assert text.splitlines()[:2] == ["/proc/keys 1:3", "/proc/timer_list 1:3"]
     assert text.splitlines()[2:] == ["touch: /sys/firmware/x: Read-only file system"]
 
@@ -106,12 +122,19 @@ def test_row_25_the_environment_is_the_configs_and_home(boxes: Boxes) -> None:
 
 
 def test_row_23_groups_are_exactly_those_asked_for(boxes: Boxes) -> None:
-    assert boxes.run("id -u; id -g; id -G; echo $HOME", user="ann")[1].split("\n")[:-1] == ["1000", "1001", "1001 10 29", "/home/ann"]
+    assert boxes.run("id -u; id -g; id -G; echo $HOME", user="ann")[1].split("\n")[:-1] == [
+        "1000",
+        "1001",
+        "1001 10 29",
+        "/home/ann",
+    ]
     assert boxes.run("id -G", user="ann:audio")[1].split() == ["29"]
     assert sorted(boxes.run("id -G", user="1000:1000", group_add=("wheel", "7"))[1].split()) == ["10", "1000", "7"]
 
 
-@pytest.mark.parametrize("user", ["1:1:1", "4294967296", "2147483648", "99999999999", "\u0661", " 1", "nobody-here", "0x0", "+1"])
+@pytest.mark.parametrize(
+    "user", ["1:1:1", "4294967296", "2147483648", "99999999999", "\u0661", " 1", "nobody-here", "0x0", "+1"]
+)
 def test_row_22_a_user_that_means_nothing_is_refused(boxes: Boxes, user: str) -> None:
     box = boxes.start("id", user=user, expect=messages.Failed)
     assert box.answer.step == "user"
@@ -179,13 +202,23 @@ def test_row_27_without_a_terminal_nothing_can_be_typed(boxes: Boxes) -> None:
 
 @both
 def test_row_3_a_terminal_is_the_containers_own(boxes: Boxes, userns: bool) -> None:
-    status, text = boxes.run("tty; stat -c %t /dev/console; stty size; stat -c %u /dev/pts/0; echo x > /dev/console", terminal=True,
-                             userns=userns, process={"console_size": Size(height=40, width=100)})
+    status, text = boxes.run(
+        "tty; stat -c %t /dev/console; stty size; stat -c %u /dev/pts/0; echo x > /dev/console",
+        terminal=True,
+        userns=userns,
+        process={"console_size": Size(height=40, width=100)},
+    )
     assert (status, text.split("\r\n")) == (0, ["/dev/pts/0", "88", "40 100", "0", "x", ""])
 
 
 def test_a_terminal_can_be_resized(boxes: Boxes) -> None:
-    box = boxes.start("/bin/sh", "-c", "trap 'stty size; exit' WINCH; echo on; while :; do sleep 0.01; done", terminal=True, stdin=True)
+    box = boxes.start(
+        "/bin/sh",
+        "-c",
+        "trap 'stty size; exit' WINCH; echo on; while :; do sleep 0.01; done",
+        terminal=True,
+        stdin=True,
+    )
     assert box.stream is not None and box.stream.recv(100) == b"on\r\n"
     box.control.send(messages.Resize(height=33, width=99))
     assert box.output() == b"33 99\r\n"
@@ -255,8 +288,10 @@ def test_a_later_daemon_finds_the_keeper_again(boxes: Boxes) -> None:
 @both
 def test_an_exec_shares_everything_and_nothing_more(boxes: Boxes, userns: bool) -> None:
     box = boxes.start("sleep", "100", userns=userns)
-    script = ("readlink /proc/1/ns/pid; readlink /proc/self/ns/pid; grep -E 'Cap(Inh|Eff)' /proc/self/status; "
-              "for n in $(seq 0 99); do test -e /proc/$$/fd/$n && echo $n; done; hostname; cat /proc/self/cgroup > /dev/null; exit 9")
+    script = (
+        "readlink /proc/1/ns/pid; readlink /proc/self/ns/pid; grep -E 'Cap(Inh|Eff)' /proc/self/status; "
+        "for n in $(seq 0 99); do test -e /proc/$$/fd/$n && echo $n; done; hostname; cat /proc/self/cgroup > /dev/null; exit 9"
+    )
     stream = box.exec("/bin/sh", "-c", script)
     started = box.hear(messages.ExecStarted)
     assert started.exec_id == "e1"
@@ -340,15 +375,28 @@ def test_p17_a_mount_over_proc_is_refused(boxes: Boxes) -> None:
 
 
 def test_row_11_only_namespaced_sysctls_are_set(boxes: Boxes) -> None:
-    assert boxes.run("cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start",
-                     linux={"sysctl": {"kernel.msgmax": "4096", "net.ipv4.ip_unprivileged_port_start": "0"}})[1] == "4096\n0\n"
-    for key, value in (("kernel.core_pattern", "x"), ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=x"), ("vm.swappiness", "1")):
+    assert (
+        boxes.run(
+            "cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_unprivileged_port_start",
+            linux={"sysctl": {"kernel.msgmax": "4096", "net.ipv4.ip_unprivileged_port_start": "0"}},
+        )[1]
+        == "4096\n0\n"
+    )
+    for key, value in (
+        ("kernel.core_pattern", "x"),
+        ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=x"),
+        ("vm.swappiness", "1"),
+    ):
         assert boxes.start("true", linux={"sysctl": {key: value}}, expect=messages.Failed).answer.step == "sysctl"
 
 
 def test_limits_that_the_host_refuses_are_warned_of(boxes: Boxes) -> None:
-    box = boxes.start("/bin/sh", "-c", "ulimit -n", process={
-        "rlimits": (Rlimit(type="RLIMIT_NOFILE", soft=99, hard=100),), "oom_score_adj": 500})
+    box = boxes.start(
+        "/bin/sh",
+        "-c",
+        "ulimit -n",
+        process={"rlimits": (Rlimit(type="RLIMIT_NOFILE", soft=99, hard=100),), "oom_score_adj": 500},
+    )
     assert unframe(box.output()) == b"99\n"
     assert box.answer.warnings == ()
     box.exited()
@@ -383,7 +431,9 @@ def _volume(boxes: Boxes, name: str, *, userns: bool) -> Fd:
 def test_a_volume_is_mounted_and_belongs_to_the_containers_root(boxes: Boxes, userns: bool) -> None:
     mounts = (*MOUNTS, Mount(destination="/data/deep", type="bind", tree=3, options=("rbind", "rprivate")))
     with _volume(boxes, "volume", userns=userns) as tree:
-        assert boxes.run("echo kept > /data/deep/f; stat -c %u /data/deep/f", userns=userns, mounts=mounts, trees=(tree,)) == (0, "0\n")
+        assert boxes.run(
+            "echo kept > /data/deep/f; stat -c %u /data/deep/f", userns=userns, mounts=mounts, trees=(tree,)
+        ) == (0, "0\n")
     assert (boxes.place / "volume/f").read_text() == "kept\n"
     assert (boxes.place / "volume/f").stat().st_uid == 0
 
@@ -421,8 +471,12 @@ def test_a_network_namespace_is_joined(boxes: Boxes, userns: bool) -> None:
     if userns:
         joined.append(open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY))
         namespaces.append(Namespace(type="user", fd=4))
-    code, text = boxes.run("readlink /proc/self/ns/net; id -u; mount | grep -c sysfs", userns=userns, trees=tuple(joined),
-                           linux={"namespaces": tuple(namespaces)})
+    code, text = boxes.run(
+        "readlink /proc/self/ns/net; id -u; mount | grep -c sysfs",
+        userns=userns,
+        trees=tuple(joined),
+        linux={"namespaces": tuple(namespaces)},
+    )
     assert (code, text.split()) == (0, [os.readlink(f"/proc/{first.answer.pid}/ns/net"), "0", "1"])
     for fd in joined:
         fd.close()
@@ -430,17 +484,26 @@ def test_a_network_namespace_is_joined(boxes: Boxes, userns: bool) -> None:
 
 def test_a_pid_namespace_is_joined(boxes: Boxes) -> None:
     first = boxes.start("sleep", "77")
-    with (open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
-          open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid):
-        namespaces = (*(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
-                      Namespace(type="user", fd=3), Namespace(type="pid", fd=4))
-        code, text = boxes.run("cat /proc/1/cmdline | tr '\\0' ' '", trees=(user, pid), linux={"namespaces": namespaces})
+    with (
+        open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
+        open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid,
+    ):
+        namespaces = (
+            *(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
+            Namespace(type="user", fd=3),
+            Namespace(type="pid", fd=4),
+        )
+        code, text = boxes.run(
+            "cat /proc/1/cmdline | tr '\\0' ' '", trees=(user, pid), linux={"namespaces": namespaces}
+        )
     assert (code, text) == (0, "sleep 77 ")
 
 
 def test_a_foreign_network_namespace_shows_the_hosts_sys_read_only(boxes: Boxes) -> None:
     namespaces = tuple(Namespace(type=kind) for kind in ("user", "mount", "pid", "ipc", "uts", "cgroup"))
-    code, text = boxes.run("ls /sys/class >/dev/null && touch /sys/x; readlink /proc/self/ns/net", linux={"namespaces": namespaces})
+    code, text = boxes.run(
+        "ls /sys/class >/dev/null && touch /sys/x; readlink /proc/self/ns/net", linux={"namespaces": namespaces}
+    )
     assert code == 0 and "Read-only" in text and os.readlink("/proc/self/ns/net") in text
 
 
@@ -461,13 +524,28 @@ def test_p4_python_finds_nothing_of_the_containers(boxes: Boxes) -> None:
 
 def test_p9_the_init_cannot_be_looked_at_from_inside(boxes: Boxes) -> None:
     first = boxes.start("sleep", "100")
-    with (open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
-          open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid):
-        namespaces = (*(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
-                      Namespace(type="user", fd=3), Namespace(type="pid", fd=4))
-        second = boxes.start("true", trees=(user, pid), linux={"namespaces": namespaces}, wait_for_network=True, expect=messages.Created)
-    with first.exec("/bin/sh", "-c", "for p in /proc/[0-9]*; do test $p = /proc/1 || test $p = /proc/$$ || "
-                    "{ ls $p/fd; cat $p/environ; readlink $p/exe; readlink $p/root; } 2>&1; done") as stream:
+    with (
+        open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
+        open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid,
+    ):
+        namespaces = (
+            *(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
+            Namespace(type="user", fd=3),
+            Namespace(type="pid", fd=4),
+        )
+        second = boxes.start(
+            "true",
+            trees=(user, pid),
+            linux={"namespaces": namespaces},
+            wait_for_network=True,
+            expect=messages.Created,
+        )
+    with first.exec(
+        "/bin/sh",
+        "-c",
+        "for p in /proc/[0-9]*; do test $p = /proc/1 || test $p = /proc/$$ || "
+        "{ ls $p/fd; cat $p/environ; readlink $p/exe; readlink $p/root; } 2>&1; done",
+    ) as stream:
         first.hear(messages.ExecStarted)
         raw = b""
         while data := stream.recv(65536):
@@ -585,8 +663,14 @@ def test_output_is_in_the_log_when_the_exit_is_told(boxes: Boxes, terminal: bool
     folder = boxes.place / "logs"
     folder.mkdir()
     with open_fd(folder, os.O_RDONLY | os.O_DIRECTORY) as opened:
-        box = boxes.start("/bin/sh", "-c", "echo one; echo two >&2; printf three", terminal=terminal, trees=(opened,),
-                          log=messages.LogTarget(fd=3, name="x-json.log"))
+        box = boxes.start(
+            "/bin/sh",
+            "-c",
+            "echo one; echo two >&2; printf three",
+            terminal=terminal,
+            trees=(opened,),
+            log=messages.LogTarget(fd=3, name="x-json.log"),
+        )
     box.hear(messages.Exited)
     found = [json.loads(line) for line in (folder / "x-json.log").read_text().splitlines()]
     end = "\r\n" if terminal else "\n"
@@ -596,9 +680,18 @@ def test_output_is_in_the_log_when_the_exit_is_told(boxes: Boxes, terminal: bool
 
 def test_the_control_group_limits_is_left_by_nobody_and_goes(boxes: Boxes) -> None:
     path = f"/sampan-test-{os.getpid()}/box"
-    limits = Resources(pids=Pids(limit=20), memory=Memory(limit=64 << 20), devices=(DeviceRule(allow=False),
-                       DeviceRule(allow=True, type="c", major=1, minor=3)))
-    box = boxes.start("/bin/sh", "-c", "cat /proc/self/cgroup; read x", stdin=True, linux={"cgroups_path": path, "resources": limits})
+    limits = Resources(
+        pids=Pids(limit=20),
+        memory=Memory(limit=64 << 20),
+        devices=(DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=1, minor=3)),
+    )
+    box = boxes.start(
+        "/bin/sh",
+        "-c",
+        "cat /proc/self/cgroup; read x",
+        stdin=True,
+        linux={"cgroups_path": path, "resources": limits},
+    )
     with box.exec("/bin/sh", "-c", "cat /proc/1/cgroup; head -c1 /dev/zero") as stream:
         box.hear(messages.ExecStarted)
         text = unframe(b"".join(iter(lambda: stream.recv(65536), b""))).decode()
@@ -618,7 +711,9 @@ def test_the_control_group_limits_is_left_by_nobody_and_goes(boxes: Boxes) -> No
 def test_a_container_out_of_memory_says_so(boxes: Boxes) -> None:
     path = f"/sampan-test-{os.getpid()}/box"
     limits = Resources(memory=Memory(limit=8 << 20, swap=8 << 20))
-    box = boxes.start("/bin/sh", "-c", "x=x; while :; do x=$x$x; done", linux={"cgroups_path": path, "resources": limits})
+    box = boxes.start(
+        "/bin/sh", "-c", "x=x; while :; do x=$x$x; done", linux={"cgroups_path": path, "resources": limits}
+    )
     found = box.hear(messages.Exited)
     assert (found.status, found.oom_killed) == (137, True)
     box.control.send(messages.Release())

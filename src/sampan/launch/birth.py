@@ -19,7 +19,16 @@ KINDS = {
     "user": Clone.NEWUSER, "mount": Clone.NEWNS, "pid": Clone.NEWPID, "network": Clone.NEWNET, "ipc": Clone.NEWIPC,
     "uts": Clone.NEWUTS, "cgroup": Clone.NEWCGROUP, "time": Clone.NEWTIME,
 }  # fmt: skip
-_JOIN_ORDER = ("user", "mount", "pid", "network", "ipc", "uts", "cgroup", "time")  # the user namespace gives the rights
+_JOIN_ORDER = (
+    "user",
+    "mount",
+    "pid",
+    "network",
+    "ipc",
+    "uts",
+    "cgroup",
+    "time",
+)  # the user namespace gives the rights
 PATIENCE = 60.0  # seconds that a step of init may take: a dead NFS server must not hold the keeper for ever
 
 

@@ -101,7 +101,10 @@ class Container:
         if group is not None:
             self._undo.callback(_remove, group)
         stdio = Stdio(
-            self._loop, terminal=spec.process.terminal, log=_open_log(request, self._fds), stdin_once=request.stdin_once
+            self._loop,
+            terminal=spec.process.terminal,
+            log=_open_log(request, self._fds),
+            stdin_once=request.stdin_once,
         )
         self._undo.callback(stdio.close)
         inner = self._pipes(stdio, spec.process, request.open_stdin)
@@ -158,7 +161,12 @@ class Container:
         return in_reading, out_writing, error_writing
 
     def _hear_built(
-        self, born: Born, stdio: Stdio, process: Process, inner: tuple[Fd, Fd, Fd] | None, proceed_from: Channel | None
+        self,
+        born: Born,
+        stdio: Stdio,
+        process: Process,
+        inner: tuple[Fd, Fd, Fd] | None,
+        proceed_from: Channel | None,
     ) -> tuple[str, ...]:
         """Wait until init has built (and the daemon said Proceed); give the process its stdio.  Return warnings."""
         message, fds = hear(born.channel) if proceed_from is None else _hear_both(proceed_from, born.channel)

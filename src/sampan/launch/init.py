@@ -139,7 +139,11 @@ def _build(job: Job, place: Place, root: Fd) -> tuple[tuple[Fd, Fd] | None, Fd]:
     # Before any mount of the container's, and reachable by this descriptor only (row 4).
     proc = new_mount("proc") if spec.linux.sysctl else Fd(-1)
     state = apply.Walk(
-        root=root, trees=place.trees, in_userns=place.in_userns, own_netns=place.own_netns, controllers=place.controllers
+        root=root,
+        trees=place.trees,
+        in_userns=place.in_userns,
+        own_netns=place.own_netns,
+        controllers=place.controllers,
     )
     apply.walk(place.steps, state)
     if state.terminal is None and job.process.terminal:
@@ -208,7 +212,9 @@ def _enter_folder(root: Fd, cwd: str) -> None:
         inside = os.getcwd()
     except OSError as error:
         raise StepFailed(
-            "cwd", error.errno or 0, f'chdir to cwd ("{cwd}") set in config.json failed: {(error.strerror or "").lower()}'
+            "cwd",
+            error.errno or 0,
+            f'chdir to cwd ("{cwd}") set in config.json failed: {(error.strerror or "").lower()}',
         ) from None
     if not inside.startswith("/"):
         raise StepFailed("cwd", errno.ENOENT, f"working directory {cwd!r} is outside of the container")

@@ -188,7 +188,9 @@ class Keeper:
 
     def _exec(self, request: messages.Exec, fds: list[Fd]) -> None:
         if self._exited is not None or request.exec_id in self._execs:
-            self._say(messages.ExecFailed(exec_id=request.exec_id, step="exec", code=3, text="the container has ended"))
+            self._say(
+                messages.ExecFailed(exec_id=request.exec_id, step="exec", code=3, text="the container has ended")
+            )
             return
         try:
             running = self._container.exec(request, fds)
@@ -266,5 +268,3 @@ def _failed(error: BaseException) -> messages.Failed:
         return messages.Failed(step="start", code=error.errno or 0, text=f"{name}{error.strerror}")
     text = str(error) if isinstance(error, SampanError) else f"{type(error).__name__}: {error}"
     return messages.Failed(step="start", code=0, text=text)
-
-

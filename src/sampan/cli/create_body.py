@@ -20,7 +20,9 @@ def body(o: Options, image: str, command: list[str], *, detach: bool) -> c.Creat
     streams = _streams(o, detach)
     binds, anonymous = mounts.volumes(o.volume)
     published = ports.merged(o.publish)
-    exposed = {port: {} for text in o.expose for port in ports.expose(text)} | {port: {} for port in published}
+    exposed: dict[str, dict[str, str]] = {port: {} for text in o.expose for port in ports.expose(text)} | {
+        port: {} for port in published
+    }
     _check(o, detach)
     return c.CreateBody(
         hostname=o.hostname, domainname=o.domainname, user=o.user, attach_stdin="stdin" in streams,
@@ -79,7 +81,7 @@ def _pairs(given: list[str], name: str) -> dict[str, str]:
     for one in given:
         if "=" not in one:
             raise Exit(125, f'invalid argument "{one}" for "{name}" flag: {one} must be formatted as key=value')
-    return dict(one.split("=", 1) for one in given)  # type: ignore[misc]  # two each, just checked
+    return dict(one.split("=", 1) for one in given)
 
 
 def _restart(text: str) -> c.RestartPolicy:
@@ -186,7 +188,7 @@ def _network(o: Options) -> str:
     first = str(o.network[0])
     if "=" not in first:
         return first
-    return str(dict(part.split("=", 1) for part in first.split(",") if "=" in part).get("name", ""))  # type: ignore[misc]
+    return str(dict(part.split("=", 1) for part in first.split(",") if "=" in part).get("name", ""))
 
 
 def _networking(o: Options) -> c.NetworkingConfig | None:
@@ -219,5 +221,5 @@ def _endpoint(fields: dict[str, list[str]]) -> c.EndpointSettings:
     ipam = c.EndpointIpam(i_pv4_address=last("ip"), i_pv6_address=last("ip6"), link_local_ips=fields.get("link-local-ip"))
     return c.EndpointSettings(
         ipam_config=ipam if ipam != c.EndpointIpam() else None, aliases=fields.get("alias") or None, mac_address=last("mac-address"),
-        driver_opts=dict(one.split("=", 1) for one in fields.get("driver-opt", ()) if "=" in one) or None,  # type: ignore[misc]
+        driver_opts=dict(one.split("=", 1) for one in fields.get("driver-opt", ()) if "=" in one) or None,
     )  # fmt: skip

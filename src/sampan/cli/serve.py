@@ -49,8 +49,8 @@ def _ready(ready: socket.socket, daemon: subprocess.Popen[bytes]) -> bool:
     end = os.pidfd_open(daemon.pid)
     try:
         while True:
-            seen, _, _ = select.select([ready, end], [], [], SECONDS)
-            if ready in seen and b"READY=1" in ready.recv(4096).split(b"\n"):
+            seen, _, _ = select.select([ready.fileno(), end], [], [], SECONDS)
+            if ready.fileno() in seen and b"READY=1" in ready.recv(4096).split(b"\n"):
                 daemon.returncode = 0  # it goes on without us; Popen must not warn that it does
                 return True
             if end in seen or not seen:

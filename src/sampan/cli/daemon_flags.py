@@ -1,0 +1,39 @@
+"""The flags of `sampan daemon`, each with its key in the configuration file (docker's daemon.json)."""
+
+from __future__ import annotations
+
+from sampan.cli.options import flag
+
+CONFIG_FILE = "/etc/sampan/daemon.json"
+DAEMON = (
+    flag("-H --host", "list", "Daemon socket(s) to listen on"),
+    flag("--data-root", "string", "Root directory of persistent state (default /var/lib/sampan)"),
+    flag("--exec-root", "string", "Root directory for execution state files (default /run/sampan)"),
+    flag("-b --bridge", "string", "Attach containers to this network bridge (default sampan0)"),
+    flag("--bip", "string", "IPv4 address of the bridge with its prefix"),
+    flag("--cgroup-parent", "string", "Parent cgroup for all containers (default /sampan)"),
+    flag("-p --pidfile", "string", "Path to use for the daemon PID file"),
+    flag("-G --group", "string", "Group for the unix socket"),
+    flag("-D --debug", "bool", "Enable debug mode"),
+    flag("--config-file", "string", "Daemon configuration file", CONFIG_FILE),
+    flag("--mtu", "int", "The containers' network MTU"),
+    flag("--dns", "list", "DNS server to use"),
+    flag("--dns-search", "list", "DNS search domains to use"),
+    flag("--label", "list", "Set key=value labels to the daemon"),
+    flag("--log-driver", "string", "Default driver for container logs"),
+    flag("--log-opt", "list", "Default log driver options for containers"),
+    flag("--tls", "bool", "Use TLS; implied by --tlsverify"),
+    flag("--tlscacert", "string", "Trust certs signed only by this CA"),
+    flag("--tlscert", "string", "Path to TLS certificate file"),
+    flag("--tlskey", "string", "Path to TLS key file"),
+    flag("--tlsverify", "bool", "Use TLS and verify the remote"),
+    flag("--validate", "bool", "Validate the configuration and exit"),
+)
+
+# The file's keys, with the kind of their values; a flag's key is its name but for these.
+PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts"}
+KINDS: dict[str, type] = {
+    "hosts": list, "data-root": str, "exec-root": str, "bridge": str, "bip": str, "cgroup-parent": str, "pidfile": str, "group": str,
+    "debug": bool, "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
+    "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
+}  # fmt: skip

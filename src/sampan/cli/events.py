@@ -1,0 +1,57 @@
+"""sampan events: a line for each, as it happens."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from sampan.cli.logs import when
+from sampan.cli.main import Exit
+from sampan.cli.table import filters
+
+if TYPE_CHECKING:
+    from sampan.cli.main import Invocation
+    from sampan.cli.template_run import Template
+    from sampan.wire.system import EventMessage
+
+
+def run(call: Invocation) -> int:
+    o = call.options
+    read = _template(o.format) if o.format else None
+    found = call.client.system.events(since=when("since", o.since), until=when("until", o.until), wanted=filters(o.filter))
+    for event in found:
+        print(line(event) if read is None else read.execute(_value(event)), flush=True)
+    return 0
+
+
+def _template(form: str) -> Template:
+    from sampan.cli.template_lex import TemplateError
+    from sampan.cli.template_run import Template
+
+    try:
+        return Template("{{json .}}" if form == "json" else form)
+    except TemplateError as error:
+        raise Exit(64, f"Error parsing format: {error}") from None
+
+
+def _value(event: EventMessage) -> Any:
+    import msgspec
+
+    from sampan.cli.template_run import typed
+
+    value = msgspec.to_builtins(event)
+    if "status" in value:
+        value["Status"] = value["status"]
+    return typed(value)
+
+
+def line(event: EventMessage) -> str:
+    """`TIME TYPE ACTION ID (key=value, ...)`, local time with nanoseconds."""
+    seconds = time.localtime(event.time_nano // 10**9)
+    zone = time.strftime("%z", seconds)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", seconds) + f".{event.time_nano % 10**9:09d}{zone[:3]}:{zone[3:]}"
+    stamp = stamp.replace("+00:00", "Z")
+    text = f"{stamp} {event.type} {event.action} {event.actor.id}"
+    if event.actor.attributes:
+        text += " (" + ", ".join(f"{key}={value}" for key, value in sorted(event.actor.attributes.items())) + ")"
+    return text

@@ -220,6 +220,7 @@ def _endpoint(fields: dict[str, list[str]]) -> c.EndpointSettings:
 
     ipam = c.EndpointIpam(i_pv4_address=last("ip"), i_pv6_address=last("ip6"), link_local_ips=fields.get("link-local-ip"))
     return c.EndpointSettings(
-        ipam_config=ipam if ipam != c.EndpointIpam() else None, aliases=fields.get("alias") or None, mac_address=last("mac-address"),
+        ipam_config=ipam if ipam != c.EndpointIpam() else None, aliases=fields.get("alias") or None,
+        mac_address=last("mac-address"),
         driver_opts=dict(one.split("=", 1) for one in fields.get("driver-opt", ()) if "=" in one) or None,
     )  # fmt: skip

@@ -52,7 +52,8 @@ def group(name: str) -> str:
     for alias, target in commands.ALIASES.items():
         if alias.startswith(name + " ") and target in every:
             own[alias.removeprefix(name + " ")] = every[target]
-    return f"Usage:  sampan {name} COMMAND\n\nCommands:\n{_rows(dict(sorted(own.items())))}\nRun 'sampan {name} COMMAND --help' for more.\n"
+    rows = _rows(dict(sorted(own.items())))
+    return f"Usage:  sampan {name} COMMAND\n\nCommands:\n{rows}\nRun 'sampan {name} COMMAND --help' for more.\n"
 
 
 def overview() -> str:

@@ -76,7 +76,8 @@ def history(call: Invocation) -> int:
         created = units.ago(now - one.created) + " ago" if o.human else _iso(one.created)
         words = one.created_by.replace("\t", " ")
         rows.append({
-            "ID": one.id if o.no_trunc or one.id == "<missing>" else short_id(one.id), "CreatedSince": created if one.created else "N/A",
+            "ID": one.id if o.no_trunc or one.id == "<missing>" else short_id(one.id),
+            "CreatedSince": created if one.created else "N/A",
             "CreatedAt": _iso(one.created), "CreatedBy": words if o.no_trunc else short(words, 45),
             "Size": units.size(one.size) if o.human else str(one.size), "Comment": one.comment,
         })  # fmt: skip

@@ -40,5 +40,6 @@ def _server(found: dict[str, Any]) -> str:
         f" Operating System: {found['OperatingSystem']}\n OSType: {found['OSType']}\n Architecture: {found['Architecture']}\n"
         f" CPUs: {found['NCPU']}\n Total Memory: {binary(found['MemTotal'])}\n Name: {found['Name']}\n ID: {found['ID']}\n"
         f" Docker Root Dir: {found['DockerRootDir']}\n Debug Mode: {str(found['Debug']).lower()}\n"
-        f" Experimental: {str(found['ExperimentalBuild']).lower()}\n Live Restore Enabled: {str(found['LiveRestoreEnabled']).lower()}\n"
+        f" Experimental: {str(found['ExperimentalBuild']).lower()}\n"
+        f" Live Restore Enabled: {str(found['LiveRestoreEnabled']).lower()}\n"
     )

@@ -75,7 +75,8 @@ def mount(text: str) -> c.Mount:
             if kind != plain["type"]:
                 raise Exit(
                     125,
-                    f"invalid argument \"{text}\" for \"--mount\" flag: cannot mix '{kind}-*' options with mount type '{plain['type']}'",
+                    f'invalid argument "{text}" for "--mount" flag: '
+                    f"cannot mix '{kind}-*' options with mount type '{plain['type']}'",
                 )
             plain[f"{kind}_options"] = make(**parts[kind])
     return c.Mount(**plain)

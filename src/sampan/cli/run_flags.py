@@ -42,7 +42,8 @@ _INTS = (
     ("--blkio-weight", "Block IO (relative weight), between 10 and 1000"), ("--cpu-period", "Limit CPU CFS period"),
     ("--cpu-quota", "Limit CPU CFS quota"), ("--cpu-rt-period", "Limit CPU real-time period in microseconds"),
     ("--cpu-rt-runtime", "Limit CPU real-time runtime in microseconds"), ("-c --cpu-shares", "CPU shares (relative weight)"),
-    ("--health-retries", "Consecutive failures needed to report unhealthy"), ("--memory-swappiness", "Tune memory swappiness (0 to 100)"),
+    ("--health-retries", "Consecutive failures needed to report unhealthy"),
+    ("--memory-swappiness", "Tune memory swappiness (0 to 100)"),
     ("--oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)"), ("--pids-limit", "Tune pids limit (set -1 for unlimited)"),
     ("--stop-timeout", "Timeout (in seconds) to stop a container"),
 )  # fmt: skip
@@ -52,7 +53,8 @@ _BYTES = (
     ("--kernel-memory", "Obsolete"),
 )  # fmt: skip
 _DURATIONS = (
-    ("--health-interval", "Time between running the check"), ("--health-start-interval", "Time between checks in the start period"),
+    ("--health-interval", "Time between running the check"),
+    ("--health-start-interval", "Time between checks in the start period"),
     ("--health-start-period", "Start period before health-retries countdown"), ("--health-timeout", "Maximum time for one check"),
 )  # fmt: skip
 _BOOLS = (

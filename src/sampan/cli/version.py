@@ -18,7 +18,8 @@ def _client(host: str) -> dict[str, Any]:
     machine = os.uname().machine
     return {
         "Version": __version__, "ApiVersion": API, "DefaultAPIVersion": API,
-        "PythonVersion": sys.version.split()[0], "Os": "linux", "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
+        "PythonVersion": sys.version.split()[0],
+        "Os": "linux", "Arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine),
         "Context": host,
     }  # fmt: skip
 
@@ -43,8 +44,8 @@ def run(call: Invocation) -> int:
 
         print(render(call.options.format, {"Client": mine, "Server": server}))
     else:
-        print(_lines("Client: Sampan", [("Version", mine["Version"]), ("API version", API), ("Python version", mine["PythonVersion"]),
-                                        ("OS/Arch", f"{mine['Os']}/{mine['Arch']}")]), end="")  # fmt: skip
+        print(_lines("Client: Sampan", [("Version", mine["Version"]), ("API version", API),
+                                        ("Python version", mine["PythonVersion"]), ("OS/Arch", f"{mine['Os']}/{mine['Arch']}")]), end="")  # fmt: skip
         if server is not None:
             print(_server(server), end="")
     if error is not None:

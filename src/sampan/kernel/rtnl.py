@@ -38,6 +38,7 @@ RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_GROUP, IFLA_NET_NS_FD = 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
+IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
 VETH_INFO_PEER = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
@@ -136,6 +137,17 @@ def link_up(link: int | str) -> Request:
     name = text(IFLA_IFNAME, link) if isinstance(link, str) else b""
     index = link if isinstance(link, int) else 0
     return Request(RTM_NEWLINK, NLM_F_ACK, _info(index, IFF_UP, IFF_UP) + name, str(link))
+
+
+def port_up(name: str) -> Request:
+    """Set a bridge's port up, in hairpin mode.
+
+    With br_netfilter loaded (dockerd loads it) DNAT happens on the bridge, and a frame whose new destination is
+    its own sender goes back out of the port it came from: only hairpin mode lets it (should_deliver, br_forward.c).
+    """
+    mode = nest(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\x01"))
+    port = nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), mode)
+    return Request(RTM_NEWLINK, NLM_F_ACK, _info(0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + port, name)
 
 
 def set_group(name: str, group: int) -> Request:

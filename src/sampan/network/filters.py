@@ -95,9 +95,7 @@ def build(bridge: str, gateway: ipaddress.IPv4Interface, endpoints: Iterable[End
     away = nft.match_meta("oifname", bridge, nft.NEQ)
     batch.rule("postrouting", [*away, *nft.match_ip("saddr", subnet), masquerade])
     batch.rule("postrouting", [*into, *nft.match_ip("saddr", LOOPBACK), masquerade])
-    batch.rule(
-        "postrouting", [*into, *nft.match_ip("saddr", subnet), *nft.match_ct("status", nft.CT_DNAT), masquerade]
-    )
+    batch.rule("postrouting", [*into, *nft.match_ip("saddr", subnet), *nft.match_ct("status", nft.CT_DNAT), masquerade])
     publish(batch, endpoints)
     return batch
 

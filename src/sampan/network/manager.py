@@ -253,9 +253,7 @@ class Networks:
 
     # -- endpoints -------------------------------------------------------------------------------------------------
 
-    def reserve(
-        self, network: str, container_id: str, *, mac: str | None = None, ipv4: str | None = None
-    ) -> Endpoint:
+    def reserve(self, network: str, container_id: str, *, mac: str | None = None, ipv4: str | None = None) -> Endpoint:
         """Lease an address on the bridge; durable when it returns.
 
         Raises NotFound, InvalidRequest (bad address, MAC, or a network without addresses), Conflict (address or
@@ -338,7 +336,7 @@ class Networks:
             with contextlib.suppress(FileNotFoundError):
                 netns.write_sysctl(f"ipv6/conf/{pair.name}/disable_ipv6", "1")
             links.configure(endpoint, netns_fd)
-            route.talk([rtnl.link_up(pair.name)])
+            route.talk([rtnl.port_up(pair.name)])
             with self._mutex:
                 batch = Batch(filters.table_name(self.bridge))
                 filters.publish(batch, [endpoint])

@@ -155,9 +155,7 @@ def parse_resolver(content: str) -> Resolver:
     return Resolver(tuple(servers), search, tuple(options))
 
 
-def host_resolver(
-    path: Path = Path("/etc/resolv.conf"), systemd: Path = Path("/run/systemd/resolve/resolv.conf")
-) -> Resolver:
+def host_resolver(path: Path = Path("/etc/resolv.conf"), systemd: Path = Path("/run/systemd/resolve/resolv.conf")) -> Resolver:
     """Return the host's resolver, behind systemd-resolved's stub where that is in use; empty when there is no file."""
     try:
         found = parse_resolver(path.read_text(errors="replace"))

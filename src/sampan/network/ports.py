@@ -104,9 +104,7 @@ class Ports:
 
     def hold_again(self, owner: str, published: tuple[Published, ...]) -> None:
         """Hold exactly these, all or none (a restarted daemon).  Raises PortTaken."""
-        self.hold(
-            owner, [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published]
-        )
+        self.hold(owner, [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published])
 
     def release(self, owner: str) -> None:
         """Give up what `owner` holds; nothing when it holds nothing."""
@@ -149,9 +147,7 @@ class Ports:
             held = bind(proto, host_ip, port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise PortTaken(
-                    f"failed to bind host port {host_ip}:{port}/{proto}: address already in use"
-                ) from None
+                raise PortTaken(f"failed to bind host port {host_ip}:{port}/{proto}: address already in use") from None
             raise Broken(f"failed to bind host port {host_ip}:{port}/{proto}: {error.strerror}") from error
         self._held.setdefault(owner, []).append(held)
         self._keys.setdefault(owner, []).append((proto, port, host_ip))

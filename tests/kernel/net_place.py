@@ -1,0 +1,125 @@
+"""A small world for network tests: a host namespace of the test's own, containers, a neighbour on its LAN.
+
+Sockets keep the namespace they were made in, so every party's sockets are used from the one test thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import ExitStack
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+from sampan.kernel import netns, rtnl
+from sampan.kernel.fds import Fd
+from sampan.network.manager import Networks
+from sampan.network.records import Endpoint, PortBinding
+from sampan.state import State
+
+LAN_HOST, LAN_NEIGHBOUR = "10.213.200.1", "10.213.200.2"
+BLOCKED = 0.3  # a dropped packet shows only as silence
+
+
+def new_namespace() -> Fd:
+    """Return a new network namespace with its loopback up."""
+    made: list[Fd] = []
+
+    def make() -> None:
+        netns.unshare()
+        made.append(netns.current())
+        route = rtnl.Route()
+        route.talk([rtnl.link_up(1)])
+        route.close()
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+class World:
+    """The test thread is in `host` while the world is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.stack = ExitStack()
+        self.host = self.stack.enter_context(new_namespace())
+        self.stack.enter_context(netns.inside(self.host))
+        self.managers: list[Networks] = []
+        self.neighbour: Fd | None = None
+
+    def close(self) -> None:
+        for manager in self.managers:
+            for endpoint in manager.active():
+                manager.detach(endpoint)
+            manager.stop(remove=True)
+        self.stack.close()
+
+    def state(self, name: str = "one") -> State:
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        return State(folder)
+
+    def manager(self, number: int = 1) -> Networks:
+        state = self.state(str(number))
+        self.stack.callback(state.close)
+        made = Networks(state, bridge=f"smpt{number}", bip=f"10.213.{number}.1/24", instance=str(number))
+        made.start()
+        self.managers.append(made)
+        return made
+
+    def container(self, manager: Networks, *ports: PortBinding) -> tuple[Fd, Endpoint]:
+        space = self.stack.enter_context(new_namespace())
+        endpoint = manager.reserve("bridge", os.urandom(32).hex())
+        endpoint = manager.publish_reserve(endpoint, ports)
+        return space, manager.attach(endpoint, int(space))
+
+    def add_neighbour(self, via: str = "") -> Fd:
+        """Put a neighbour on the host's LAN; it routes `via` (a subnet) by the host."""
+        space = self.stack.enter_context(new_namespace())
+        route = rtnl.Route()
+        route.talk([rtnl.new_veth(rtnl.Veth("lan0", 0, 1500, int(space), "eth0", "02:00:00:00:00:02"))])
+        link = route.link("lan0")
+        assert link is not None
+        route.talk([rtnl.new_address(link.index, IPv4Interface(f"{LAN_HOST}/24")), rtnl.link_up("lan0")])
+        route.close()
+        with netns.inside(space):
+            route = rtnl.Route()
+        link = route.link("eth0")
+        assert link is not None
+        route.talk([rtnl.new_address(link.index, IPv4Interface(f"{LAN_NEIGHBOUR}/24")), rtnl.link_up("eth0")])
+        route.talk([rtnl.default_route(IPv4Address(LAN_HOST), link.index)])
+        route.close()
+        return space
+
+    def listen(self, space: Fd, port: int = 80, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """Return a listening (or bound) socket in a namespace."""
+        with netns.inside(space):
+            made = socket.socket(socket.AF_INET, kind)
+        self.stack.callback(made.close)
+        made.bind(("0.0.0.0", port))
+        made.settimeout(5)
+        if kind == socket.SOCK_STREAM:
+            made.listen(16)
+        return made
+
+    def reaches(self, space: Fd, address: str, port: int) -> bool:
+        """Whether a TCP connection from a namespace comes about."""
+        with netns.inside(space):
+            client = socket.socket()
+        with client:
+            client.settimeout(BLOCKED)
+            try:
+                client.connect((address, port))
+            except OSError:
+                return False
+            return True
+
+    def peer_seen(self, space: Fd, address: str, port: int, server: socket.socket) -> str:
+        """Connect, and return the peer's address as the server sees it."""
+        assert self.reaches(space, address, port), f"{address}:{port} is closed"
+        connection, peer = server.accept()
+        connection.close()
+        return str(peer[0])

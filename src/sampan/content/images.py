@@ -136,8 +136,6 @@ class Catalogue:
 
     def named(self, reference: Reference) -> Digest | None:
         """Return the image that has exactly this name (a digest must belong to this very repository: row 57)."""
-        if reference.digest is not None:
-            reference = Reference(reference.domain, reference.path, "", reference.digest)
         found = self._table(reference).get(str(reference))
         return found.image if found is not None else None
 
@@ -174,6 +172,8 @@ class Catalogue:
         if text.startswith("sha256:"):
             return self._by_prefix(bare, text), None
         reference = parse(text)
+        if reference.digest is not None:  # the digest decides; a tag beside it says nothing
+            reference = Reference(reference.domain, reference.path, "", reference.digest)
         image = self.named(reference.tagged())
         if image is not None:
             return image, reference.tagged()

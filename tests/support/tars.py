@@ -45,7 +45,9 @@ def archive(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PAX_F
     return out.getvalue()
 
 
-def raw_header(name: bytes, flag: bytes = b"0", size: bytes = b"00000000000\0", magic: bytes = b"ustar\00000", **fields: bytes) -> bytes:
+def raw_header(
+    name: bytes, flag: bytes = b"0", size: bytes = b"00000000000\0", magic: bytes = b"ustar\00000", **fields: bytes
+) -> bytes:
     """Return a header with a right checksum and whatever fields a test wants, by ustar's names."""
     block = bytearray(512)
     places = {"mode": 100, "uid": 108, "gid": 116, "mtime": 136, "linkname": 157, "devmajor": 329, "devminor": 337, "tail": 345}

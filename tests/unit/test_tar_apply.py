@@ -71,7 +71,9 @@ def test_a_folder_over_a_folder_changes_attributes_only(at: Yard) -> None:
 
 
 def test_sparse_files_have_their_holes_again(at: Yard) -> None:
-    data = pax_header((b"GNU.sparse.size", b"10485760"), (b"GNU.sparse.map", b"5242880,3")) + raw_header(b"s", size=b"00000000003\0")
+    data = pax_header((b"GNU.sparse.size", b"10485760"), (b"GNU.sparse.map", b"5242880,3")) + raw_header(
+        b"s", size=b"00000000003\0"
+    )
     at.apply(data + blocks(b"abc") + END)
     made = at.root / "s"
 
@@ -103,11 +105,15 @@ ESCAPES = {
         directory("d" * 200), *(symlink(f"{'d' * 200}/l{i}", "d" * 200) for i in range(5)),
         symlink("e", f"{'d' * 200}/../../../canary"), member("e/CANARY", content=b"x"),
     ],
-    "cve_2025_4330 link through a link": [directory("x"), symlink("x/up", ".."), symlink("e", "x/up/../canary"), member("e/CANARY")],
+    "cve_2025_4330 link through a link": [directory("x"), symlink("x/up", ".."), symlink("e", "x/up/../canary"),
+                                          member("e/CANARY")],
     "cve_2025_4138 link target with dots": [symlink("a", "b/../../canary"), directory("b"), member("a/CANARY", content=b"x")],
     "cve_2024_12718 attributes through a link": [symlink("a", "{canary}"), directory("a", mode=0o777, mtime=1)],
-    "row_42 chmod through a link": [symlink("x", "{canary}/CANARY"), member("x", mode=0o777), symlink("x", "{canary}"), directory("x", mode=0o777)],
-    "row_42 hard link entry with a mode": [symlink("x", "{canary}/CANARY"), hardlink("y", "x", mode=0o777), member("y", mode=0o777)],
+    "row_42 chmod through a link": [
+        symlink("x", "{canary}/CANARY"), member("x", mode=0o777), symlink("x", "{canary}"), directory("x", mode=0o777),
+    ],
+    "row_42 hard link entry with a mode": [symlink("x", "{canary}/CANARY"), hardlink("y", "x", mode=0o777),
+                                          member("y", mode=0o777)],
     "cve_2026_82049 hard link to a symlink": [symlink("s", "{canary}/CANARY"), hardlink("h", "s"), member("h", content=b"x")],
     "hard link out": [hardlink("h", "../canary/CANARY"), member("h", content=b"x")],
     "hard link absolute": [hardlink("h", "{canary}/CANARY"), member("h", content=b"x")],
@@ -239,7 +245,9 @@ def test_kinds_can_be_kept(at: Yard) -> None:
 
 def test_p24_latin_1_names_round_trip_byte_for_byte(at: Yard) -> None:
     name = os.fsdecode(b"caf\xe9/" + b"\xff" * 120 + b"/\xfc")
-    at.apply(archive(member(name, content=b"1"), symlink(os.fsdecode(b"l\xe9"), os.fsdecode(b"\xe8" * 130)), format=tarfile.GNU_FORMAT))
+    at.apply(
+        archive(member(name, content=b"1"), symlink(os.fsdecode(b"l\xe9"), os.fsdecode(b"\xe8" * 130)), format=tarfile.GNU_FORMAT)
+    )
     first = b"".join(tree_tar(at.fd))
     at.apply(archive(directory("again")))
     at.apply(first, options=Options(into="again", owner=PLAIN_USER.owner))
@@ -276,7 +284,9 @@ def mutate(data: bytes, seed: int) -> bytes:
     changed = bytearray(data)
     for _ in range(rng.randint(1, 6)):
         header = rng.randrange(len(changed) // 512) * 512
-        place = header + rng.choice([rng.randrange(100), 124 + rng.randrange(12), 156, 157 + rng.randrange(100), rng.randrange(512)])
+        place = header + rng.choice(
+            [rng.randrange(100), 124 + rng.randrange(12), 156, 157 + rng.randrange(100), rng.randrange(512)]
+        )
         changed[place] = rng.choice([0, 0x2E, 0x2F, 0x30, 0x31, 0x32, 0x35, 0x37, 0x78, 0x4C, 0x53, 0x80, 0xFF, rng.randrange(256)])
         if rng.random() < 0.9:
             block = changed[header : header + 512]

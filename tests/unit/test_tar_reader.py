@@ -146,9 +146,22 @@ def test_p24_names_that_are_not_utf_8_round_trip() -> None:
 
 
 def test_the_end_of_an_archive_may_be_short() -> None:
-    assert [len(read_all(data)) for data in (b"", END, bytes(512), raw_header(b"f"), raw_header(b"f") + bytes(512))] == [0, 0, 0, 1, 1]
+    assert [len(read_all(data)) for data in (b"", END, bytes(512), raw_header(b"f"), raw_header(b"f") + bytes(512))] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
 
 
+def sparse(records: dict[str, str], stored: bytes = b"") -> bytes:
+    """A sparse file of kind 0.1 or 1.0; "map" stands for GNU.sparse.map and so on."""
+    header = pax_header(*((f"GNU.sparse.{key}".encode(), value.encode()) for key, value in records.items()))
+    return header + raw_header(b"f", size=b"%011o\0" % len(stored)) + blocks(stored) + END
+
+
+VERSION_1 = {"major": "1", "minor": "0"}
 BAD = {
     "checksum": b"x" * 512,
     "cut header": raw_header(b"f")[:300],
@@ -175,13 +188,13 @@ BAD = {
     "zeros inside": bytes(512) + raw_header(b"f") + END,
     "time": pax_header((b"mtime", b"1e400")) + raw_header(b"f") + END,
     "time beyond": pax_header((b"mtime", b"9" * 19)) + raw_header(b"f") + END,
-    "row_54_sparse beyond size": pax_header((b"GNU.sparse.size", b"10"), (b"GNU.sparse.map", b"8,5")) + raw_header(b"f", size=b"00000000005\0") + bytes(512) + END,
-    "row_54_sparse of 16 EiB": pax_header((b"GNU.sparse.size", b"18446744073709551615"), (b"GNU.sparse.map", b"0,0")) + raw_header(b"f") + END,
-    "sparse overlap": pax_header((b"GNU.sparse.size", b"100"), (b"GNU.sparse.map", b"0,5,3,5")) + raw_header(b"f", size=b"00000000012\0") + bytes(512) + END,
-    "sparse more than stored": pax_header((b"GNU.sparse.size", b"100"), (b"GNU.sparse.map", b"0,50")) + raw_header(b"f", size=b"00000000005\0") + bytes(512) + END,
-    "sparse version": pax_header((b"GNU.sparse.major", b"2"), (b"GNU.sparse.minor", b"0")) + raw_header(b"f") + END,
-    "sparse map without end": pax_header((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")) + raw_header(b"f", size=b"00000002000\0") + b"1" * 1024 + END,
-    "sparse map count": pax_header((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")) + raw_header(b"f", size=b"00000002000\0") + blocks(b"999999999999\n") + bytes(512) + END,
+    "row_54_sparse beyond size": sparse({"size": "10", "map": "8,5"}, bytes(5)),
+    "row_54_sparse of 16 EiB": sparse({"size": "18446744073709551615", "map": "0,0"}),
+    "sparse overlap": sparse({"size": "100", "map": "0,5,3,5"}, bytes(10)),
+    "sparse more than stored": sparse({"size": "100", "map": "0,50"}, bytes(5)),
+    "sparse version": sparse({"major": "2", "minor": "0"}),
+    "sparse map without end": sparse(VERSION_1, b"1" * 1024),
+    "sparse map count": sparse(VERSION_1, b"999999999999\n" + bytes(1011)),
     "xattr base64": pax_header((b"LIBARCHIVE.xattr.user.a", b"!")) + raw_header(b"f") + END,
     "xattr name": pax_header((b"SCHILY.xattr.", b"x")) + raw_header(b"f") + END,
     "device number": raw_header(b"f", b"3", devmajor=b"7777777\0") + END,

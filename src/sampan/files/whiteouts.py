@@ -39,9 +39,7 @@ def is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
-def make_folder(
-    at: int, name: str, whiteouts: Whiteouts, clear: Callable[[int, str], None] | None = None
-) -> None:
+def make_folder(at: int, name: str, whiteouts: Whiteouts, clear: Callable[[int, str], None] | None = None) -> None:
     """Make the folder `name` (0755) unless there is one; `clear` removes what else is there (without it: EEXIST).
 
     A folder in a whiteout's place hides the lower layers' folder as the whiteout did: it is made opaque.

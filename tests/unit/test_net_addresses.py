@@ -1,0 +1,78 @@
+"""Subnets and leases."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+
+import pytest
+
+from sampan.errors import Conflict, InvalidRequest, Unavailable, Unsupported
+from sampan.network import ports
+from sampan.network.addresses import Pool, choose_subnet, mac_of, parse_bip
+from sampan.network.records import PortBinding
+
+
+def test_the_lowest_free_address_is_taken() -> None:
+    pool = Pool(IPv4Interface("10.213.0.1/29"))
+    taken = [str(pool.take()) for _ in range(5)]
+    pool.give_back("10.213.0.4")
+    pool.give_back("10.213.0.3")
+    pool.give_back("10.213.0.1")  # the gateway stays
+
+    assert taken == [f"10.213.0.{n}" for n in range(2, 7)]
+    assert [str(pool.take()), str(pool.take())] == ["10.213.0.3", "10.213.0.4"]
+    with pytest.raises(Unavailable):
+        pool.take()
+
+
+def test_a_wanted_address_is_given_once_and_only_inside() -> None:
+    pool = Pool(IPv4Interface("10.213.0.1/24"))
+    assert str(pool.take("10.213.0.9")) == "10.213.0.9"
+    for taken in ("10.213.0.9", "10.213.0.1"):
+        with pytest.raises(Conflict):
+            pool.take(taken)
+    for outside in ("10.213.1.2", "10.213.0.0", "10.213.0.255", "x"):
+        with pytest.raises(InvalidRequest):
+            pool.take(outside)
+
+
+def test_the_first_pool_that_overlaps_no_route_is_chosen() -> None:
+    assert choose_subnet([]) == IPv4Interface("172.17.0.1/16")
+    taken = [IPv4Network("172.17.4.0/24"), IPv4Network("172.18.0.0/15")]
+    assert choose_subnet(taken) == IPv4Interface("172.20.0.1/16")
+    assert choose_subnet([IPv4Network("172.16.0.0/12")]) == IPv4Interface("192.168.0.1/20")
+    with pytest.raises(Unavailable):
+        choose_subnet([IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16")])
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.1/31", "10.0.0.0/24", "10.0.0.255/24", "127.0.0.1/8", "::1/64", "a/b"])
+def test_a_bad_bip_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_bip(text)
+
+
+def test_a_mac_goes_with_its_address() -> None:
+    assert mac_of(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
+
+
+@pytest.mark.parametrize(
+    "binding",
+    [
+        PortBinding(0),
+        PortBinding(65536),
+        PortBinding(80, "icmp"),
+        PortBinding(80, "tcp", "x"),
+        PortBinding(80, "tcp", "", 5, 4),
+        PortBinding(80, "tcp", "", 1, 65536),
+    ],
+)
+def test_a_binding_that_cannot_be_is_refused(binding: PortBinding) -> None:
+    with pytest.raises(InvalidRequest):
+        ports.check(binding)
+
+
+def test_bindings_of_ipv6_addresses_are_told_apart() -> None:
+    assert ports.check(PortBinding(80, "tcp", "[::]")) == ""
+    assert ports.check(PortBinding(80)) == "0.0.0.0"
+    with pytest.raises(Unsupported):
+        ports.check(PortBinding(80, "tcp", "::1"))

@@ -20,9 +20,9 @@ def body(o: Options, image: str, command: list[str], *, detach: bool) -> c.Creat
     streams = _streams(o, detach)
     binds, anonymous = mounts.volumes(o.volume)
     published = ports.merged(o.publish)
-    exposed: dict[str, dict[str, str]] = {port: {} for text in o.expose for port in ports.expose(text)} | {
-        port: {} for port in published
-    }
+    exposed: dict[str, dict[str, str]] = {port: {} for text in o.expose for port in ports.expose(text)}
+    for port in published:
+        exposed[port] = {}
     _check(o, detach)
     return c.CreateBody(
         hostname=o.hostname, domainname=o.domainname, user=o.user, attach_stdin="stdin" in streams,

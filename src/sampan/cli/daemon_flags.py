@@ -33,7 +33,9 @@ DAEMON = (
 # The file's keys, with the kind of their values; a flag's key is its name but for these.
 PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts"}
 KINDS: dict[str, type] = {
-    "hosts": list, "data-root": str, "exec-root": str, "bridge": str, "bip": str, "cgroup-parent": str, "pidfile": str,
-    "group": str,    "debug": bool, "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
+    "hosts": list, "data-root": str, "exec-root": str, "bridge": str,
+    "bip": str, "cgroup-parent": str, "pidfile": str,
+    "group": str,
+       "debug": bool, "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
     "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
 }  # fmt: skip

@@ -54,12 +54,12 @@ _BYTES = (
 )  # fmt: skip
 _DURATIONS = (
     ("--health-interval", "Time between running the check"),
-    ("--health-start-interval", "Time between checks in the start period"),
+    ("--health-start-interval", "Time between checks when starting"),
     ("--health-start-period", "Start period before health-retries countdown"), ("--health-timeout", "Maximum time for one check"),
 )  # fmt: skip
 _BOOLS = (
     ("--init", "Run an init inside the container that forwards signals and reaps processes"),
-    ("-i --interactive", "Keep STDIN open even if not attached"), ("--no-healthcheck", "Disable any container-specified HEALTHCHECK"),
+    ("-i --interactive", "Keep STDIN open even if not attached"), ("--no-healthcheck", "Disable any HEALTHCHECK"),
     ("--oom-kill-disable", "Disable OOM Killer"), ("--privileged", "Give extended privileges to this container"),
     ("-P --publish-all", "Publish all exposed ports to random ports"), ("-q --quiet", "Suppress the pull output"),
     ("--read-only", "Mount the container's root filesystem as read only"),

@@ -44,8 +44,8 @@ def run(call: Invocation) -> int:
 
         print(render(call.options.format, {"Client": mine, "Server": server}))
     else:
-        print(_lines("Client: Sampan", [("Version", mine["Version"]), ("API version", API),
-                                        ("Python version", mine["PythonVersion"]), ("OS/Arch", f"{mine['Os']}/{mine['Arch']}")]), end="")  # fmt: skip
+        rows = [("Version", mine["Version"]), ("API version", API), ("Python version", mine["PythonVersion"])]
+        print(_lines("Client: Sampan", [*rows, ("OS/Arch", f"{mine['Os']}/{mine['Arch']}")]), end="")
         if server is not None:
             print(_server(server), end="")
     if error is not None:

@@ -329,7 +329,8 @@ def test_removal_untags_first_and_deletes_with_the_last_name(place: Place) -> No
     place.load(docker_archive(config(LAYER), LAYER, tags=["a:1"]))
     run(place.images.tag("a:1", "b/c", ""))
     image = place.images.resolve("b/c").id
-    with pytest.raises(Conflict, match=r"unable to delete \w{12} \(must be forced\) - image is referenced in multiple repositories"):
+    words = r"unable to delete \w{12} \(must be forced\) - image is referenced in multiple repositories"
+    with pytest.raises(Conflict, match=words):
         run(place.images.remove(image, force=False, prune=True))
 
     assert [gone.untagged for gone in run(place.images.remove("a:1", force=False, prune=True))] == ["a:1"]
@@ -342,11 +343,12 @@ def test_what_containers_use_is_kept_in_dockers_words(place: Place) -> None:
     place.load(docker_archive(config(LAYER), LAYER, tags=["a:1"]))
     image, short = of(config(LAYER)), of(config(LAYER))[7:19]
     container = "c" * 64
+    by = "image is being used by"
     cases = [
         (False, "a:1", False, f'unable to remove repository reference "a:1" \\(must force\\) - container {"c" * 12} is using '
                               f"its referenced image {short}"),
-        (False, image, False, f"unable to delete {short} \\(must be forced\\) - image is being used by stopped container {'c' * 12}"),
-        (True, image, True, f"unable to delete {short} \\(cannot be forced\\) - image is being used by running container {'c' * 12}"),
+        (False, image, False, f"unable to delete {short} \\(must be forced\\) - {by} stopped container {'c' * 12}"),
+        (True, image, True, f"unable to delete {short} \\(cannot be forced\\) - {by} running container {'c' * 12}"),
     ]  # fmt: skip
     for running, ref, force, words in cases:
         place.users = {image: [(container, running)]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from sampan.content.images import ImageRecord, LayerRef
@@ -54,8 +55,8 @@ def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], qui
     known = stores.catalogue.find(image)
     layers: list[LayerRef] = []
     for number, (part, diff_id) in enumerate(zip(plan.layers, diff_ids, strict=True)):
-        parent = layers[-1].chain_id if layers else None
-        layers.append(store_layer(stores, part, parent, diff_id, number, reporter, quiet))
+        step = Step(part, layers[-1].chain_id if layers else None, diff_id, number)
+        layers.append(_store_layer(stores, step, reporter, quiet))
     plan.config.keep(stores.blobs)
     if known is None:
         stores.catalogue.add(ImageRecord(id=image, layers=tuple(layers), added=time.time_ns()))
@@ -77,11 +78,19 @@ def name(stores: Stores, image: Digest, tags: tuple[Reference, ...], reporter: R
         reporter.report(stores.event("tag", image, reference.familiar))
 
 
-def store_layer(
-    stores: Stores, part: Part, parent: Digest | None, diff_id: Digest, number: int, reporter: Reporter[Progress | Event],
-    quiet: bool,
-) -> LayerRef:  # fmt: skip
+@dataclass(frozen=True)
+class Step:
+    """A layer to be stored: what it came as, the chain below, its identity, its place in the image."""
+
+    part: Part
+    parent: Digest | None
+    diff_id: Digest
+    number: int
+
+
+def _store_layer(stores: Stores, step: Step, reporter: Reporter[Progress | Event], quiet: bool) -> LayerRef:
     """Keep the layer's blob and unpack it, unless it is here already."""
+    part, parent, diff_id = step.part, step.parent, step.diff_id
     chain = chain_id(parent, diff_id)
     for record in stores.catalogue.all():
         for layer in record.layers:
@@ -96,8 +105,8 @@ def store_layer(
             plain = open_decompressed(Watched(stored, reporter.check, watch))[1]
             made = stores.layers.apply(parent, plain, diff_id, budget=budget)
     except InvalidRequest as error:
-        text = str(error).replace("invalid diffID:", f"invalid diffID for layer {number}:")
-        raise InvalidRequest(text if "diffID" in text else f"layer {number}: {text}") from error
+        text = str(error).replace("invalid diffID:", f"invalid diffID for layer {step.number}:")
+        raise InvalidRequest(text if "diffID" in text else f"layer {step.number}: {text}") from error
     blob, size = (part.keep(stores.blobs), part.size) if kind in MEDIA_TYPES else _plain(stores, part)
     return LayerRef(
         diff_id=diff_id, chain_id=made.chain_id, blob=blob, blob_size=size, size=made.size,

@@ -1,113 +1,282 @@
-"""The json-file driver: what is written is read back, whole lines, through rotation."""
+"""Logs: Docker's letters, rotation, tails, followers."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sampan.errors import InvalidRequest
-from sampan.logs.json_file import Writer, size_of, stamp
-from sampan.logs.reader import Follower, nanoseconds, read
+from sampan.errors import InvalidRequest, Unsupported
+from sampan.kernel.inotify import In, Inotify
+from sampan.logs import json_file, options, reader
 
-NOW = 1_795_500_000_123_456_789
+NOW = 1_700_000_000_123_456_700
 
 
-def folder(path: Path) -> int:
+def folder_fd(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def text(path: Path, **options: int) -> bytes:
-    at = folder(path)
-    try:
-        return b"".join(record.line for record in read(at, "log", **options))
-    finally:
-        os.close(at)
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., json_file.Writer]:
+    def made(**given: str) -> json_file.Writer:
+        return json_file.Writer(folder_fd(tmp_path), "log", {k.replace("_", "-"): v for k, v in given.items()})
+
+    return made
 
 
-def test_a_record_is_dockers_json(tmp_path: Path) -> None:
-    writer = Writer(folder(tmp_path), "log", {})
-    writer.write("stdout", b'say "hi"\t\xff\n', NOW)
-    writer.write("stderr", b"no newline", NOW)
+def lines(tmp_path: Path, **wanted: int) -> list[bytes]:
+    return [record.line for record in reader.read(str(tmp_path), "log", **wanted)]
+
+
+def test_records_are_dockers_to_the_letter(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make()
+    writer.write("stdout", b'say "<hi>" & \\ \t\x00\n', NOW)
+    writer.write("stderr", "zwölf \u2028\n".encode() + b"\xff\xc3(\xe2\x82\n", NOW - 123_456_700)
     writer.close()
 
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert json.loads(lines[0]) == {"log": 'say "hi"\t\ufffd\n', "stream": "stdout", "time": stamp(NOW).decode()}
-    assert json.loads(lines[1])["log"] == "no newline"
-    assert nanoseconds(stamp(NOW).decode()) == NOW
+    assert (tmp_path / "log").read_bytes() == (
+        rb'{"log":"say \"\u003chi\u003e\" \u0026 \\ \u0009\u0000\n","stream":"stdout","time":"2023-11-14T22:13:20.1234567Z"}'
+        b"\n"
+        + '{"log":"zwölf \\u2028\\n","stream":"stderr","time":"2023-11-14T22:13:20Z"}\n'.encode()
+        + rb'{"log":"\ufffd\ufffd(\ufffd\ufffd\n","stream":"stderr","time":"2023-11-14T22:13:20Z"}'
+        + b"\n"
+    )
 
 
-def test_a_line_in_pieces_is_one_record_and_streams_do_not_mix(tmp_path: Path) -> None:
-    writer = Writer(folder(tmp_path), "log", {})
-    for stream, piece in (("stdout", b"on"), ("stderr", b"two\n"), ("stdout", b"e\n")):
-        writer.write(stream, piece, NOW)
+@pytest.mark.parametrize("seed", range(20))
+def test_any_bytes_make_json_that_reads_back(seed: int) -> None:
+    import random
+
+    data = random.Random(seed).randbytes(2000).replace(b"\n", b"")
+
+    assert json.loads(b'"' + json_file.escape(data) + b'"').count("\n") == 0
+
+
+def test_lines_are_kept_whole_across_writes(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make()
+    for piece in (b"one\ntw", b"o", b"\n\nthree"):
+        writer.write("stdout", piece, NOW)
+    writer.write("stderr", b"between\n", NOW)
+    assert lines(tmp_path) == [b"one\n", b"two\n", b"\n", b"between\n"]
+    writer.close()
     writer.close()
 
-    assert text(tmp_path) == b"two\none\n"
+    assert lines(tmp_path)[-1] == b"three"
 
 
-def test_no_line_below_a_mebibyte_is_split(tmp_path: Path) -> None:
-    line = b"x" * ((1 << 20) - 1) + b"\n"
-    writer = Writer(folder(tmp_path), "log", {})
-    for start in range(0, len(line), 65536):
-        writer.write("stdout", line[start : start + 65536], NOW)
+def test_only_a_line_over_a_megabyte_is_cut(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make(max_size="-1")
+    for _ in range(40):
+        writer.write("stdout", b"x" * 32768, NOW)
+    writer.write("stdout", b"\n" + b"y" * (json_file.MAX_LINE - 1), NOW)
+    writer.write("stdout", b"\n", NOW)
     writer.close()
 
-    assert len((tmp_path / "log").read_bytes().splitlines()) == 1
-    assert text(tmp_path) == line
+    assert [len(line) for line in lines(tmp_path)] == [1 << 20, 8 * 32768 + 1, 1 << 20]
 
 
-def test_rotation_keeps_the_newest_files_and_readers_follow(tmp_path: Path) -> None:
-    writer = Writer(folder(tmp_path), "log", {"max-size": "1k", "max-file": "3"})
-    at = folder(tmp_path)
-    follower = Follower(at, "log")
-    seen = []
-    for number in range(100):
+def test_rotation_keeps_the_newest_and_no_more(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make(max_size="1k", max_file="3")
+    for number in range(200):
+        writer.write("stdout", b"line %d\n" % number, NOW)
+    writer.close()
+
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
+    assert all(entry.stat().st_size <= 1000 for entry in tmp_path.iterdir())
+    found = lines(tmp_path)
+    assert found == [b"line %d\n" % number for number in range(200 - len(found), 200)]
+    assert len(found) > 20
+
+
+def test_one_large_write_is_rotated_too(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make(max_size="1k", max_file="2")
+    writer.write("stdout", b"".join(b"line %d\n" % n for n in range(1000)), NOW)
+    writer.close()
+
+    assert all(entry.stat().st_size <= 1000 for entry in tmp_path.iterdir())
+    assert lines(tmp_path)[-1] == b"line 999\n"
+
+
+def test_a_single_file_starts_again_when_full(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make(max_size="300", max_file="1")
+    for number in range(50):
+        writer.write("stdout", b"line %d\n" % number, NOW)
+    writer.close()
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["log"]
+    assert lines(tmp_path)[-1] == b"line 49\n"
+
+
+def test_logs_are_capped_unless_told_otherwise() -> None:
+    assert options.parse({}) == options.Options(20_000_000, 5)
+    assert options.parse({"max-size": "-1"}).max_size == -1
+    assert options.parse({"max-size": "10k", "max-file": "2", "labels": "a"}) == options.Options(10_000, 2)
+
+
+BAD_SIZES = [{"max-size": text} for text in ("ten", "1e9", "-5", "²", "")]
+
+
+@pytest.mark.parametrize("bad", [*BAD_SIZES, {"max-file": "0"}, {"max-file": "-1"}, {"nonsense": "1"}])
+def test_bad_options_are_refused(bad: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        options.parse(bad)
+
+
+def test_compression_is_not_pretended() -> None:
+    with pytest.raises(Unsupported):
+        options.parse({"compress": "true"})
+
+
+def test_row_39_a_log_that_became_a_link_is_neither_read_nor_written(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("secret")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "log").symlink_to(canary)
+
+    with pytest.raises(OSError, match="symbolic"):
+        json_file.Writer(folder_fd(logs), "log")
+    with pytest.raises(OSError, match="symbolic"):
+        list(reader.read(str(logs), "log"))
+    with pytest.raises(OSError, match="symbolic"):
+        reader.Follower(str(logs), "log")
+    (logs / "log").unlink()
+    os.mkfifo(logs / "log")
+    with pytest.raises(OSError, match="regular"):
+        list(reader.read(str(logs), "log"))
+    with pytest.raises(OSError, match="not a file name"):
+        json_file.Writer(folder_fd(logs), "../canary")
+    assert canary.read_text() == "secret"
+
+
+def test_p10_a_writer_that_fails_keeps_no_descriptor(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(InvalidRequest):
+        json_file.Writer(folder_fd(tmp_path), "log", {"max-size": "x"})
+
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_record_cut_by_a_crash_costs_only_itself(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make()
+    writer.write("stdout", b"one\n", NOW)
+    writer.close()
+    with open(tmp_path / "log", "ab") as file:
+        file.write(b'{"log":"tw')
+    writer = make()
+    writer.write("stdout", b"three\n", NOW)
+    writer.close()
+
+    assert lines(tmp_path) == [b"one\n", b"three\n"]
+
+
+@pytest.mark.parametrize("tail", [0, 1, 2, 17, 199, 200, 500])
+def test_tail_is_the_last_lines_over_rotated_files(tmp_path: Path, make: Callable[..., json_file.Writer], tail: int) -> None:
+    writer = make(max_size="4k", max_file="50")
+    for number in range(200):
+        writer.write("stdout", b"line %d %s\n" % (number, b"x" * (number % 70)), NOW)
+    writer.close()
+    whole = lines(tmp_path)
+
+    assert len(whole) == 200
+    assert lines(tmp_path, tail=tail) == (whole[-tail:] if tail else [])
+    with reader.Follower(str(tmp_path), "log", tail=tail) as follower:
+        assert drain(follower) == (whole[-tail:] if tail else [])
+
+
+def test_tail_is_right_whatever_the_blocks_cut(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make()
+    for number in range(3000):
         writer.write("stdout", b"%d\n" % number, NOW)
-        seen += [record.line for record in follower.poll()]
     writer.close()
-    follower.close()
-    os.close(at)
 
-    assert seen == [b"%d\n" % number for number in range(100)]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.1", "log.2"]
-    assert text(tmp_path).endswith(b"99\n")
+    for tail in (800, 801, 1700, 2999):
+        assert lines(tmp_path, tail=tail) == [b"%d\n" % n for n in range(3000 - tail, 3000)]
 
 
-def test_tail_since_and_until(tmp_path: Path) -> None:
-    writer = Writer(folder(tmp_path), "log", {})
-    for number in range(5):
+def test_since_and_until_bound_the_time(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make()
+    for number in range(10):
         writer.write("stdout", b"%d\n" % number, NOW + number)
     writer.close()
 
-    assert text(tmp_path, tail=2) == b"3\n4\n"
-    assert text(tmp_path, tail=0) == b""
-    assert text(tmp_path, since_ns=NOW + 3) == b"3\n4\n"
-    assert text(tmp_path, until_ns=NOW + 1) == b"0\n1\n"
+    assert lines(tmp_path, since_ns=NOW + 3, until_ns=NOW + 5) == [b"3\n", b"4\n", b"5\n"]
 
 
-def test_a_cut_last_record_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "log").write_bytes(b'{"log":"a\\n","stream":"stdout","time":"2026-11-24T00:00:00.000000000Z"}\n{"log":"b')
-
-    assert text(tmp_path) == b"a\n"
-
-
-def test_row_39_a_log_that_is_a_link_is_neither_read_nor_written(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("canary")
-    (tmp_path / "log").symlink_to(tmp_path / "secret")
-    at = folder(tmp_path)
-    with pytest.raises(OSError):
-        Follower(at, "log")
-    with pytest.raises(OSError):
-        Writer(at, "log", {})
-    os.close(at)
-
-    assert (tmp_path / "secret").read_text() == "canary"
+def drain(follower: reader.Follower) -> list[bytes]:
+    found: list[bytes] = []
+    while records := follower.poll():
+        found += [record.line for record in records]
+    return found
 
 
-@pytest.mark.parametrize("bad", ["", "x", "-2", "10q", "1.5m", "\u0661m"])
-def test_a_bad_size_is_refused(bad: str) -> None:
-    with pytest.raises(InvalidRequest):
-        size_of(bad)
+@pytest.mark.parametrize("files", ["1", "2", "9"])
+def test_a_follower_sees_every_line_once_through_rotations(
+    tmp_path: Path, make: Callable[..., json_file.Writer], files: str
+) -> None:
+    writer = make(max_size="1k", max_file=files)
+    with reader.Follower(str(tmp_path), "log") as follower:
+        found: list[bytes] = []
+        for number in range(300):
+            writer.write("stdout", b"line %d\n" % number, NOW)
+            if number % 4 == 0:
+                found += drain(follower)
+        writer.close()
+        found += drain(follower)
+
+    assert found == [b"line %d\n" % number for number in range(300)]
+
+
+def test_a_follower_waits_for_the_end_of_a_record(tmp_path: Path) -> None:
+    record = b'{"log":"a\\n","stream":"stdout","time":"2023-11-14T22:13:20Z"}\n'
+    (tmp_path / "log").write_bytes(record + record[:20])
+    with reader.Follower(str(tmp_path), "log") as follower:
+        assert drain(follower) == [b"a\n"]
+        with open(tmp_path / "log", "ab") as file:
+            file.write(record[20:])
+        assert drain(follower) == [b"a\n"]
+
+
+def test_inotify_tells_of_growth_and_rotation(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    writer = make(max_size="300", max_file="2")
+    with Inotify() as watch:
+        watch.add(str(tmp_path))
+        assert watch.read() == []
+        for _ in range(5):
+            writer.write("stdout", b"hello\n", NOW)
+        seen = {(name, event) for _, event, name in watch.read()}
+    writer.close()
+
+    assert ("log", In.MODIFY) in seen and ("log.1", In.MOVED_TO) in seen and ("log", In.CREATE) in seen
+
+
+def test_a_full_disk_does_not_stop_the_writer(tmp_path: Path, make: Callable[..., json_file.Writer]) -> None:
+    import resource
+    import signal
+
+    writer = make(max_size="-1")
+    writer.write("stdout", b"first\n", NOW)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        writer.write("stdout", b"x" * 300 + b"\n", NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert writer.lost > 300
+    writer.write("stdout", b"last\n", NOW)
+    writer.close()
+
+    assert lines(tmp_path) == [b"first\n", b"last\n"]
+
+
+@pytest.mark.parametrize("text", ["", "x", "2023-11-14 22:13:20Z", "2023-11-14T22:13:20", "2023-11-14T22:13:20.Ⅷ5Z"])
+def test_a_time_that_is_none_is_refused(text: str) -> None:
+    line = json.dumps({"log": "a", "stream": "stdout", "time": text}).encode()
+
+    assert reader.decode(line) is None

@@ -17,7 +17,7 @@ from sampan.files.tar_apply import BadArchive, Options, Whiteouts, apply
 from sampan.files.tar_reader import TarReader
 from sampan.files.tar_write import diff_tar, tree_tar
 from sampan.kernel.fds import open_fd
-from sampan.kernel.mount import new_mount
+from sampan.kernel.mount import attach, new_mount, unmount
 from support.tars import Yard, archive, directory, hardlink, member, symlink, yard
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -162,7 +162,8 @@ def test_layers_mean_the_same_in_overlayfs_and_in_one_folder(tmp_path: Path) -> 
     base = archive(directory("keep"), member("keep/f", content=b"1"), directory("opq"), member("opq/old"), directory("dir"),
                    member("dir/old"), member("gone"), member("swap", content=b"file"), directory("back"))  # fmt: skip
     second = archive(member(".wh.gone"), directory("opq"), member("opq/.wh..wh..opq"), member("opq/new"), member(".wh.dir"),
-                     directory("dir"), member("dir/new"), directory("swap"), member("swap/in"), member("back", content=b"f"))  # fmt: skip
+                     directory("dir"), member("dir/new"), directory("swap"), member("swap/in"),
+                     member("back", content=b"f"))  # fmt: skip
     layers = []
     merged = tmp_path / "merged"
     merged.mkdir()
@@ -212,8 +213,6 @@ def test_capabilities_of_a_user_namespace_are_written_as_dockers(tmp_path: Path)
 
 
 def test_a_mount_in_a_tree_is_neither_entered_nor_removed(tmp_path: Path) -> None:
-    from sampan.kernel.mount import attach, unmount
-
     (tmp_path / "t/m").mkdir(parents=True)
     (tmp_path / "t/f").write_text("")
     with new_mount("tmpfs") as mounted:

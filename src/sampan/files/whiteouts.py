@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def is_whiteout(found: os.stat_result) -> bool:
 
 
 def make_folder(at: int, name: str, whiteouts: Whiteouts, clear: Callable[[int, str], None] | None = None) -> None:
-    """Make the folder `name` (0755) unless there is one; `clear` removes what else is there (without it: EEXIST).
+    """Make the folder `name` (0755) unless there is one; `clear` removes what else is there (without it: ENOTDIR).
 
     A folder in a whiteout's place hides the lower layers' folder as the whiteout did: it is made opaque.
     """
@@ -54,7 +55,7 @@ def make_folder(at: int, name: str, whiteouts: Whiteouts, clear: Callable[[int, 
         if whiteout:
             os.unlink(name, dir_fd=at)
         elif clear is None:
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, "something else stands where a folder is needed", name) from None
         else:
             clear(at, name)
         os.mkdir(name, 0o755, dir_fd=at)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 GAP = 3
+NARROWEST = 10  # columns of docker's tables, gap included
 
 
 def show(rows: Iterable[dict[str, Any]], columns: Sequence[tuple[str, str]], form: str = "", kind: str = "row") -> None:
@@ -30,14 +31,14 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Pad every column but a row's last to its widest cell."""
+    """Pad every column but a row's last to its widest cell and the gap."""
     widths: dict[int, int] = {}
     for row in rows:
         for number, cell in enumerate(row[:-1]):
-            widths[number] = max(widths.get(number, 0), len(cell))
+            widths[number] = max(widths.get(number, NARROWEST), len(cell) + GAP)
     lines = []
     for row in rows:
-        padded = [f"{cell:<{widths[number] + GAP}}" for number, cell in enumerate(row[:-1])]
+        padded = [f"{cell:<{widths[number]}}" for number, cell in enumerate(row[:-1])]
         lines.append("".join([*padded, row[-1]]).rstrip("\n") + "\n")
     return "".join(lines)
 

@@ -17,6 +17,19 @@ class Map(dict[str, Any]):
     """An object that is a map in Go."""
 
 
+class Nil:
+    """Go's nil map or nil list: empty, and null in JSON."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+
 def truth(value: Any) -> bool:
     """Go's truth: the zero value of every kind is false."""
     return bool(value)
@@ -32,6 +45,8 @@ def printed(value: Any, *, top: bool = True) -> str:
         return value
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() and abs(value) < 1e21 else repr(value)
+    if isinstance(value, Nil):
+        return value.text
     if isinstance(value, list):
         return "[" + " ".join(printed(item, top=False) for item in value) + "]"
     if isinstance(value, Map):
@@ -45,6 +60,8 @@ def printed(value: Any, *, top: bool = True) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Nil):
+        return None
     plain = getattr(value, "plain", None)
     if plain is None:
         raise TypeError
@@ -67,6 +84,8 @@ def _index(value: Any, *keys: Any) -> Any:
             if not 0 <= key < len(value):
                 raise Broken(f"index out of range: {key}")
             value = value[key] if isinstance(value, list) else value.encode()[key]
+        elif isinstance(value, Nil) and value.text == "map[]":
+            value = ""
         elif value is None:
             raise Broken("index of untyped nil")
         else:
@@ -88,7 +107,7 @@ def _slice(value: Any, *bounds: int) -> Any:
 def _len(value: Any) -> int:
     if isinstance(value, str):
         return len(value.encode())
-    if isinstance(value, list | dict):
+    if isinstance(value, list | dict | Nil):
         return len(value)
     raise Broken(f"len of type {printed(value, top=False)}")
 
@@ -115,6 +134,8 @@ def _lt(left: Any, right: Any) -> bool:
 
 
 def _join(values: Any, separator: str = "") -> str:
+    if isinstance(values, Nil):
+        return ""
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise Broken("join takes a list of strings")
     return separator.join(values)

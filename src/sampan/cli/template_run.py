@@ -12,7 +12,7 @@ from typing import Any
 
 from sampan.cli import template
 from sampan.cli.template import Block, Operand, Pipe
-from sampan.cli.template_functions import FUNCTIONS, Broken, Map, printed, truth
+from sampan.cli.template_functions import FUNCTIONS, Broken, Map, Nil, printed, truth
 from sampan.cli.template_lex import TemplateError
 
 OUTPUT_LIMIT = 256 * 1024 * 1024
@@ -99,7 +99,7 @@ class _Run:
             items = list(enumerate(value))
         elif isinstance(value, int) and not isinstance(value, bool):
             items = [(n, n) for n in range(min(value, STEPS))]
-        elif value is None:
+        elif value is None or isinstance(value, Nil):
             items = []
         else:
             raise TemplateError(f"template: :1: range can't iterate over {printed(value)}", parsing=False)
@@ -208,6 +208,8 @@ class _Run:
             if isinstance(value, Map):
                 return None
             raise _failed(source, one, f'map has no entry for key "{key}"')
+        if isinstance(value, Nil) and value.text == "map[]":
+            return None
         if value is None:
             raise _failed(source, one, f"nil pointer evaluating interface {{}}.{key}")
         raise _failed(source, one, f"can't evaluate field {key} in type {_kind(value)}")
@@ -282,8 +284,8 @@ def typed(value: Any, key: str = "", parent: str = "") -> Any:
         return [typed(item, "", key) for item in value]
     if value is None:
         if key in _MAPS:
-            return Map()
-        return None if not key or key in _POINTERS else []
+            return Nil("map[]")
+        return None if not key or key in _POINTERS else Nil("[]")
     return value
 
 

@@ -54,11 +54,7 @@ class AsyncClient:
     async def _open(self, method: str, path: str, query: dict[str, Any], body: Any = None) -> aiohttp.ClientResponse:
         if self._session is None:
             raise RuntimeError("AsyncClient is used as `async with AsyncClient() as client`")
-        wanted = {
-            key: "1" if value is True else str(value)
-            for key, value in query.items()
-            if value not in (None, "", False)
-        }
+        wanted = {key: "1" if value is True else str(value) for key, value in query.items() if value not in (None, "", False)}
         data = None if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json"} if data is not None else {}
         try:

@@ -108,13 +108,9 @@ class Client:
                     raise  # a refusal may have come before all was sent: then it can be read
             return connection.getresponse()
         except http.client.RemoteDisconnected as error:
-            raise NoDaemon(
-                self.host.text, "The daemon closed the connection without an answer.", running=True
-            ) from error
+            raise NoDaemon(self.host.text, "The daemon closed the connection without an answer.", running=True) from error
         except (http.client.HTTPException, ConnectionError) as error:
-            raise ProtocolError(
-                f"{self.host.text} does not answer as a daemon: {error or type(error).__name__}"
-            ) from error
+            raise ProtocolError(f"{self.host.text} does not answer as a daemon: {error or type(error).__name__}") from error
 
     def raw(self, method: str, path: str, query: Parameters | None = None, body: bytes | None = None) -> bytes:
         """Make a request and return the whole body of its answer."""
@@ -129,7 +125,16 @@ class Client:
         data = self.raw(method, path, query, None if body is None else msgspec.json.encode(body))
         try:
             return msgspec.json.decode(data, type=kind)
+        except msgspec.ValidationError:
+            return self._lenient(kind, method, path, data)
         except msgspec.DecodeError as error:
+            raise ProtocolError(f"{method} {path}: unexpected answer: {error}") from error
+
+    def _lenient(self, kind: type[T], method: str, path: str, data: bytes) -> T:
+        """Again, with null meaning absent, as Go's encoders in other daemons mean it."""
+        try:
+            return msgspec.convert(_without_nulls(json.loads(data)), kind)
+        except (msgspec.ValidationError, RecursionError) as error:
             raise ProtocolError(f"{method} {path}: unexpected answer: {error}") from error
 
     def json(self, method: str, path: str, query: Parameters | None = None) -> Any:
@@ -171,6 +176,12 @@ def _target(path: str, query: Parameters | None) -> str:
         else:
             pairs.extend((name, item) for item in value)
     return f"{path}?{urlencode(pairs)}" if pairs else path
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def segment(ref: str) -> str:

@@ -54,7 +54,7 @@ class System:
             containers_stopped=sum(not r.running for r in records), images=len(images),
             driver_status=[["Backing Filesystem", doctor.file_system(self._rooms.data_root)], ["Idmapped layers", "true"]],
             docker_root_dir=str(self._rooms.data_root), labels=self._labels, debug=self._debug,
-            plugins={"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None, "Log": ["json-file", "none"]},
+            plugins={"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": ["json-file", "none"]},
             n_fd=len(os.listdir("/proc/self/fd")), n_events_listener=self._rooms.bus.listeners,
             system_time=_rfc3339(time.time_ns()), cgroup_version=facts.cgroup_version, kernel_version=system.release,
             operating_system=facts.distribution, os_version=facts.distribution_version, architecture=system.machine,

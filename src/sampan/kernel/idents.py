@@ -60,9 +60,9 @@ def set_rlimit(name: str, soft: int, hard: int) -> None:
     if not name.startswith("RLIMIT_") or not isinstance(number, int):
         raise ValueError(f"unknown limit: {name}")
     unlimited = resource.RLIM_INFINITY
-    values = tuple(unlimited if value in (-1, 2**64 - 1) else value for value in (soft, hard))
+    first, second = (unlimited if value in (-1, 2**64 - 1) else value for value in (soft, hard))
     try:
-        resource.setrlimit(number, values)
+        resource.setrlimit(number, (first, second))
     except ValueError as error:
         if "not allowed" in str(error):
             raise PermissionError(1, f"{name}: the hard limit may not be raised to {hard}") from None

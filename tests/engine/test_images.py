@@ -451,3 +451,18 @@ def test_a_busybox_is_made_without_a_registry(place: Place) -> None:
 def test_an_unknown_recipe_is_refused(place: Place, recipe: str) -> None:
     with pytest.raises(InvalidRequest, match="unknown recipe"):
         run(collect(place.images.bootstrap(recipe, tag="")))
+
+
+def test_slow_clients_of_save_hold_nobody_else_up(place: Place) -> None:
+    big = archive(member("big", content=os.urandom(40 << 20)))
+    place.load(docker_archive(config(big), big, tags=["big:1"]))
+
+    async def crowd() -> None:
+        slow = [place.images.save(["big:1"]) for _ in range(40)]
+        for stream in slow:
+            await anext(stream)
+        await asyncio.wait_for(place.images.inspect("big:1"), 5)
+        for stream in slow:
+            await stream.aclose()  # type: ignore[attr-defined]
+
+    run(crowd())

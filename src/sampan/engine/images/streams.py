@@ -82,21 +82,34 @@ async def streamed(work: Callable[[Reporter[T]], None]) -> AsyncGenerator[T, Non
     queue: asyncio.Queue[T | None] = asyncio.Queue()
     reporter = Reporter(loop, queue)
 
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        queue.put_nowait(None)
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
     def run() -> None:
+        error: BaseException | None = None
         try:
             work(reporter)
-        finally:
-            loop.call_soon_threadsafe(queue.put_nowait, None)
+        except BaseException as caught:  # noqa: BLE001  (carried to the consumer)
+            error = caught
+        with suppress(RuntimeError):  # the loop is closed: the daemon is going down
+            loop.call_soon_threadsafe(finish, error)
 
-    thread = asyncio.ensure_future(asyncio.to_thread(run))
+    # A thread of its own: a slow client may hold it for hours, and the pool's few serve everybody.
+    threading.Thread(target=run, name="image-stream", daemon=True).start()
     try:
         while (item := await queue.get()) is not None:
             reporter.took()
             yield item
-        await thread
+        await done
     finally:
-        if not thread.done():
+        if not done.done():
             reporter.stop()
-            with suppress(Cancelled, TimeoutError):
-                await asyncio.wait_for(asyncio.shield(thread), _PATIENCE)
-        thread.add_done_callback(lambda future: future.cancelled() or future.exception())
+            await asyncio.wait([done], timeout=_PATIENCE)
+        if done.done():
+            done.exception()  # seen: a producer that was told to stop may fail as it likes
+        else:
+            done.add_done_callback(lambda future: future.cancelled() or future.exception())

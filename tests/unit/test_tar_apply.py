@@ -302,6 +302,7 @@ def mutate(data: bytes, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("group", range(6))
+@pytest.mark.slow
 def test_row_43_and_p13_mutated_archives_stay_inside_or_are_refused(tmp_path: Path, group: int) -> None:
     data = corpus()
     refused = 0
@@ -319,6 +320,7 @@ def test_row_43_and_p13_mutated_archives_stay_inside_or_are_refused(tmp_path: Pa
     assert 5 < refused < 50
 
 
+@pytest.mark.slow
 def test_row_59_and_p19_two_thousand_bad_layers_leave_no_descriptor(at: Yard) -> None:
     bad = [archive(directory("d"), member("d/e/f"), hardlink("h", "nowhere")), archive(member("d/f", content=bytes(900)))[:1300],
            archive(symlink("d/a", "a"), member("d/a/f")), raw_header(b"d/f", b"~") + END]  # fmt: skip

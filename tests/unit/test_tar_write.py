@@ -103,6 +103,7 @@ def test_sockets_are_left_out(tmp_path: Path) -> None:
     assert packed(tmp_path / "t") == END
 
 
+@pytest.mark.slow
 def test_a_very_deep_tree_costs_no_descriptors(tmp_path: Path) -> None:
     path = str(tmp_path / "t")
     os.mkdir(path)

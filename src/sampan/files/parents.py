@@ -1,7 +1,7 @@
 """The folders of a tree being written, held open: every path resolves inside the root, as under chroot(2).
 
-A link's absolute target begins at the root, `..` stops there, magic links are refused: openat2(2).  Only one writer
-may be at work in the tree (SECURITY.md row 41), and it tells us with `forget` when it replaced something.
+A link's absolute target begins at the root, `..` stops there, magic links are refused: openat2(2).  A folder held
+may be renamed by another writer meanwhile, but stays in the tree; whoever replaces something says `forget`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Applying a tar archive to a tree: nothing outside of the tree's root is read, written, or changed in its attributes.
 
 Each name's folder is resolved as under chroot(2) (parents.py), its last part never followed.  Attributes are set through
-the descriptor of the object just made (SECURITY.md rows 41-46).  The tree must have no other writer.
+the descriptor of the object just made (SECURITY.md rows 41-46).  Another writer in the tree (a running container) can spoil
+the result, but not lead out of the root (row 32); layers are unpacked where there is none (row 41).
 
 Whiteouts: OCI image-spec layer.md.  They hide what lower layers hold, never what the same archive brings.
 """

@@ -96,12 +96,11 @@ class Images:
     def bootstrap(self, recipe: str, *, tag: str) -> AsyncIterator[Progress]:
         return self._stream(lambda reporter: bootstrap.bootstrap(self._stores, reporter, recipe, tag))
 
-    async def save(self, refs: List[str]) -> AsyncIterator[bytes]:
+    def save(self, refs: List[str]) -> AsyncIterator[bytes]:
         def work(reporter: Reporter[bytes | Event]) -> None:
             save.save(self._stores, refs, reporter)
 
-        async for block in self._stream(work):
-            yield block
+        return self._stream(work)
 
     async def _stream(self, work: Callable[[Reporter[T | Event]], None]) -> AsyncGenerator[T, None]:
         stream = streamed(work)

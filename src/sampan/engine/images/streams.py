@@ -82,12 +82,12 @@ async def streamed(work: Callable[[Reporter[T]], None]) -> AsyncGenerator[T, Non
     queue: asyncio.Queue[T | None] = asyncio.Queue()
     reporter = Reporter(loop, queue)
 
-    done: asyncio.Future[None] = loop.create_future()
+    done: asyncio.Future[BaseException | None] = loop.create_future()
 
     def finish(error: BaseException | None) -> None:
         queue.put_nowait(None)
         if not done.done():
-            done.set_result(None) if error is None else done.set_exception(error)
+            done.set_result(error)
 
     def run() -> None:
         error: BaseException | None = None
@@ -104,12 +104,9 @@ async def streamed(work: Callable[[Reporter[T]], None]) -> AsyncGenerator[T, Non
         while (item := await queue.get()) is not None:
             reporter.took()
             yield item
-        await done
+        if (error := await done) is not None:
+            raise error
     finally:
         if not done.done():
             reporter.stop()
-            await asyncio.wait([done], timeout=_PATIENCE)
-        if done.done():
-            done.exception()  # seen: a producer that was told to stop may fail as it likes
-        else:
-            done.add_done_callback(lambda future: future.cancelled() or future.exception())
+            await asyncio.wait([done], timeout=_PATIENCE)  # told to stop, it may fail as it likes

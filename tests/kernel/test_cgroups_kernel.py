@@ -1,0 +1,147 @@
+"""Control groups on this host, whichever version it has."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.cgroups import Group, Hierarchy
+from sampan.errors import Conflict, InvalidRequest, SampanError
+from sampan.oci.runtime import Cpu, DeviceRule, Memory, Pids, Resources
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+MIB = 1 << 20
+DEVICES = (
+    DeviceRule(allow=False),
+    DeviceRule(allow=True, type="c", major=1, minor=3),
+    DeviceRule(allow=True, type="c", access="m"),
+)
+
+
+@pytest.fixture
+def hierarchy() -> Hierarchy:
+    try:
+        return Hierarchy.detect()
+    except SampanError:
+        pytest.skip("needs a mounted control group hierarchy")
+
+
+@pytest.fixture
+def path(hierarchy: Hierarchy) -> Iterator[str]:
+    parent = f"/smp-test-{uuid.uuid4().hex[:8]}"
+    yield f"{parent}/box"
+    hierarchy.open(f"{parent}/box").remove()
+    hierarchy.remove_empty(parent)
+    assert not [folder for folder in hierarchy.paths(parent).values() if os.path.exists(folder)]
+
+
+def joined(group: Group, *command: str, output: bool = False) -> subprocess.Popen[bytes]:
+    out = subprocess.PIPE if output else subprocess.DEVNULL
+    return subprocess.Popen(command, preexec_fn=lambda: group.add(os.getpid()), stdout=out, stderr=out)
+
+
+def test_limits_are_set_and_shown(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(
+        path,
+        Resources(
+            memory=Memory(limit=64 * MIB, swap=64 * MIB), pids=Pids(limit=17), cpu=Cpu(shares=512, quota=50000, period=100000)
+        ),
+    )
+
+    assert group.stats().memory_limit == 64 * MIB
+    assert group.stats().pids_limit == 17
+    for file, value in group.files_set():
+        assert Path(file).read_text().strip() == value
+    assert group.memory_file().startswith("/sys/fs/cgroup")
+
+
+def test_memory_and_swap_grow_and_shrink_in_any_order(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(memory=Memory(limit=64 * MIB, swap=128 * MIB)))
+
+    for limit, swap in ((256, 512), (32, 32), (300, 300), (16, 600)):
+        group.apply(Resources(memory=Memory(limit=limit * MIB, swap=swap * MIB)))
+        assert group.stats().memory_limit == limit * MIB
+    group.apply(Resources(memory=Memory(limit=64 * MIB, swap=-1)))
+
+
+def test_processes_are_seen_frozen_killed_and_the_group_removed(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources())
+    process = joined(group, "sleep", "1000")
+
+    assert group.pids() == [process.pid]
+    assert group.stats().pids == 1
+    group.freeze()
+    group.kill()
+    assert process.wait(10) == -9
+    group.remove()
+    group.remove()
+    assert not [folder for folder in hierarchy.paths(path).values() if os.path.exists(folder)]
+
+
+def test_row_106_removal_ends_what_is_frozen_inside_and_in_sub_groups(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources())
+    below = hierarchy.create(f"{path}/below", Resources())
+    processes = [
+        joined(group, "sleep", "1000") if hierarchy.version == 1 else joined(below, "sleep", "1000"),
+        joined(below, "sleep", "1000"),
+    ]
+    group.freeze()
+    import threading
+
+    reapers = [threading.Thread(target=process.wait) for process in processes]
+    for reaper in reapers:
+        reaper.start()
+    group.remove()
+    for reaper in reapers:
+        reaper.join(10)
+
+    assert [process.returncode for process in processes] == [-9, -9]
+
+
+def test_out_of_memory_is_told(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(memory=Memory(limit=16 * MIB, swap=16 * MIB)))
+    assert not group.oom_killed()
+
+    with joined(group, "python3", "-IS", "-c", "x = b'x' * (200 << 20)") as process:
+        assert process.wait(60) == -9
+    assert group.oom_killed()
+
+
+def test_the_task_limit_holds(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(pids=Pids(limit=1)))
+    process = joined(group, "sh", "-c", "/bin/true; /bin/true", output=True)
+
+    assert b"fork" in process.communicate()[1].lower()
+
+
+def test_row_103_devices_are_refused_unless_allowed(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(devices=DEVICES))
+    code = "import os\nfor path in ('/dev/null', '/dev/zero'):\n try: os.open(path, os.O_RDONLY); print('open')\n"
+    code += " except OSError as error: print(error.errno)"
+    out = joined(group, "python3", "-IS", "-c", code, output=True).communicate()[0]
+
+    assert out.split() == [b"open", str(errno.EPERM).encode()]
+
+
+def test_a_failed_creation_leaves_nothing(hierarchy: Hierarchy, path: str) -> None:
+    with pytest.raises(InvalidRequest):
+        hierarchy.create(path, Resources(memory=Memory(limit=64 * MIB), cpu=Cpu(period=1, quota=1)))
+
+    assert not [folder for folder in hierarchy.paths(path).values() if os.path.exists(folder)]
+
+
+def test_a_group_in_use_is_a_conflict_and_an_empty_leftover_is_not(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(pids=Pids(limit=5)))
+    assert hierarchy.create(path, Resources()).stats().pids_limit == -1
+    process = joined(group, "sleep", "1000")
+    with pytest.raises(Conflict):
+        hierarchy.create(path, Resources())
+    assert group.pids() == [process.pid]
+    group.kill()
+    process.wait(10)

@@ -285,7 +285,7 @@ def typed(value: Any, key: str = "", parent: str = "") -> Any:
     if value is None:
         if key in _MAPS:
             return Nil("map[]")
-        return None if not key or key in _POINTERS else Nil("[]")
+        return Nil("<nil>" if key in _POINTERS else "[]") if key else None
     return value
 
 

@@ -94,6 +94,7 @@ class Client:
         except BaseException:
             connection.close()
             raise
+        connection.let_go()
         _check(response)
         return response
 
@@ -156,10 +157,10 @@ class Client:
             connection.connect()
             sock = connection.sock
             response = self._exchange(connection, "POST", _target(path, query), data, headers)
+            _check(response)
         except BaseException:
             connection.close()
             raise
-        _check(response)
         return take(connection, response, sock)
 
 

@@ -124,6 +124,12 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = open_socket(self._where, self._tls)
 
+    def let_go(self) -> None:
+        """No further request: the descriptor ends with the response."""
+        if self.sock is not None:
+            self.sock.close()  # the response's reader still holds it open
+            self.sock = None
+
 
 class Hijacked:
     """A connection that has become a pipe to a process: bytes both ways, either direction may end alone."""

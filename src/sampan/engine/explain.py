@@ -1,103 +1,157 @@
-"""What the kernel holds for a container, read from the kernel now, each with the plain command that shows it by hand."""
+"""What the kernel really holds for a container, and what the host has; each fact with the plain command that shows it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from sampan.engine.records import ContainerRecord
-from sampan.network.records import Endpoint
-from sampan.wire.system import Explanation, Fact
+from sampan.cgroups import Hierarchy
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.exits import group_path
+from sampan.engine.context import Rooms
+from sampan.errors import SampanError
+from sampan.kernel import caps
+from sampan.kernel.calls import kernel_version
+from sampan.kernel.mount import supports
+from sampan.network.filters import table_name
+from sampan.wire import system as s
 
-_LIMIT_FILES = (
-    "memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us", "cpu.max", "cpu.shares", "cpu.weight", "pids.max",
-    "cpuset.cpus", "devices.list",
-)  # fmt: skip
-
-
-def explain(record: ContainerRecord, cgroup: str, bridge: str, endpoint: Endpoint | None) -> Explanation:
-    """Return the sections.  Of a container that does not run, only what its record says."""
-    sections: dict[str, list[Fact]] = {"record": [Fact(name="state", value=record.state), Fact(name="image", value=record.image)]}
-    if record.running and record.pid:
-        sections["processes"] = _processes(record.pid)
-        sections["namespaces"] = _namespaces(record.pid)
-        sections["cgroup"] = _cgroup(record.pid, cgroup)
-        sections["mounts"] = _mounts(record.pid)
-    if endpoint is not None:
-        sections["network"] = _network(endpoint, bridge)
-    return Explanation(id=record.id, name=record.name, sections=sections)
+_NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 
 
-def _processes(pid: int) -> list[Fact]:
-    facts = []
-    line = next((x for x in _read(f"/proc/{pid}/status").splitlines() if x.startswith("NSpid:")), "")
-    numbers = line.split()[1:]
-    if numbers:
-        facts.append(
-            Fact(name="pid outside / inside", value=f"{numbers[0]} / {numbers[-1]}", command=f"grep NSpid /proc/{pid}/status")
-        )
-    facts.append(Fact(name="uid map", value=" ".join(_read(f"/proc/{pid}/uid_map").split()), command=f"cat /proc/{pid}/uid_map"))
-    for key in ("CapEff", "CapBnd", "Seccomp", "NoNewPrivs"):
-        line = next((x for x in _read(f"/proc/{pid}/status").splitlines() if x.startswith(f"{key}:")), "")
-        facts.append(Fact(name=key, value=line.partition(":")[2].strip(), command=f"grep {key}: /proc/{pid}/status"))
-    return facts
+def explain(container: Container) -> s.Explanation:
+    """Return the facts by section.  Blocks."""
+    record = container.record
+    sections = {"container": list(_container(container))}
+    if record.running:
+        sections["namespaces"] = list(_namespaces(record.pid))
+        sections["processes"] = list(_processes(container))
+        sections["control groups"] = list(_groups(container))
+        sections["mounts"] = list(_mounts(record.pid))
+    sections["layers"] = [
+        s.Fact(name=key, value=value, command=f"ls {value.split(':')[0]}")
+        for key, value in container.rooms.layers.graph(record.id).items()
+    ]
+    sections["network"] = list(_network(container))
+    return s.Explanation(id=record.id, name=record.name, sections=sections)
 
 
-def _namespaces(pid: int) -> list[Fact]:
-    facts = []
-    for kind in ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"):
+def _container(container: Container) -> Iterator[s.Fact]:
+    record = container.record
+    yield s.Fact(name="state", value=record.state)
+    yield s.Fact(name="image", value=f"{record.image_ref} ({record.image})")
+    if record.running:
+        yield s.Fact(name="first process", value=str(record.pid), command=f"cat /proc/{record.pid}/status")
+    ids = f"0-65535 are {record.uid_base}-{record.uid_base + 65535} on the host" if record.uid_base is not None else "the host's"
+    yield s.Fact(name="user ids", value=ids, command=f"cat /proc/{record.pid}/uid_map" if record.running else "")
+
+
+def _namespaces(pid: int) -> Iterator[s.Fact]:
+    for kind in _NAMESPACES:
         try:
-            own = os.readlink(f"/proc/{pid}/ns/{kind}")
+            inode = os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+            own = os.stat(f"/proc/self/ns/{kind}").st_ino
         except OSError:
             continue
-        shared = " (the host's)" if own == os.readlink(f"/proc/self/ns/{kind}") else ""
-        facts.append(Fact(name=kind, value=own + shared, command=f"readlink /proc/{pid}/ns/{kind}"))
-    return facts
+        shared = " (the host's)" if inode == own else ""
+        yield s.Fact(name=kind, value=f"{inode}{shared}", command=f"readlink /proc/{pid}/ns/{kind}")
 
 
-def _cgroup(pid: int, cgroup: str) -> list[Fact]:
-    facts = [Fact(name="path", value=cgroup, command=f"cat /proc/{pid}/cgroup")]
-    tops = (
-        sorted(p for p in Path("/sys/fs/cgroup").iterdir() if p.is_dir())
-        if not Path("/sys/fs/cgroup/cgroup.procs").exists()
-        else [Path("/sys/fs/cgroup")]
-    )
-    for top in tops:
-        for name in _LIMIT_FILES:
-            file = Path(f"{top}{cgroup}/{name}")
-            value = _read(str(file)).strip()
-            if value:
-                facts.append(Fact(name=f"{top.name}/{name}", value=value.replace("\n", "; "), command=f"cat {file}"))
-    return facts
+def _processes(container: Container) -> Iterator[s.Fact]:
+    for pid in _group_pids(container):
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        inside = next((line.split()[-1] for line in lines if line.startswith("NSpid:")), "?")
+        name = lines[0].split("\t")[-1]
+        yield s.Fact(name=f"pid {pid}", value=f"{name}, {inside} inside", command=f"grep NSpid /proc/{pid}/status")
 
 
-def _mounts(pid: int) -> list[Fact]:
-    facts = []
-    for line in _read(f"/proc/{pid}/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        if len(fields) > 5 and after:
-            facts.append(
-                Fact(name=fields[4], value=f"{after.split()[0]} {fields[5]}", command=f"grep ' {fields[4]} ' /proc/{pid}/mountinfo")
-            )
-    return facts
-
-
-def _network(endpoint: Endpoint, bridge: str) -> list[Fact]:
-    facts = [
-        Fact(name="veth", value=f"{endpoint.veth_host} on {bridge}", command=f"ip link show {endpoint.veth_host}"),
-        Fact(name="address", value=f"{endpoint.ip}/{endpoint.prefix}", command=f"bridge fdb show br {bridge}"),
-    ]
-    facts += [
-        Fact(name=f"{p.host_ip or '0.0.0.0'}:{p.host_port}/{p.proto}", value=f"to {endpoint.ip}:{p.container_port}",
-             command="nft list ruleset")
-        for p in endpoint.published
-    ]  # fmt: skip
-    return facts
-
-
-def _read(path: str) -> str:
+def _group_pids(container: Container) -> list[int]:
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return Hierarchy.detect().open(group_path(container)).pids()
+    except (SampanError, OSError):
+        return [container.record.pid]
+
+
+def _groups(container: Container) -> Iterator[s.Fact]:
+    try:
+        paths = Hierarchy.detect().open(group_path(container)).paths
+    except (SampanError, OSError):
+        return
+    for controller, folder in paths.items():
+        for name in _LIMITS.get(controller, ()):
+            try:
+                value = Path(folder, name).read_text().strip()
+            except OSError:
+                continue
+            yield s.Fact(name=f"{controller} {name}".strip(), value=value, command=f"cat {folder}/{name}")
+        if controller not in _LIMITS:
+            yield s.Fact(name=controller or "group", value=folder, command=f"ls {folder}")
+
+
+_LIMITS = {
+    "memory": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes"),
+    "cpu": ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"), "pids": ("pids.max", "pids.current"),
+    "cpuset": ("cpuset.cpus", "cpuset.mems"), "freezer": ("freezer.state",),
+    "": ("memory.max", "memory.current", "cpu.max", "cpu.weight", "pids.max", "pids.current"),
+}  # fmt: skip
+
+
+def _mounts(pid: int) -> Iterator[s.Fact]:
+    try:
+        lines = Path(f"/proc/{pid}/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return ""
+        return
+    for line in lines:
+        head, _, tail = line.partition(" - ")
+        words = head.split()
+        kind, source, *_ = tail.split(" ")
+        yield s.Fact(
+            name=words[4], value=f"{kind} {source} {words[5]}", command=f"nsenter -t {pid} -m findmnt {words[4]}"
+        )
+
+
+def _network(container: Container) -> Iterator[s.Fact]:
+    record, endpoint = container.record, container.endpoint
+    yield s.Fact(name="mode", value=record.host.network_mode)
+    if endpoint is None:
+        return
+    rooms = container.rooms
+    yield s.Fact(name="veth", value=endpoint.veth_host, command=f"ip link show {endpoint.veth_host}")
+    yield s.Fact(name="bridge", value=rooms.networks.bridge, command=f"bridge link show dev {endpoint.veth_host}")
+    yield s.Fact(name="address", value=f"{endpoint.ip}/{endpoint.prefix}", command=f"nsenter -t {record.pid} -n ip addr")
+    yield s.Fact(name="gateway", value=endpoint.gateway, command=f"nsenter -t {record.pid} -n ip route")
+    yield s.Fact(name="mac", value=endpoint.mac)
+    table = table_name(rooms.networks.bridge)
+    for port in endpoint.published:
+        yield s.Fact(
+            name=f"port {port.container_port}/{port.proto}", value=f"{port.host_ip or '0.0.0.0'}:{port.host_port}",
+            command=f"nft list table ip {table}",
+        )  # fmt: skip
+
+
+def doctor(rooms: Rooms) -> list[s.Finding]:
+    """Return what the host has and lacks.  Blocks."""
+    version = kernel_version()
+    made = [
+        s.Finding(level="ok" if version >= (5, 15) else "error", subject="kernel", text=f"Linux {version[0]}.{version[1]}")
+    ]
+    for call in ("open_tree", "mount_setattr"):
+        has = supports(call)
+        made.append(s.Finding(level="ok" if has else "error", subject=call, text="present" if has else "missing"))
+    held = caps.get()[1]
+    for name in ("CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_RESOURCE"):
+        has = bool(held >> caps.NAMES[name] & 1)
+        level = "ok" if has else "note" if name == "CAP_SYS_RESOURCE" else "error"
+        text = "held" if has else "missing: limits above the hard limit cannot be given" if level == "note" else "missing"
+        made.append(s.Finding(level=level, subject=name, text=text))
+    v1 = Path("/sys/fs/cgroup/memory").exists()
+    made.append(s.Finding(level="ok", subject="control groups", text="version 1" if v1 else "version 2"))
+    for path, subject in (("/sys/module/apparmor", "AppArmor"), ("/sys/fs/selinux", "SELinux")):
+        has = Path(path).exists()
+        made.append(s.Finding(level="ok" if has else "note", subject=subject, text="present" if has else "not in this kernel"))
+    made += [s.Finding(level="warning", subject="network", text=text) for text in rooms.networks.problems()]
+    return made

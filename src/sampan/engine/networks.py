@@ -1,83 +1,69 @@
-"""Networks as the API shows them (engine-api 4.12).  Reading only: making networks of one's own is a later step."""
+"""Networks as the API asks for them: what the network room knows, in the API's shapes."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from builtins import list as List
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
-import msgspec
+from msgspec import UNSET
 
-from sampan.engine.records import ContainerRecord
-from sampan.errors import InvalidRequest
+from sampan.engine.containers.containers import Containers
+from sampan.errors import InvalidRequest, NotFound
 from sampan.network.manager import Networks as Room
 from sampan.network.records import NetworkInfo
 from sampan.wire import networks as n
 
-BUILT_IN = ("bridge", "host", "none")
 Filters = Mapping[str, tuple[str, ...]]
+_KEYS = {"dangling", "driver", "id", "label", "name", "scope", "type"}
 
 
 class Networks:
-    """list and inspect.  records: every container's record at this moment."""
+    """api/backend.py Networks."""
 
-    def __init__(self, room: Room, records: Callable[[], Iterable[ContainerRecord]]) -> None:
+    def __init__(self, room: Room, containers: Containers) -> None:
         self._room = room
-        self._records = records
+        self._containers = containers
 
     async def list(self, filters: Filters) -> List[n.Network]:
-        return [_shown(info) for info in self._room.list() if _matches(info, filters)]
+        unknown = set(filters) - _KEYS
+        if unknown:
+            raise InvalidRequest(f"invalid filter '{sorted(unknown)[0][:32]}'")
+        return [self._shown(info, inside=False) for info in self._room.list() if self._chosen(info, filters)]
+
+    def _chosen(self, info: NetworkInfo, filters: Filters) -> bool:
+        used = any(one.record.host.network_mode == info.name for one in self._containers.all.values())
+        tests = {
+            "driver": lambda value: info.driver == value, "id": lambda value: info.id.startswith(value),
+            "name": lambda value: value in info.name, "scope": lambda value: info.scope == value,
+            "type": lambda value: value == "builtin", "label": lambda value: value.partition("=")[0] in info.labels,
+            "dangling": lambda value: (value.lower() in ("true", "1")) != used,
+        }  # fmt: skip
+        return all(any(tests[key](value) for value in values) for key, values in filters.items() if values)
 
     async def inspect(self, ref: str, *, verbose: bool, scope: str) -> n.Network:
-        """Return one network with the containers that run on it.  Raises NotFound, InvalidRequest."""
-        info = self._room.get(ref)
-        containers = {
-            record.id: n.NetworkEndpoint(
-                name=record.name, endpoint_id=record.endpoint_id, mac_address=record.mac,
-                i_pv4_address=f"{record.address}/{record.prefix}" if record.address else "",
+        if scope and scope != "local":
+            raise NotFound(f"network {ref} not found")
+        if not re.fullmatch(r"[a-zA-Z0-9_.-]{1,128}", ref, re.ASCII):
+            raise NotFound(f"network {ref[:64]} not found")
+        info = await asyncio.to_thread(self._room.get, ref)
+        return self._shown(info, inside=True)
+
+    def _shown(self, info: NetworkInfo, *, inside: bool) -> n.Network:
+        pools = [n.IpamPool(subnet=info.subnet, gateway=info.gateway)] if info.subnet else None
+        return n.Network(
+            name=info.name, id=info.id, created=info.created, scope=info.scope, driver=info.driver,
+            ipam=n.Ipam(config=pools), internal=info.internal, options=dict(info.options), labels=dict(info.labels),
+            containers=self._inside(info) if inside else UNSET,
+        )  # fmt: skip
+
+    def _inside(self, info: NetworkInfo) -> dict[str, n.NetworkEndpoint]:
+        return {
+            one.id: n.NetworkEndpoint(
+                name=one.record.name, endpoint_id=one.record.endpoint_id, mac_address=one.record.mac,
+                i_pv4_address=f"{one.record.address}/{one.record.prefix}" if one.record.address else "",
             )
-            for record in self._records()
-            if record.running and record.network_id == info.id
+            for one in self._containers.all.values()
+            if one.record.running and one.record.host.network_mode == info.name
         }  # fmt: skip
-        return _shown(info, containers)
-
-
-def _shown(info: NetworkInfo, containers: dict[str, n.NetworkEndpoint] | None = None) -> n.Network:
-    pools = [n.IpamPool(subnet=info.subnet, gateway=info.gateway)] if info.subnet else []
-    network = n.Network(
-        name=info.name, id=info.id, created=info.created, scope=info.scope, driver=info.driver,
-        ipam=n.Ipam(config=pools), internal=info.internal, options=dict(info.options), labels=dict(info.labels),
-    )  # fmt: skip
-    if containers is None:
-        return network
-    return msgspec.structs.replace(network, containers=containers)
-
-
-def _matches(info: NetworkInfo, filters: Filters) -> bool:
-    kind = "builtin" if info.name in BUILT_IN else "custom"
-    exact = {"driver": info.driver, "scope": info.scope, "type": kind}
-    for key, wanted in filters.items():
-        if key in exact and exact[key] not in wanted:
-            return False
-        if key in ("id", "name") and not any(_found(word, info.id if key == "id" else info.name) for word in wanted):
-            return False
-        if key == "label" and not all(_labelled(word, info.labels) for word in wanted):
-            return False
-        if key == "dangling" and any(word in ("true", "1") for word in wanted):
-            return False
-    return True
-
-
-def _labelled(word: str, labels: Mapping[str, str]) -> bool:
-    key, equals, value = word.partition("=")
-    return key in labels and (not equals or labels[key] == value)
-
-
-def _found(word: str, text: str) -> bool:
-    """A plain word is looked for as it is; only anchors are understood of what else Docker's regexes can say."""
-    if len(word) > 256:
-        raise InvalidRequest("invalid filter: too long")
-    return (
-        re.search(("^" if word.startswith("^") else "") + re.escape(word.strip("^$")) + ("$" if word.endswith("$") else ""), text)
-        is not None
-    )

@@ -1,84 +1,100 @@
-"""The daemon about itself: version, info, events, jobs, doctor, explain."""
+"""Info, version, jobs, events, doctor and explain."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import time
+import uuid
 from builtins import list as List
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 from sampan import __version__
-from sampan.engine import doctor, explain
+from sampan.engine import explain
+from sampan.engine.containers.containers import Containers
 from sampan.engine.context import Rooms
-from sampan.engine.images.plans import MACHINES
-from sampan.engine.records import ContainerRecord
+from sampan.engine.images.image import rfc3339
+from sampan.errors import InvalidRequest
 from sampan.wire import system as s
-from sampan.wire import versions
 
 Filters = Mapping[str, tuple[str, ...]]
-STARTED = time.time_ns()
+API, MINIMUM = "1.50", "1.24"
+_EVENT_KEYS = {
+    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service",
+    "type", "volume",
+}  # fmt: skip
 
 
 class System:
-    """records: every container's record at this moment; find: the record a reference means (raises NotFound)."""
+    """api/backend.py System."""
 
-    def __init__(
-        self, rooms: Rooms, records: Callable[[], Iterable[ContainerRecord]], find: Callable[[str], ContainerRecord],
-        *, labels: Iterable[str] = (), debug: bool = False,
-    ) -> None:  # fmt: skip
-        self._rooms, self._records, self._find = rooms, records, find
-        self._labels, self._debug = list(labels), debug
+    def __init__(self, rooms: Rooms, containers: Containers, labels: List[str], *, debug: bool) -> None:
+        self._rooms = rooms
+        self._containers = containers
+        self._labels = labels
+        self._debug = debug
+        name = rooms.data_root / "engine-id"
+        if not name.exists():
+            name.write_text(str(uuid.uuid4()))
+        self.id = name.read_text().strip()[:64]
 
     async def version(self) -> s.Version:
-        system = os.uname()
-        details = {
-            "ApiVersion": versions.MAXIMUM, "Arch": MACHINES.get(system.machine, system.machine), "KernelVersion": system.release,
-            "MinAPIVersion": versions.MINIMUM, "Os": "linux", "PythonVersion": platform.python_version(),
-        }  # fmt: skip
+        names = {"x86_64": "amd64", "aarch64": "arm64"}
+        arch, kernel = names.get(platform.machine(), platform.machine()), os.uname().release
+        details = {"ApiVersion": API, "Arch": arch, "BuildTime": "", "Experimental": "false", "GitCommit": "", "GoVersion": "",
+                   "KernelVersion": kernel, "MinAPIVersion": MINIMUM, "Os": "linux"}  # fmt: skip
         return s.Version(
-            platform=s.Platform(name="Sampan"), version=__version__, api_version=versions.MAXIMUM,
-            components=[s.Component(name="Engine", version=__version__, details=details)],
-            min_api_version=versions.MINIMUM, arch=details["Arch"], kernel_version=system.release,
+            platform=s.Platform(name="Sampan"), version=__version__, api_version=API, min_api_version=MINIMUM, arch=arch,
+            kernel_version=kernel, components=[s.Component(name="Engine", version=__version__, details=details)],
         )  # fmt: skip
 
     async def info(self) -> s.Info:
-        system = os.uname()
-        records = list(self._records())
-        images = await self._rooms.images.list(all=True, filters={}, shared_size=False)
-        facts = doctor.host_facts()
+        records = [one.record for one in self._containers.all.values()]
+        running = [record for record in records if record.running]
+        paused = sum(record.paused for record in running)
+        images = await asyncio.to_thread(lambda: len(self._rooms.images.catalogue.all()))
+        problems = await asyncio.to_thread(self._rooms.networks.problems)
+        v2 = not Path("/sys/fs/cgroup/memory").exists()
         return s.Info(
-            id=self._rooms.networks.get("bridge").id[:36], containers=len(records),
-            containers_running=sum(r.running and not r.paused for r in records),
-            containers_paused=sum(r.running and r.paused for r in records),
-            containers_stopped=sum(not r.running for r in records), images=len(images),
-            driver_status=[["Backing Filesystem", doctor.file_system(self._rooms.data_root)], ["Idmapped layers", "true"]],
-            docker_root_dir=str(self._rooms.data_root), labels=self._labels, debug=self._debug,
-            plugins={"Volume": ["local"], "Network": ["bridge", "host", "null"], "Log": ["json-file", "none"]},
-            n_fd=len(os.listdir("/proc/self/fd")), n_events_listener=self._rooms.bus.listeners,
-            system_time=_rfc3339(time.time_ns()), cgroup_version=facts.cgroup_version, kernel_version=system.release,
-            operating_system=facts.distribution, os_version=facts.distribution_version, architecture=system.machine,
-            ncpu=os.cpu_count() or 1, mem_total=facts.memory, name=system.nodename, server_version=__version__,
-            runtimes={"sampan": {"path": "sampan"}}, security_options=["name=seccomp,profile=builtin", "name=userns"],
-            warnings=[f.text for f in doctor.findings(facts) if f.level == "warning"],
+            id=self.id, containers=len(records), containers_running=len(running) - paused, containers_paused=paused,
+            containers_stopped=len(records) - len(running), images=images, driver=self._rooms.layers.name,
+            driver_status=[["Backing Filesystem", "extfs"], ["Detached mounts", "true"], ["userxattr", "false"]],
+            docker_root_dir=str(self._rooms.data_root),
+            plugins={"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
+                     "Log": ["json-file", "none"]},
+            debug=self._debug, n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(asyncio.all_tasks()),
+            system_time=rfc3339(time.time_ns()), cgroup_version="2" if v2 else "1",
+            n_events_listener=self._rooms.bus.listeners, kernel_version=os.uname().release,
+            operating_system=_operating_system(), architecture=platform.machine(), ncpu=os.cpu_count() or 1,
+            mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), name=os.uname().nodename,
+            labels=self._labels, server_version=__version__, runtimes={"sampan": {"path": "sampan"}},
+            registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": [],
+                             "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}}},
+            init_binary="", warnings=list(problems) or None,
+            security_options=["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
         )  # fmt: skip
 
     async def jobs(self, *, all: bool) -> List[s.Job]:
         return self._rooms.jobs.shown(all=all)
 
     async def explain(self, ref: str) -> s.Explanation:
-        record = self._find(ref)
-        endpoint = next((e for e in self._rooms.networks.active() if e.container_id == record.id), None)
-        return explain.explain(record, f"{self._rooms.cgroup_parent}/{record.id}", self._rooms.networks.bridge, endpoint)
+        container = self._containers.find(ref)
+        return await asyncio.to_thread(explain.explain, container)
 
     async def doctor(self) -> List[s.Finding]:
-        problems = [s.Finding(level="error", subject="network", text=text) for text in self._rooms.networks.problems()]
-        return doctor.findings(doctor.host_facts()) + problems
+        return await asyncio.to_thread(explain.doctor, self._rooms)
 
     def events(self, *, since: str, until: str, filters: Filters) -> AsyncIterator[s.EventMessage]:
+        unknown = set(filters) - _EVENT_KEYS
+        if unknown:
+            raise InvalidRequest(f"invalid filter '{sorted(unknown)[0][:32]}'")
         return self._rooms.bus.stream(since, until, filters)
 
 
-def _rfc3339(now: int) -> str:
-    seconds, rest = divmod(now, 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"

@@ -1,0 +1,177 @@
+"""The daemon, wired by hand: this file is the architecture's drawing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sampan import __version__
+from sampan.api import listeners, server
+from sampan.api.listeners import Tls
+from sampan.engine import supervise
+from sampan.engine.context import Launcher, Rooms
+from sampan.engine.engine import Engine
+from sampan.engine.events import Bus
+from sampan.engine.images.images import Images
+from sampan.errors import InvalidRequest, SampanError, Unsupported
+from sampan.kernel.fds import Fd, memfd
+from sampan.launch.client import sealed_interpreter
+from sampan.network.manager import Networks
+from sampan.state import State
+from sampan.storage.overlay import Overlay
+
+log = logging.getLogger("sampan.daemon")
+_CODE = "from sampan.daemon import entry; entry()"
+_REFUSED = ("mtu", "dns", "dns-search", "log-driver", "log-opts")
+
+
+class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line and the configuration file said, merged."""
+
+    hosts: tuple[str, ...] = ("unix:///run/sampan/sampan.sock",)
+    data_root: str = "/var/lib/sampan"
+    exec_root: str = "/run/sampan"
+    bridge: str = "sampan0"
+    bip: str = ""
+    cgroup_parent: str = "/sampan"
+    pidfile: str = ""
+    group: str = ""
+    debug: bool = False
+    labels: list[str] = []
+    tls: bool = False
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    tlsverify: bool = False
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Start the daemon with the settings of daemon.json's keys; returns only when it could not."""
+    try:
+        for key in _REFUSED:
+            if settings.get(key):
+                raise Unsupported(f"--{key} is not supported yet")
+        options = msgspec.convert({key.replace("-", "_"): value for key, value in settings.items()}, DaemonOptions)
+        run(options)
+    except (SampanError, msgspec.ValidationError, OSError) as error:
+        sys.stderr.write(f"sampan: {error}\n")
+    return 1
+
+
+def run(options: DaemonOptions) -> None:
+    """Become the daemon: the same interpreter, from a file that nobody can open for writing (SECURITY.md P1, P3, 16)."""
+    if os.geteuid() != 0:
+        raise InvalidRequest("the daemon needs to be run as root")
+    told = memfd("sampan-options", msgspec.json.encode(options))
+    program = sealed_interpreter()
+    os.set_inheritable(told.fileno(), True)
+    keep = {name: os.environ[name] for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID") if name in os.environ}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **keep}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    arguments = [sys.executable, "-I", "-B", "-X", "utf8", "-c", _CODE, str(told.fileno())]
+    os.execve(program.path, arguments, environment)
+
+
+def entry() -> None:
+    """The program that `run` becomes."""
+    with Fd(int(sys.argv[1])) as told:
+        options = msgspec.json.decode(os.pread(told.fileno(), 1 << 20, 0), type=DaemonOptions)
+    level = logging.DEBUG if options.debug else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    os.umask(0o022)
+    os.chdir("/")
+    try:
+        asyncio.run(_serve(options))
+    except (SampanError, OSError) as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def _roots(options: DaemonOptions) -> tuple[Path, Path]:
+    data_root, exec_root = Path(options.data_root).absolute(), Path(options.exec_root).absolute()
+    for folder in (data_root, exec_root):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise InvalidRequest(f"{folder} belongs to somebody else")
+        folder.chmod(0o711 if folder == exec_root else 0o700)
+    for folder in (data_root / "containers", data_root / "volumes", exec_root / "containers"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return data_root, exec_root
+
+
+async def _serve(options: DaemonOptions) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    data_root, exec_root = _roots(options)
+    launcher = Launcher(sealed_interpreter())  # before any thread, with the smallest memory
+    state = State(data_root)
+    bus = Bus()
+    engines: list[Engine] = []
+    layers = Overlay(data_root, state)
+    images = Images(
+        data_root, state, layers, in_use=lambda image: engines[0].in_use(image),
+        emit=lambda kind, action, actor, attributes: bus.emit(kind, action, actor, attributes),
+    )  # fmt: skip
+    networks = Networks(state, bridge=options.bridge, bip=options.bip or None, instance=str(data_root))
+    networks.start()
+    rooms = Rooms(
+        data_root=data_root, exec_root=exec_root, state=state, layers=layers, images=images, networks=networks,
+        launcher=launcher, bus=bus, cgroup_parent=options.cgroup_parent,
+    )  # fmt: skip
+    engine = Engine(rooms, labels=options.labels, debug=options.debug)
+    engines.append(engine)
+    await supervise.take_up(rooms, engine.containers)
+    for line in images.sweep():
+        log.info("swept %s", line)
+    if options.group:
+        listeners.GROUPS = (options.group,)
+    tls = None
+    if options.tls or options.tlsverify:
+        tls = Tls(options.tlscert, options.tlskey, options.tlscacert if options.tlsverify else "")
+    served = await server.serve(engine, options.hosts, tls)
+    watch = asyncio.ensure_future(supervise.spawner_watch(rooms))
+    gc.collect()
+    gc.freeze()
+    _ready(options)
+    log.info("sampan %s: API on %s, data in %s", __version__, " ".join(options.hosts), data_root)
+    await stop.wait()
+    log.info("stopping; containers go on")
+    rooms.stopping = True
+    watch.cancel()
+    bus.close()
+    await served.close()
+    engine.close()
+    launcher.close()
+    await asyncio.to_thread(networks.stop, remove=False)
+    layers.close()
+    state.close()
+    if options.pidfile:
+        Path(options.pidfile).unlink(missing_ok=True)
+
+
+def _ready(options: DaemonOptions) -> None:
+    """Say that requests are answered from now on: the pid file, and sd_notify(3)."""
+    if options.pidfile:
+        Path(options.pidfile).write_text(f"{os.getpid()}\n")
+    address = os.environ.pop("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told:
+            try:
+                told.sendto(b"READY=1\n", "\0" + address[1:] if address.startswith("@") else address)
+            except OSError as error:
+                log.warning("NOTIFY_SOCKET: %s", error)
+
+
+__all__ = ["DaemonOptions", "entry", "main", "run"]

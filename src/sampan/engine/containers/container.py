@@ -1,0 +1,114 @@
+"""A container in memory: its record, its keeper, who waits for it and who is attached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sampan import messages as m
+from sampan.engine.context import Rooms
+from sampan.engine.keepers import Keeper
+from sampan.engine.records import ContainerRecord
+from sampan.kernel.fds import Fd
+from sampan.network.records import Endpoint
+
+if TYPE_CHECKING:
+    from sampan.engine.execs.execs import Exec
+
+
+class Container:
+    """Verbs hold `lock`; the record is replaced, never changed."""
+
+    def __init__(self, rooms: Rooms, record: ContainerRecord) -> None:
+        self.rooms = rooms
+        self.record = record
+        self.lock = asyncio.Lock()
+        self.keeper: Keeper | None = None
+        self.pidfd: Fd | None = None
+        self.endpoint: Endpoint | None = None
+        self.pending: list[tuple[socket.socket, m.Attachment]] = []
+        self.execs: dict[str, Exec] = {}
+        self.removing = False
+        self.removed = False
+        self.stop_asked = False
+        self.restart_task: asyncio.Task[None] | None = None
+        self.backoff = 0.1
+        self.forget: Callable[[], None] = lambda: None
+        self._exit_waiters: set[asyncio.Future[None]] = set()
+        self._removal_waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def update(self, *, durable: bool = True, **changed: object) -> None:
+        """Replace fields of the record; durable when it returns, unless told otherwise."""
+        self.record = msgspec.structs.replace(self.record, **changed)
+        if durable:
+            self.rooms.records.put(self.id, self.record)
+
+    def emit(self, action: str, **attributes: str) -> None:
+        """Emit an event with the container's name, image and labels."""
+        record = self.record
+        self.rooms.bus.emit(
+            "container", action, self.id,
+            {**record.labels, "image": record.image_ref, "name": record.name, **attributes},
+        )  # fmt: skip
+
+    # Waiting.
+
+    def on_exit(self) -> asyncio.Future[None]:
+        """Return a future that is done at the next exit."""
+        return self._register(self._exit_waiters)
+
+    def on_removal(self) -> asyncio.Future[None]:
+        return self._register(self._removal_waiters)
+
+    @staticmethod
+    def _register(waiters: set[asyncio.Future[None]]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiters.add(future)
+        future.add_done_callback(waiters.discard)
+        return future
+
+    def tell_exit(self) -> None:
+        for future in list(self._exit_waiters):
+            if not future.done():
+                future.set_result(None)
+
+    def tell_removal(self) -> None:
+        self.removed = True
+        self.tell_exit()
+        for future in list(self._removal_waiters):
+            if not future.done():
+                future.set_result(None)
+        for far, _ in self.pending:
+            far.close()
+        self.pending.clear()
+
+    # The process.
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the first process, through its pidfd: never to a later process with its number (row 29)."""
+        if self.keeper is not None:
+            self.keeper.send(m.Signal(number=number))
+
+    def log_path(self) -> str:
+        return str(self.rooms.folder(self.id) / f"{self.id}-json.log")
+
+    def drop_keeper(self) -> None:
+        if self.keeper is not None:
+            self.keeper.close()
+            self.keeper = None
+        if self.pidfd is not None:
+            self.pidfd.close()
+            self.pidfd = None
+
+
+def open_folder(path: os.PathLike[str]) -> Fd:
+    return Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW))

@@ -1,0 +1,207 @@
+"""Containers as the API asks for them (api/backend.py): find, lock, and hand the request to its verb."""
+
+from __future__ import annotations
+
+import asyncio
+from builtins import list as List
+from collections.abc import Mapping
+
+from sampan import messages as m
+from sampan.engine.containers import attach, create, inspect, listing, logs, remove, start, stop, top, validate, waiting
+from sampan.engine.containers.container import Container
+from sampan.engine.context import Rooms
+from sampan.engine.events import label_matches, moment
+from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
+from sampan.wire import containers as c
+from sampan.wire import system as s
+
+Filters = Mapping[str, tuple[str, ...]]
+
+
+class Containers:
+    """Every container of the data root."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.all: dict[str, Container] = {}
+        self._pruning = False
+
+    def find(self, ref: str) -> Container:
+        """Return the container that `ref` means.  Raises NotFound, InvalidRequest."""
+        return self.all[self.rooms.index.find(ref)]
+
+    def add(self, container: Container) -> None:
+        self.all[container.id] = container
+        container.forget = lambda: self.all.pop(container.id, None) and None
+
+    async def create(self, name: str | None, body: c.CreateBody, platform: str = "") -> c.Created:
+        body = self._full_modes(body)
+        container, warnings = create.create(self.rooms, name, body, platform)
+        self.add(container)
+        return c.Created(id=container.id, warnings=warnings)
+
+    def _full_modes(self, body: c.CreateBody) -> c.CreateBody:
+        """Store `container:NAME` modes with the full ID."""
+        from msgspec import structs
+
+        host = body.host_config
+        if host is None:
+            return body
+        changed = {}
+        for field in ("network_mode", "pid_mode", "ipc_mode"):
+            value = getattr(host, field)
+            if value.startswith("container:"):
+                changed[field] = "container:" + self.find(value.removeprefix("container:")).id
+        return structs.replace(body, host_config=structs.replace(host, **changed)) if changed else body
+
+    async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> List[c.ContainerSummary]:
+        found = listing.selected(self.rooms, self.all, filters, all=all, limit=limit)
+        if size:
+            return await asyncio.to_thread(lambda: [inspect.summary(one, {}, size=True) for one in found])
+        return [inspect.summary(one, {}, size=False) for one in found]
+
+    async def inspect(self, ref: str, *, size: bool = False) -> c.ContainerInspect:
+        container = self.find(ref)
+        if size:
+            return await asyncio.to_thread(lambda: inspect.inspect(container, size=True))
+        return inspect.inspect(container, size=False)
+
+    async def start(self, ref: str) -> None:
+        container = self.find(ref)
+        async with container.lock:
+            self._present(container)
+            container.backoff = 0.1
+            container.update(durable=False, restart_count=0)
+            try:
+                await asyncio.shield(start.start(container))
+            except (NotModified, Conflict):
+                raise
+            except Exception:
+                if container.record.host.auto_remove:
+                    await remove.remove(container, force=True, volumes=True)
+                raise
+
+    async def stop(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
+        container = self.find(ref)
+        await asyncio.shield(self._stop(container, timeout, signal))
+
+    async def _stop(self, container: Container, timeout: int | None, signal: str) -> None:
+        async with container.lock:
+            self._present(container)
+            await stop.stop(container, timeout, signal)
+
+    async def restart(self, ref: str, *, timeout: int | None, signal: str = "") -> None:
+        container = self.find(ref)
+        async with container.lock:
+            self._present(container)
+            auto = container.record.host.auto_remove
+            if container.record.running:
+                held, container.removing = container.removing, auto or container.removing
+                try:
+                    await stop.stop(container, timeout, signal)
+                finally:
+                    container.removing = held
+            container.update(durable=False, stopped_by_hand=False)
+            await start.start(container)
+            container.emit("restart")
+
+    async def kill(self, ref: str, *, signal: str = "") -> None:
+        await stop.kill(self.find(ref), signal)
+
+    async def rename(self, ref: str, name: str) -> None:
+        container = self.find(ref)
+        new = validate.name(name)
+        async with container.lock:
+            self._present(container)
+            old = container.record.name
+            if old == new:
+                raise InvalidRequest("Renaming a container with the same name as its current name")
+            self.rooms.index.rename(old, new)
+            try:
+                container.update(name=new)
+            except BaseException:
+                self.rooms.index.rename(new, old)
+                raise
+            container.emit("rename", oldName=f"/{old}")
+
+    async def pause(self, ref: str) -> None:
+        container = self.find(ref)
+        async with container.lock:
+            await stop.pause(container)
+
+    async def unpause(self, ref: str) -> None:
+        container = self.find(ref)
+        async with container.lock:
+            await stop.unpause(container)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        if link:
+            raise InvalidRequest("legacy links are not supported")
+        container = self.find(ref)
+        if container.removing:
+            raise Conflict(f"removal of container {container.id} is already in progress")
+        if container.record.running and not force:
+            await remove.remove(container, force=False, volumes=volumes)
+        async with container.lock:
+            self._present(container)
+            await asyncio.shield(remove.remove(container, force=force, volumes=volumes))
+
+    @staticmethod
+    def _present(container: Container) -> None:
+        if container.removed:
+            raise NotFound(f"No such container: {container.id}")
+
+    async def prune(self, filters: Filters) -> c.PruneResult:
+        if self._pruning:
+            raise Conflict("a prune operation is already running")
+        unknown = set(filters) - {"label", "label!", "until"}
+        if unknown:
+            raise InvalidRequest(f"invalid filter '{sorted(unknown)[0][:32]}'")
+        until = min((moment(value) for value in filters.get("until", ())), default=0)
+        self._pruning = True
+        deleted, freed = [], 0
+        try:
+            for container in list(self.all.values()):
+                labels = container.record.labels
+                if container.record.running or container.record.restarting or (until and container.record.created >= until):
+                    continue
+                if not all(label_matches(labels, value) for value in filters.get("label", ())):
+                    continue
+                if any(label_matches(labels, value) for value in filters.get("label!", ())):
+                    continue
+                async with container.lock:
+                    if not container.removed and not container.record.running:
+                        size = await asyncio.to_thread(lambda one=container: self.rooms.layers.usage(one.id).size)
+                        await remove.remove(container, force=False, volumes=False)
+                        deleted.append(container.id)
+                        freed += size
+        finally:
+            self._pruning = False
+        self.rooms.bus.emit("container", "prune", "", {"reclaimed": str(freed)})
+        return c.PruneResult(containers_deleted=deleted or None, space_reclaimed=freed)
+
+    async def resize(self, ref: str, *, height: int, width: int) -> None:
+        container = self.find(ref)
+        if container.keeper is None:
+            raise Conflict(f"container {container.id} is not running")
+        container.keeper.send(m.Resize(height=height, width=width))
+        container.emit("resize", height=str(height), width=str(width))
+
+    async def top(self, ref: str, ps_args: str) -> s.Top:
+        container = self.find(ref)
+        found = await asyncio.to_thread(top.top, container, ps_args)
+        container.emit("top")
+        return found
+
+    async def registered_wait(self, ref: str, condition: str) -> waiting.Wait:
+        return waiting.Wait(self.find(ref), condition)
+
+    async def attach(
+        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
+    ) -> attach.Stream:
+        return await attach.attach(
+            self.find(ref), stdin=stdin, stdout=stdout, stderr=stderr, stream=stream, logs=logs
+        )
+
+    async def logs(self, ref: str, options: s.LogOptions) -> logs.Logs:
+        return logs.Logs(self.find(ref), options)

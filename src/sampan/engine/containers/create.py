@@ -1,0 +1,124 @@
+"""Create: a record, a name, an empty layer; nothing runs yet."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import ExitStack
+
+from msgspec import UNSET, structs
+
+from sampan.engine import spec
+from sampan.engine.containers import places, validate
+from sampan.engine.containers.container import Container
+from sampan.engine.context import Rooms
+from sampan.engine.images.image import Image
+from sampan.engine.records import ContainerRecord, Place
+from sampan.errors import InvalidRequest, NotFound
+from sampan.wire import containers as c
+
+
+def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) -> tuple[Container, list[str]]:
+    """Make the container exist, or leave no trace.  Returns it with warnings for the user; blocks for one commit.
+
+    Raises InvalidRequest, Unsupported, NotFound (no such image), Conflict (name in use).
+    """
+    wanted = body.host_config or c.HostConfig()
+    image = rooms.images.resolve(body.image) if body.image else None
+    if image is None:
+        raise InvalidRequest("no image was given to create the container from")
+    if platform:
+        _check_platform(platform, image)
+    validate.config(body, wanted)
+    host = validate.host(wanted)
+    identity = secrets.token_hex(32)
+    config = merge(body, image.config, identity, host)
+    command = [*validate.words(config.entrypoint), *validate.words(config.cmd)]
+    if not command or not command[0]:
+        raise InvalidRequest("no command specified")
+    endpoints = {
+        key: value or c.EndpointSettings()
+        for key, value in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
+    }
+    for endpoint in endpoints.values():
+        if endpoint.ipam_config and endpoint.ipam_config.i_pv4_address:
+            validate.names.check_address(endpoint.ipam_config.i_pv4_address)
+    found = places.of_body(rooms.data_root, config, host)
+    record = ContainerRecord(
+        id=identity, name="", created=time.time_ns(), image=image.id, image_ref=body.image, path=command[0],
+        args=tuple(command[1:]), config=config, host=host, networking=endpoints, places=found,
+    )  # fmt: skip
+    with ExitStack() as undo:
+        chosen = validate.name(name) if name else rooms.index.generate()
+        rooms.index.add(chosen, identity)
+        undo.callback(rooms.index.remove, chosen)
+        base = None if spec.shares_host(record) else rooms.ranges.take()
+        undo.callback(rooms.ranges.give_back, base)
+        record = structs.replace(record, name=chosen, uid_base=base)
+        with rooms.state.batch():
+            rooms.layers.prepare(identity, image.chain_ids)
+            undo.callback(rooms.layers.remove, identity)
+            rooms.records.put(identity, record)
+        _make_volumes(rooms, found, image)
+        undo.pop_all()
+    container = Container(rooms, record)
+    container.emit("create")
+    return container, _warnings(host)
+
+
+def merge(body: c.ContainerConfig, image: c.ContainerConfig, identity: str, host: c.HostConfig) -> c.ContainerConfig:
+    """Return the request over the image's settings (engine-api 4.1)."""
+    env = dict.fromkeys(())  # an ordered set of names
+    values: dict[str, str | None] = {entry.partition("=")[0]: entry for entry in image.env or ()}
+    for entry in body.env or ():
+        key, equals, _ = entry.partition("=")
+        values[key] = entry if equals else None
+    del env
+    own = bool(validate.words(body.entrypoint)) or body.entrypoint is not None
+    entrypoint = validate.words(body.entrypoint) if own else validate.words(image.entrypoint)
+    if entrypoint == [""]:
+        entrypoint = []
+    cmd = validate.words(body.cmd) or ([] if own and validate.words(body.entrypoint) else validate.words(image.cmd))
+    exposed = {
+        **(image.exposed_ports or {} if image.exposed_ports is not UNSET else {}),
+        **(body.exposed_ports or {} if body.exposed_ports is not UNSET else {}),
+        **{port: {} for port in host.port_bindings or {}},
+    }
+    hostname = body.hostname or ("" if host.uts_mode == "host" else identity[:12])
+    labels = {**(image.labels or {}), **(body.labels or {})}
+    stop_signal = body.stop_signal if body.stop_signal not in (UNSET, "") else image.stop_signal
+    kept = [value for value in values.values() if value is not None]
+    return c.ContainerConfig(
+        hostname=hostname, domainname=body.domainname, user=body.user or image.user, attach_stdin=body.attach_stdin,
+        attach_stdout=body.attach_stdout, attach_stderr=body.attach_stderr, exposed_ports=exposed or UNSET, tty=body.tty,
+        open_stdin=body.open_stdin, stdin_once=body.stdin_once, env=kept if kept or body.env is not None else None,
+        cmd=cmd or None, healthcheck=body.healthcheck, image=body.image,
+        volumes={**(image.volumes or {}), **(body.volumes or {})} or None, working_dir=body.working_dir or image.working_dir,
+        entrypoint=entrypoint or None, network_disabled=body.network_disabled, mac_address=body.mac_address,
+        labels=labels, stop_signal=stop_signal or UNSET, stop_timeout=body.stop_timeout, shell=body.shell,
+    )  # fmt: skip
+
+
+def _check_platform(text: str, image: Image) -> None:
+    parts = text.lower().split("/")
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(parts[1], parts[1]) if len(parts) > 1 else image.architecture
+    if parts[0] != "linux" or architecture != image.architecture:
+        raise NotFound(f"image with reference {image.id} was found but does not provide the platform ({text[:64]})")
+
+
+def _make_volumes(rooms: Rooms, found: tuple[Place, ...], image: Image) -> None:
+    """Make the folders of volumes; an empty one with copy-up is filled at the first start from the image."""
+    for place in found:
+        if place.kind == "volume":
+            folder = places.volume_folder(rooms.data_root, place.volume)
+            folder.parent.parent.mkdir(mode=0o711, exist_ok=True)
+            folder.parent.mkdir(mode=0o711, exist_ok=True)
+            folder.mkdir(mode=0o755, exist_ok=True)
+
+
+def _warnings(host: c.HostConfig) -> list[str]:
+    made = []
+    if host.oom_kill_disable and not host.memory:
+        made.append("OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
+                    "running out of resources.")  # fmt: skip
+    return made

@@ -1,0 +1,50 @@
+"""The three files of /etc that the engine writes, in the container's folder on the host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sampan.engine.containers.container import Container
+from sampan.network import names
+from sampan.network.records import Endpoint
+
+
+def write(container: Container, endpoint: Endpoint | None) -> None:
+    """Write hosts, hostname and resolv.conf; with another's network, its files are used.  Raises InvalidRequest, OSError."""
+    record, rooms = container.record, container.rooms
+    folder = rooms.folder(record.id)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host, config = record.host, record.config
+    if host.network_mode.startswith("container:"):
+        other = rooms.folder(rooms.index.find(host.network_mode.removeprefix("container:")))
+        for name in ("hosts", "hostname", "resolv.conf"):
+            if (other / name).exists():
+                _put(folder / name, (other / name).read_bytes())
+        return
+    hostname = config.hostname or os.uname().nodename
+    wanted = names.Resolver(tuple(host.dns or ()), tuple(host.dns_search or ()), tuple(host.dns_options or ()))
+    if host.network_mode == "host" and not (wanted.servers or wanted.search or wanted.options):
+        content = Path("/etc/resolv.conf").read_bytes() if Path("/etc/resolv.conf").exists() else b""
+    else:
+        content = names.resolv_file(names.host_resolver(), wanted)
+    gateway = endpoint.gateway if endpoint else ""
+    _put(folder / "resolv.conf", content)
+    _put(folder / "hostname", names.hostname_file(hostname))
+    _put(
+        folder / "hosts",
+        names.hosts_file(
+            hostname, config.domainname, [endpoint.ip] if endpoint else [], list(host.extra_hosts or ()), gateway=gateway
+        ),
+    )
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Replace a file by a new one (0644): the container may have written to the old inode."""
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)

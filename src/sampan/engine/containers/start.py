@@ -1,0 +1,326 @@
+"""Start: mounts, network and configuration come together; the spawner makes a keeper, the keeper a container."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from sampan import messages as m
+from sampan.engine import spec, spec_mounts
+from sampan.engine.containers import etc, volumes
+from sampan.engine.containers.container import Container, open_folder
+from sampan.engine.containers.exits import heard_exit
+from sampan.engine.containers.validate import port_of, port_range
+from sampan.engine.keepers import Keeper
+from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.process import pidfd_open
+from sampan.launch.channel import Channel
+from sampan.network.records import Endpoint, PortBinding
+from sampan.wire import containers as c
+
+NAMESPACE_FILES = {"network": "net", "pid": "pid", "ipc": "ipc"}
+
+
+@dataclass
+class Parts:
+    """What a start has gathered; the descriptors are closed once the message is sent."""
+
+    fds: list[Fd] = field(default_factory=list)
+    joined: dict[str, int] = field(default_factory=dict)
+    mounts: list[spec_mounts.Mount] = field(default_factory=list)
+    rootfs: int = 0
+    log: int = 0
+
+    def add(self, fd: Fd) -> int:
+        self.fds.append(fd)
+        return len(self.fds) - 1
+
+    def close(self) -> None:
+        for fd in self.fds:
+            fd.close()
+
+
+async def start(container: Container) -> None:
+    """Start it and return when its program runs; the caller holds the lock.
+
+    Raises NotModified, Conflict, and for a failed start InvalidRequest or Broken with the words docker looks for.
+    """
+    record = container.record
+    if record.running:
+        if record.paused:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        raise NotModified(f"container {record.name} is running")
+    if container.removing or record.status in ("removing", "dead"):
+        raise Conflict("container is marked for removal and cannot be started")
+    if container.rooms.stopping:
+        raise Conflict("the daemon is stopping")
+    container.stop_asked = False
+    try:
+        with ExitStack() as undo:
+            await _start(container, undo)
+            undo.pop_all()
+    except (SampanError, OSError) as error:
+        raise _record_failure(container, error) from error
+
+
+async def _start(container: Container, undo: ExitStack) -> None:
+    rooms, record = container.rooms, container.record
+    parts = Parts()
+    with ExitStack() as sent:
+        sent.callback(parts.close)
+        _join(container, parts)
+        if record.host.network_mode not in ("host", "none") and not record.host.network_mode.startswith("container:"):
+            rooms.networks.get(record.host.network_mode)
+        endpoint = await asyncio.to_thread(_gather, container, parts, undo)
+        ours, theirs = Channel.pair()
+        keeper = Keeper(ours)
+        undo.callback(keeper.close)
+        with Fd(os.dup(theirs.fileno())) as control:
+            theirs.close()
+            control_at = parts.add(Fd(control.take()))
+        request = _request(container, parts, control_at, endpoint)
+        try:
+            rooms.launcher.spawner.launch(request, parts.fds)
+        except (BrokenPipeError, ConnectionResetError):
+            rooms.launcher.restart()
+            rooms.launcher.spawner.launch(request, parts.fds)
+        container.pending.clear()
+        for fd, _ in list(_attached(request)):
+            parts.fds[fd].close()
+    ready, pidfd = await _converse(container, keeper, endpoint)
+    container.keeper, container.pidfd, container.endpoint = keeper, pidfd, endpoint
+    _running(container, ready, endpoint)
+    keeper.settle()
+
+
+def _attached(request: m.Launch) -> list[tuple[int, m.Attachment]]:
+    return [(one.fd, one) for one in request.attachments]
+
+
+def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | None:
+    """Everything that blocks, in one thread: network lease, name files, volumes, mounts.  `undo` gets what must be undone."""
+    rooms, record = container.rooms, container.record
+    endpoint = _reserve(container, undo)
+    state_dir = rooms.state_dir(record.id)
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("exit", "keeper.sock"):
+        (state_dir / name).unlink(missing_ok=True)
+    etc.write(container, endpoint)
+    userns = None
+    base = record.uid_base
+    joined = parts.joined.get("user")
+    if base is not None:
+        userns = rooms.ranges.namespace(base)
+    elif joined is not None:
+        userns = parts.fds[joined]
+    volumes.fill(container)
+    parts.mounts = spec_mounts.places(record, rooms.folder(record.id), userns, parts.fds)
+    if base is not None and userns is not None:
+        tree = rooms.layers.mount(record.id, uid_base=base, userns=userns)
+    else:
+        tree = rooms.layers.mount(record.id)
+    parts.rootfs = parts.add(tree)
+    parts.log = parts.add(open_folder(rooms.folder(record.id)))
+    return endpoint
+
+
+def bindings(container: Container) -> list[PortBinding]:
+    """Return the ports to publish."""
+    host, config = container.record.host, container.record.config
+    made = []
+    wanted = dict(host.port_bindings or {})
+    if host.publish_all_ports:
+        for port in config.exposed_ports or {}:
+            wanted.setdefault(port, [])
+            wanted[port] = wanted[port] or []
+    for text, places in wanted.items():
+        port, protocol = port_of(text)
+        if not places:
+            made.append(PortBinding(port, protocol))
+        for place in places or ():
+            first, last = port_range(place.host_port)
+            made.append(PortBinding(port, protocol, place.host_ip, first, last))
+    return made
+
+
+def _reserve(container: Container, undo: ExitStack) -> Endpoint | None:
+    rooms, record = container.rooms, container.record
+    mode = record.host.network_mode
+    if mode in ("host", "none") or mode.startswith("container:") or record.config.network_disabled is True:
+        return None
+    wanted = record.networking.get(mode)
+    mac = (wanted.mac_address if wanted else "") or (record.config.mac_address or "")
+    ipv4 = wanted.ipam_config.i_pv4_address if wanted and wanted.ipam_config else ""
+    stale = [one for one in rooms.networks.active() if one.container_id == record.id]
+    for one in stale:
+        rooms.networks.detach(one)
+    endpoint = rooms.networks.reserve(mode, record.id, mac=mac or None, ipv4=ipv4 or None)
+    undo.callback(rooms.networks.detach, endpoint)
+    return rooms.networks.publish_reserve(endpoint, bindings(container), name=record.name)
+
+
+def _join(container: Container, parts: Parts) -> None:
+    """Open the namespaces of other containers that are to be joined, and their user namespace with them."""
+    host = container.record.host
+    wanted = {"network": host.network_mode, "pid": host.pid_mode, "ipc": host.ipc_mode}
+    owner = ""
+    for kind, mode in wanted.items():
+        if not mode.startswith("container:"):
+            continue
+        other = container.rooms.index.find(mode.removeprefix("container:"))
+        record = container.rooms.records.get(other)
+        if record is None:
+            raise NotFound(f"No such container: {mode.removeprefix('container:')}")
+        if not record.running or record.pid <= 0:
+            raise Conflict(f"cannot join {kind} namespace of a non running container: container {other} is not running")
+        if owner and owner != other:
+            raise InvalidRequest("namespaces of two different containers cannot be joined at once")
+        owner = other
+        with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
+            parts.joined[kind] = parts.add(open_fd(f"/proc/{record.pid}/ns/{NAMESPACE_FILES[kind]}", os.O_RDONLY))
+            if record.uid_base is not None and "user" not in parts.joined:
+                parts.joined["user"] = parts.add(open_fd(f"/proc/{record.pid}/ns/user", os.O_RDONLY))
+
+
+def _request(container: Container, parts: Parts, control: int, endpoint: Endpoint | None) -> m.Launch:
+    rooms, record = container.rooms, container.record
+    attachments = []
+    for far, wish in container.pending:
+        number = parts.add(Fd(far.detach()))
+        attachments.append(m.Attachment(fd=number, stdin=wish.stdin, stdout=wish.stdout, stderr=wish.stderr))
+    parent = record.host.cgroup_parent.rstrip("/") or rooms.cgroup_parent
+    path = f"/{parent.strip('/')}/{record.id}"
+    log = record.host.log_config
+    driver = (log.type if log else "") or "json-file"
+    return m.Launch(
+        id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path), control=control,
+        rootfs=parts.rootfs, state_dir=str(rooms.state_dir(record.id)), attachments=tuple(attachments),
+        log=m.LogTarget(
+            driver=driver, fd=parts.log, name=f"{record.id}-json.log", options=dict((log.config if log else None) or {})
+        ),
+        open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once, wait_for_network=endpoint is not None,
+        user=record.config.user, group_add=tuple(record.host.group_add or ()),
+    )  # fmt: skip
+
+
+async def _converse(container: Container, keeper: Keeper, endpoint: Endpoint | None) -> tuple[m.Ready, Fd | None]:
+    """Follow the keeper to Ready.  Raises StepError-like refusals."""
+    while True:
+        message, fds = await keeper.next()
+        try:
+            if isinstance(message, m.Created):
+                if endpoint is not None:
+                    try:
+                        await asyncio.to_thread(container.rooms.networks.attach, endpoint, fds[1].fileno())
+                    except (SampanError, OSError) as error:
+                        keeper.send(m.Abort(text=str(error)))
+                        await keeper.next()
+                        raise Broken(f"failed to set up container networking: {error}") from error
+                keeper.send(m.Proceed())
+            elif isinstance(message, m.Ready):
+                return message, Fd(fds[0].take()) if fds else None
+            elif isinstance(message, m.Failed):
+                raise Failure(message)
+            elif message is None:
+                raise Broken("failed to create task for container: its keeper ended without a word")
+        finally:
+            for fd in fds:
+                fd.close()
+
+
+class Failure(SampanError):
+    """What the keeper says of a failed start."""
+
+    def __init__(self, failed: m.Failed) -> None:
+        super().__init__(f"{failed.step}: {failed.text}")
+        self.failed = failed
+
+
+def exit_code_of(step: str, code: int, text: str) -> int:
+    """Return 127 when there is no such program, 126 when it cannot be run, else 128 (engine-api 3.2)."""
+    if step.startswith("exec"):
+        if code in (errno.ENOENT, errno.ENOTDIR) or "no such file" in text or "not found" in text:
+            return 127
+        if code in (errno.EACCES, errno.EISDIR, errno.ENOEXEC, errno.EPERM, errno.ELOOP):
+            return 126
+    return 128
+
+
+def words_of(step: str, code: int, text: str) -> str:
+    """The words that the docker client looks for to choose its exit status."""
+    if step.startswith("exec"):
+        if code == errno.EACCES and "permission denied" not in text.lower():
+            text = f"{text}: permission denied"
+        if code == errno.ENOENT and "not found" not in text and "no such file" not in text:
+            text = f"{text}: executable file not found in $PATH"
+        return text
+    return f"{step}: {text}"
+
+
+def _record_failure(container: Container, error: Exception) -> SampanError:
+    """Note a failed start; return the refusal for the client."""
+    code = 128
+    refusal: SampanError
+    if isinstance(error, Failure):
+        failed = error.failed
+        code = exit_code_of(failed.step, failed.code, failed.text)
+        text = f"failed to create task for container: {words_of(failed.step, failed.code, failed.text)}"
+        caller = code in (126, 127) or failed.step == "user"
+        refusal = InvalidRequest(text) if caller else Broken(text)
+    elif isinstance(error, SampanError):
+        refusal = error
+    else:
+        assert isinstance(error, OSError)
+        subject = f" {error.filename}" if error.filename else ""
+        refusal = Broken(f"failed to create task for container: {error.strerror}{subject}")
+    container.update(
+        exit_code=code, error=str(refusal), finished=container.record.finished, restarting=False, pid=0,
+        status=container.record.status if container.record.started else "created",
+    )  # fmt: skip
+    return refusal
+
+
+def _running(container: Container, ready: m.Ready, endpoint: Endpoint | None) -> None:
+    bound = published(endpoint)
+    container.update(
+        status="running", paused=False, restarting=False, pid=ready.pid, started=ready.started_at or time.time_ns(),
+        exit_code=0, error="", oom_killed=False, stopped_by_hand=False, bound=bound,
+        address=endpoint.ip if endpoint else "", gateway=endpoint.gateway if endpoint else "",
+        prefix=endpoint.prefix if endpoint else 0, mac=endpoint.mac if endpoint else "",
+        endpoint_id=endpoint.id if endpoint else "", network_id=endpoint.network_id if endpoint else "",
+    )  # fmt: skip
+    watch(container)
+    if endpoint is not None:
+        container.rooms.bus.emit(
+            "network", "connect", endpoint.network_id, {"container": container.id, "name": "bridge", "type": "bridge"}
+        )
+    container.emit("start")
+
+
+def watch(container: Container) -> None:
+    """Let what the keeper says from now on reach the container (after `keeper.settle`)."""
+    assert container.keeper is not None
+    container.keeper.on_exit = lambda exited: heard_exit(container, exited)
+    container.keeper.on_exec_exit = lambda told: _exec_ended(container, told)
+
+
+def _exec_ended(container: Container, told: m.ExecExited) -> None:
+    found = container.execs.get(told.exec_id)
+    if found is not None:
+        found.ended(told.status)
+
+
+def published(endpoint: Endpoint | None) -> dict[str, list[c.PortBinding]]:
+    """Return the host's ports by the container's, as inspect shows them."""
+    made: dict[str, list[c.PortBinding]] = {}
+    for port in endpoint.published if endpoint else ():
+        made.setdefault(f"{port.container_port}/{port.proto}", []).append(
+            c.PortBinding(host_ip=port.host_ip or "0.0.0.0", host_port=str(port.host_port))
+        )
+    return made
+

@@ -1,0 +1,64 @@
+"""What every verb on containers works with, put together once by the daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampan.engine.events import Bus
+from sampan.engine.images.images import Images
+from sampan.engine.jobs import Jobs
+from sampan.engine.names import Index
+from sampan.engine.records import ContainerRecord
+from sampan.engine.userns import Ranges
+from sampan.kernel.fds import Fd
+from sampan.launch.client import Spawner, start_spawner
+from sampan.network.manager import Networks
+from sampan.state import State, Table
+from sampan.storage.overlay import Overlay
+
+
+class Launcher:
+    """The spawner, started again when it has died."""
+
+    def __init__(self, interpreter: Fd | None) -> None:
+        self._interpreter = interpreter
+        self.spawner: Spawner = start_spawner(interpreter)
+
+    def restart(self) -> None:
+        """Start another one; containers do not notice."""
+        self.spawner.close()
+        self.spawner = start_spawner(self._interpreter)
+
+    def close(self) -> None:
+        self.spawner.close()
+        if self._interpreter is not None:
+            self._interpreter.close()
+
+
+@dataclass
+class Rooms:
+    """The rooms below, and the engine's own tables.  cgroup_parent begins with "/"."""
+
+    data_root: Path
+    exec_root: Path
+    state: State
+    layers: Overlay
+    images: Images
+    networks: Networks
+    launcher: Launcher
+    bus: Bus
+    cgroup_parent: str = "/sampan"
+    jobs: Jobs = field(default_factory=Jobs)
+    index: Index = field(default_factory=Index)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.records: Table[ContainerRecord] = Table(self.state, "container", ContainerRecord)
+        self.ranges = Ranges(self.data_root)
+
+    def state_dir(self, container: str) -> Path:
+        return self.exec_root / "containers" / container
+
+    def folder(self, container: str) -> Path:
+        return self.data_root / "containers" / container

@@ -1,0 +1,1 @@
+"""Execs: other processes in a running container."""

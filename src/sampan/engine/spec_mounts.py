@@ -1,0 +1,102 @@
+"""A container's mounts: the defaults (caps.md 4), and the user's as detached trees."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+from sampan.engine.records import ContainerRecord, Place
+from sampan.errors import InvalidRequest
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.mount import clone_tree, set_attributes
+from sampan.oci.runtime import Mount
+
+log = logging.getLogger("sampan.engine")
+ETC = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts")
+
+
+def defaults(record: ContainerRecord, *, cgroup_writable: bool) -> list[Mount]:
+    """Return the mounts every container has, less those that the user's replace."""
+    host = record.host
+    ro = () if host.privileged else ("ro",)
+    shm = host.shm_size or 67108864
+    mounts = [
+        Mount(destination="/proc", type="proc", options=("nosuid", "noexec", "nodev")),
+        Mount(destination="/dev", type="tmpfs", options=("nosuid", "strictatime", "mode=755", "size=65536k")),
+        Mount(
+            destination="/dev/pts", type="devpts",
+            options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        Mount(destination="/sys", type="sysfs", options=("nosuid", "noexec", "nodev", *ro)),
+        Mount(
+            destination="/sys/fs/cgroup", type="cgroup",
+            options=(*(() if cgroup_writable else ("ro",)), "nosuid", "noexec", "nodev"),
+        ),
+        Mount(destination="/dev/mqueue", type="mqueue", options=("nosuid", "noexec", "nodev")),
+    ]  # fmt: skip
+    if host.ipc_mode != "none":
+        mounts.append(
+            Mount(
+                destination="/dev/shm", type="tmpfs", options=("nosuid", "noexec", "nodev", "mode=1777", f"size={shm}")
+            )
+        )
+    taken = {place.target for place in record.places}
+    return [
+        m for m in mounts if m.destination not in taken and not ("/dev" in taken and m.destination.startswith("/dev/"))
+    ]
+
+
+def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd]) -> list[Mount]:
+    """Return the user's mounts and the three files of /etc; their trees are appended to `trees`, whose owner closes them.
+
+    Raises InvalidRequest or OSError.
+    """
+    made = []
+    for place in sorted(record.places, key=lambda p: len([part for part in p.target.split("/") if part])):
+        if place.kind == "tmpfs":
+            made.append(Mount(destination=place.target, type="tmpfs", options=place.options))
+            continue
+        tree = source_tree(place, userns)
+        trees.append(tree)
+        options = ["rprivate" if not place.propagation else place.propagation]
+        if place.readonly:
+            options.append("rro" if place.recursive else "ro")
+        made.append(
+            Mount(destination=place.target, source=place.source, options=tuple(options), tree=len(trees) - 1)
+        )
+    taken = {place.target for place in record.places}
+    for target in ETC:
+        name = target.rpartition("/")[2]
+        if target not in taken and (etc / name).exists():
+            with open_fd(etc / name, os.O_PATH | os.O_NOFOLLOW) as file:
+                tree = clone_tree("", at=file)
+            trees.append(tree)
+            if userns is not None:
+                set_attributes(tree, userns=userns)
+            options = ["rprivate", "ro"] if record.host.readonly_rootfs else ["rprivate"]
+            made.append(
+                Mount(destination=target, source=str(etc / name), options=tuple(options), tree=len(trees) - 1)
+            )
+    return made
+
+
+def source_tree(place: Place, userns: Fd | None) -> Fd:
+    """Return a host folder or file as a detached mount, mapped through `userns` where its file system can be."""
+    try:
+        with open_fd(place.source, os.O_PATH) as source:
+            kind = os.fstat(source.fileno()).st_mode
+            recursive = place.recursive and stat.S_ISDIR(kind)
+            tree = clone_tree("", at=source, recursive=recursive)
+    except OSError as error:
+        raise InvalidRequest(f"mount source {place.source!r}: {error.strerror}") from None
+    if userns is None:
+        return tree
+    try:
+        set_attributes(tree, userns=userns, recursive=recursive)
+        return tree
+    except OSError as error:
+        # A file system that cannot be mapped (or holds such a mount): the container sees its owners as nobody.
+        log.warning("mount %s cannot be mapped into the container's ids: %s", place.source, error.strerror)
+        return tree

@@ -1,0 +1,179 @@
+"""At the daemon's start: records, keepers and leftovers are brought together again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from sampan import messages as m
+from sampan.engine.containers import start
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.containers import Containers
+from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group
+from sampan.engine.context import Rooms
+from sampan.engine.keepers import Keeper
+from sampan.engine.records import ContainerRecord
+from sampan.errors import SampanError
+from sampan.kernel.fds import Fd
+from sampan.launch.client import connect
+
+log = logging.getLogger("sampan.engine")
+
+
+async def take_up(rooms: Rooms, containers: Containers) -> None:
+    """Load the records, meet living keepers, record the ends that nobody heard, sweep, and restart what is to run."""
+    for key, reason in rooms.records.broken():
+        log.error("container %s: its record cannot be read and is left alone: %s", key[:64], reason)
+    for _, record in rooms.records.items():
+        _load(rooms, containers, record)
+    rooms.ranges.note(one.record.uid_base for one in containers.all.values())
+    unreadable = {key for key, _ in rooms.records.broken()}
+    for line in rooms.layers.sweep(set(containers.all) | unreadable):
+        log.info("swept %s", line)
+    alive = []
+    for container in list(containers.all.values()):
+        if container.record.running:
+            if await _meet(container):
+                alive.append(container.id)
+            else:
+                _ended_meanwhile(container)
+        if container.record.status == "removing":
+            container.update(status="exited")
+    for endpoint in rooms.networks.active():
+        if endpoint.container_id not in alive:
+            rooms.networks.detach(endpoint)
+    _sweep_folders(rooms, containers, unreadable)
+    for container in list(containers.all.values()):
+        background_restart(container)
+
+
+def _load(rooms: Rooms, containers: Containers, record: ContainerRecord) -> None:
+    try:
+        rooms.index.add(record.name, record.id)
+    except SampanError as error:
+        log.error("container %s: %s", record.id[:12], error)
+        return
+    containers.add(Container(rooms, record))
+
+
+async def _meet(container: Container) -> bool:
+    """Connect to the container's keeper; return whether it runs."""
+    try:
+        channel = connect(str(container.rooms.state_dir(container.id)))
+    except OSError:
+        return False
+    keeper = Keeper(channel)
+    try:
+        message, fds = await keeper.next(10)
+    except TimeoutError:
+        keeper.close()
+        return False
+    for fd in fds[1:]:
+        fd.close()
+    if not isinstance(message, m.Status) or message.id != container.id:
+        for fd in fds[:1]:
+            fd.close()
+        keeper.close()
+        return False
+    container.keeper, container.pidfd = keeper, Fd(fds[0].take()) if fds else None
+    keeper.on_exec_exit = None
+    found = [one for one in container.rooms.networks.active() if one.container_id == container.id]
+    if found:
+        try:
+            container.endpoint = container.rooms.networks.adopt(found[0])
+        except SampanError as error:
+            log.warning("network of container %s: %s", container.id[:12], error)
+            container.endpoint = found[0]
+    if message.exited is not None:
+        heard_exit(container, message.exited)
+        return False
+    keeper.on_exit = lambda exited: heard_exit(container, exited)
+    container.update(durable=False, pid=message.pid)
+    keeper.settle()
+    return True
+
+
+def _ended_meanwhile(container: Container) -> None:
+    """It ended while no daemon was there: the keeper's file says how; without one the host went down."""
+    path = container.rooms.state_dir(container.id) / "exit"
+    try:
+        exited = msgspec.json.decode(path.read_bytes()[:65536], type=m.Exited)
+    except (OSError, msgspec.DecodeError):
+        exited = m.Exited(status=255, oom_killed=False, finished_at=time.time_ns())
+        kill_group(container)
+    policy = container.record.host.restart_policy
+    if policy is not None and policy.name in ("always", "unless-stopped") and exited.status == 255:
+        container.stop_asked = True  # background_restart decides, without the back-off
+    found = [one for one in container.rooms.networks.active() if one.container_id == container.id]
+    container.endpoint = found[0] if found else None
+    heard_exit(container, exited)
+
+
+def background_restart(container: Container) -> None:
+    """Start it again when its policy wants that after a daemon's start (engine-api 5.2)."""
+    record = container.record
+    policy = record.host.restart_policy
+    if record.running or record.status == "created" or container.restart_task is not None or policy is None:
+        return
+    wanted = policy.name == "always" or (policy.name == "unless-stopped" and not record.stopped_by_hand)
+    if wanted or (policy.name == "on-failure" and record.restarting):
+        background(_start(container))
+    elif record.restarting:
+        container.update(restarting=False)
+
+
+async def _start(container: Container) -> None:
+    async with container.lock:
+        if container.record.running or container.removed:
+            return
+        try:
+            await start.start(container)
+        except SampanError as error:
+            log.warning("restart of container %s: %s", container.id[:12], error)
+
+
+def _sweep_folders(rooms: Rooms, containers: Containers, unreadable: set[str]) -> None:
+    """Remove folders and control groups of containers that are no more."""
+    for top in (rooms.exec_root / "containers", rooms.data_root / "containers"):
+        top.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in top.iterdir():
+            if path.name not in containers.all and path.name not in unreadable and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+                log.info("swept %s", path)
+    for base in ("/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())):
+        parent = Path(base) / rooms.cgroup_parent.strip("/")
+        if not parent.is_dir():
+            continue
+        for path in parent.iterdir():
+            if len(path.name) == 64 and path.is_dir() and not (
+                path.name in containers.all and containers.all[path.name].record.running
+            ):
+                try:
+                    path.rmdir()
+                except OSError:
+                    pass
+
+
+async def spawner_watch(rooms: Rooms) -> None:
+    """Start the spawner again whenever it dies."""
+    loop = asyncio.get_running_loop()
+    while not rooms.stopping:
+        died: asyncio.Future[None] = loop.create_future()
+        fd = rooms.launcher.spawner.fileno()
+        loop.add_reader(fd, lambda future=died: future.done() or future.set_result(None))
+        try:
+            await died
+        finally:
+            loop.remove_reader(fd)
+        if not rooms.stopping:
+            log.error("the spawner died; another one is started")
+            rooms.launcher.restart()
+
+
+__all__ = ["group_path", "spawner_watch", "take_up"]

@@ -228,4 +228,5 @@ class Daemon:
         ).stdout.splitlines():
             if self.bridge in table:
                 subprocess.run(["nft", "delete", *table.split()], check=False)
-        shutil.rmtree(self.work, ignore_errors=True)
+        if not os.environ.get("SAMPAN_TEST_KEEP"):
+            shutil.rmtree(self.work, ignore_errors=True)

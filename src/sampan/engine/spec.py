@@ -28,7 +28,7 @@ def shares_host(record: ContainerRecord) -> bool:
     host = record.host
     return (
         host.privileged or host.userns_mode == "host" or host.pid_mode == "host" or host.network_mode == "host"
-        or host.ipc_mode == "host"
+        or host.ipc_mode == "host" or host.cgroupns_mode == "host"  # cgroup mounts need their namespace's own user namespace
     )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def host(value: c.HostConfig) -> c.HostConfig:
         restart_policy=value.restart_policy if value.restart_policy and value.restart_policy.name else c.RestartPolicy(name="no"),
         log_config=c.LogConfig(type=(value.log_config.type if value.log_config else "") or "json-file",
                                config=(value.log_config.config if value.log_config else None) or {}),
-        runtime=value.runtime or "sampan", cgroupns_mode=value.cgroupns_mode or "host",
+        runtime=value.runtime or "sampan", cgroupns_mode=value.cgroupns_mode or "private",
         cap_add=spec_security.normalise(value.cap_add, "CapAdd") or None,
         cap_drop=spec_security.normalise(value.cap_drop, "CapDrop") or None,
         port_bindings=value.port_bindings or {}, console_size=value.console_size or [0, 0],

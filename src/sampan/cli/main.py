@@ -84,7 +84,6 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more can be written; and nothing at exit either
         return 141
     except Exception as error:
         if debug:
@@ -97,8 +96,8 @@ def main(words: list[str]) -> int:
 def _flush() -> None:
     try:
         sys.stdout.flush()
-    except (OSError, ValueError):
-        pass
+    except OSError:  # nobody reads: nothing can be written any more, nor at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _failed(error: Exception) -> int:

@@ -1,0 +1,69 @@
+"""How the command starts: fast, and isolated from whoever calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAMPAN = Path(sys.executable).with_name("sampan")
+
+
+def test_p12_nothing_of_the_callers_runs(tmp_path: Path) -> None:
+    trap = f"open({str(tmp_path / 'ran')!r}, 'a').write(__name__ + chr(10))\n"
+    for name in ("json", "ctypes", "socket", "sampan", "msgspec", "usercustomize", "sitecustomize", "http"):
+        (tmp_path / f"{name}.py").write_text(trap)
+    site = tmp_path / "home/.local/lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "trap.pth").write_text(f"import os; {trap}")
+    (tmp_path / "startup.py").write_text(trap)
+    environment = {
+        **os.environ, "PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "startup.py"), "PYTHONINSPECT": "1",
+        "PYTHONHOME": str(tmp_path), "HOME": str(tmp_path / "home"), "PYTHONUSERBASE": str(tmp_path / "home/.local"),
+    }  # fmt: skip
+    for words in (["version", "--client"], ["-H", f"unix://{tmp_path}/none", "ps"], ["-H", f"unix://{tmp_path}/none", "run", "x"]):
+        subprocess.run([SAMPAN, *words], cwd=tmp_path, env=environment, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+
+    assert not (tmp_path / "ran").exists()
+    done = subprocess.run([SAMPAN, "version", "--client"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert b"Client: Sampan" in done.stdout
+
+
+@pytest.mark.slow
+def test_version_client_takes_no_more_than_eighty_milliseconds() -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run([SAMPAN, "version", "--client"], stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - began
+
+    assert min(once() for _ in range(10)) <= 0.08
+
+
+def test_starting_loads_neither_http_nor_json_nor_argparse() -> None:
+    code = "import sys; from sampan.cli.main import main; main(['version', '--client']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-IBSc", f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}]; {code}"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+
+    loaded = set(done.stderr.split())
+    assert not loaded & {
+        "json",
+        "http.client",
+        "msgspec",
+        "argparse",
+        "asyncio",
+        "aiohttp",
+        "ssl",
+        "rich",
+        "subprocess",
+        "typing_extensions",
+    }
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    done = subprocess.run(["sh", "-c", f"{SAMPAN} --help | true"], capture_output=True, check=False)
+    assert done.stderr == b""

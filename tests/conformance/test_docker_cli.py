@@ -108,30 +108,30 @@ def test_run_d_ps_logs_stop_rm(daemon: Daemon) -> None:
 
 
 def test_logs_tail_since_and_timestamps(daemon: Daemon) -> None:
-    daemon.docker("run", "--name", "l", "busybox", "seq", "1", "10")
+    daemon.docker("run", "--name", "cl", "busybox", "seq", "1", "10")
 
-    assert daemon.docker("logs", "l").stdout.split() == [str(n).encode() for n in range(1, 11)]
-    assert daemon.docker("logs", "--tail", "2", "l").stdout == b"9\n10\n"
-    assert daemon.docker("logs", "--since", "2100-01-01T00:00:00Z", "l").stdout == b""
-    stamp, _, rest = daemon.docker("logs", "-t", "--tail", "1", "l").stdout.partition(b" ")
+    assert daemon.docker("logs", "cl").stdout.split() == [str(n).encode() for n in range(1, 11)]
+    assert daemon.docker("logs", "--tail", "2", "cl").stdout == b"9\n10\n"
+    assert daemon.docker("logs", "--since", "2100-01-01T00:00:00Z", "cl").stdout == b""
+    stamp, _, rest = daemon.docker("logs", "-t", "--tail", "1", "cl").stdout.partition(b" ")
     assert (rest, stamp[10:11], stamp[-1:]) == (b"10\n", b"T", b"Z")
 
 
 def test_exec_runs_in_the_container(daemon: Daemon) -> None:
-    daemon.docker("run", "-d", "--name", "e", "busybox", "sleep", "600")
+    daemon.docker("run", "-d", "--name", "ce", "busybox", "sleep", "600")
 
-    assert daemon.docker("exec", "e", "hostname").stdout == daemon.docker("exec", "e", "cat", "/etc/hostname").stdout
-    assert daemon.docker("exec", "e", "sh", "-c", "exit 9", check=False).returncode == 9
-    assert daemon.docker("exec", "-i", "e", "cat", input=b"piped").stdout == b"piped"
-    assert daemon.docker("exec", "-e", "A=b", "-w", "/tmp", "e", "sh", "-c", "echo $A; pwd").stdout == b"b\n/tmp\n"
-    assert daemon.docker("exec", "e", "/no/such", check=False).returncode in (126, 127)
-    assert daemon.docker("exec", "-u", "1000", "e", "id", "-u").stdout == b"1000\n"
+    assert daemon.docker("exec", "ce", "hostname").stdout == daemon.docker("exec", "ce", "cat", "/etc/hostname").stdout
+    assert daemon.docker("exec", "ce", "sh", "-c", "exit 9", check=False).returncode == 9
+    assert daemon.docker("exec", "-i", "ce", "cat", input=b"piped").stdout == b"piped"
+    assert daemon.docker("exec", "-e", "A=b", "-w", "/tmp", "ce", "sh", "-c", "echo $A; pwd").stdout == b"b\n/tmp\n"
+    assert daemon.docker("exec", "ce", "/no/such", check=False).returncode in (126, 127)
+    assert daemon.docker("exec", "-u", "1000", "ce", "id", "-u").stdout == b"1000\n"
 
 
 def test_exec_it_is_a_terminal(daemon: Daemon) -> None:
-    daemon.docker("run", "-d", "--name", "t", "busybox", "sleep", "600")
+    daemon.docker("run", "-d", "--name", "ct", "busybox", "sleep", "600")
 
-    with Terminal(*docker(daemon, "exec", "-it", "t", "sh"), rows=33, columns=99) as terminal:
+    with Terminal(*docker(daemon, "exec", "-it", "ct", "sh"), rows=33, columns=99) as terminal:
         terminal.wait_for(b"# ")
         terminal.type(b"until stty size | grep -q '33 99'; do :; done; echo si''ze\r")
         terminal.wait_for(b"size")
@@ -140,20 +140,20 @@ def test_exec_it_is_a_terminal(daemon: Daemon) -> None:
 
 
 def test_attach_sees_output_and_detaches(daemon: Daemon) -> None:
-    daemon.docker("run", "-dit", "--name", "a", "busybox", "sh")
+    daemon.docker("run", "-dit", "--name", "ca", "busybox", "sh")
 
-    with Terminal(*docker(daemon, "attach", "a")) as terminal:
+    with Terminal(*docker(daemon, "attach", "ca")) as terminal:
         terminal.type(b"echo fr''om attach\r")
         terminal.wait_for(b"from attach")
         terminal.type(b"\x10\x11")
         assert terminal.end() == 0
-    assert daemon.docker("inspect", "-f", "{{.State.Running}}", "a").stdout == b"true\n"
+    assert daemon.docker("inspect", "-f", "{{.State.Running}}", "ca").stdout == b"true\n"
 
 
 def test_attach_without_a_terminal_ends_with_the_container(daemon: Daemon) -> None:
-    daemon.docker("run", "-di", "--name", "w", "busybox", "sh", "-c", "read line; echo got $line; exit 5")
+    daemon.docker("run", "-di", "--name", "cw", "busybox", "sh", "-c", "read line; echo got $line; exit 5")
 
-    done = daemon.docker("attach", "w", input=b"this\n", check=False)
+    done = daemon.docker("attach", "cw", input=b"this\n", check=False)
 
     assert (done.stdout, done.returncode) == (b"got this\n", 5)
 
@@ -206,15 +206,15 @@ def test_an_image_in_use_is_not_removed(daemon: Daemon) -> None:
 
 def test_kill_restart_and_wait(daemon: Daemon) -> None:
     daemon.docker(
-        "run", "-d", "--name", "k", "busybox", "sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.1; done"
+        "run", "-d", "--name", "ck", "busybox", "sh", "-c", "trap 'exit 42' USR1; while :; do sleep 0.1; done"
     )
-    with subprocess.Popen(docker(daemon, "wait", "k"), stdout=subprocess.PIPE) as waiting:
-        daemon.docker("kill", "-s", "USR1", "k")
+    with subprocess.Popen(docker(daemon, "wait", "ck"), stdout=subprocess.PIPE) as waiting:
+        daemon.docker("kill", "-s", "USR1", "ck")
         assert waiting.communicate(timeout=30)[0] == b"42\n"
-    daemon.docker("restart", "-t", "0", "k")
-    assert daemon.docker("inspect", "-f", "{{.State.Status}}", "k").stdout == b"running\n"
-    daemon.docker("kill", "k")
-    assert daemon.docker("wait", "k").stdout == b"137\n"
+    daemon.docker("restart", "-t", "0", "ck")
+    assert daemon.docker("inspect", "-f", "{{.State.Status}}", "ck").stdout == b"running\n"
+    daemon.docker("kill", "ck")
+    assert daemon.docker("wait", "ck").stdout == b"137\n"
 
 
 def test_a_taken_name_is_refused_in_dockers_words(daemon: Daemon) -> None:
@@ -228,9 +228,9 @@ def test_a_taken_name_is_refused_in_dockers_words(daemon: Daemon) -> None:
 def test_network_ls_and_inspect(daemon: Daemon) -> None:
     names = daemon.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
     assert {b"bridge", b"host", b"none"} <= set(names)
-    daemon.docker("run", "-d", "--name", "n", "busybox", "sleep", "600")
+    daemon.docker("run", "-d", "--name", "cn", "busybox", "sleep", "600")
     shown = json.loads(daemon.docker("network", "inspect", "bridge").stdout)[0]
-    assert [c["Name"] for c in shown["Containers"].values()] == ["n"]
+    assert [c["Name"] for c in shown["Containers"].values()] == ["cn"]
 
 
 def test_info_and_system_words(daemon: Daemon) -> None:

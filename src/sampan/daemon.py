@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -17,6 +18,7 @@ import msgspec
 from sampan import __version__
 from sampan.api import listeners, server
 from sampan.api.listeners import Tls
+from sampan.cgroups import Hierarchy
 from sampan.engine import supervise
 from sampan.engine.context import Launcher, Rooms
 from sampan.engine.engine import Engine
@@ -154,7 +156,12 @@ async def _serve(options: DaemonOptions) -> None:
     await served.close()
     engine.close()
     launcher.close()
-    await asyncio.to_thread(networks.stop, remove=False)
+    if not networks.active() and not any(one.record.running for one in engine.containers.all.values()):
+        with contextlib.suppress(SampanError, OSError):  # no container is left that needs them
+            Hierarchy.detect().remove_empty(options.cgroup_parent)
+        await asyncio.to_thread(networks.stop, remove=True)
+    else:
+        await asyncio.to_thread(networks.stop, remove=False)
     layers.close()
     state.close()
     if options.pidfile:

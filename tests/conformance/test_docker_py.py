@@ -40,9 +40,7 @@ def test_run_that_fails_raises_with_the_exit_code(client: docker.DockerClient) -
 
 
 def test_the_life_of_a_container(client: docker.DockerClient) -> None:
-    container = client.containers.run(
-        "busybox", "sleep 600", detach=True, name="py", hostname="here", environment={"A": "b"}
-    )
+    container = client.containers.run("busybox", "sleep 600", detach=True, name="py", hostname="here", environment={"A": "b"})
 
     assert [c.name for c in client.containers.list()] == ["py"]
     assert container.exec_run("hostname") == (0, b"here\n")
@@ -73,11 +71,9 @@ def test_logs_stream_and_attach(client: docker.DockerClient) -> None:
 
 def test_images_load_tag_save_remove(client: docker.DockerClient) -> None:
     client.images.get("busybox").tag("py", "1")
-    data = b"".join(client.images.get("py:1").save(named=True))
+    data = b"".join(client.images.get("py:1").save(named="py:1"))
     client.images.remove("py:1")
-    assert [image.tags for image in client.images.load(data)] == [["py:1", "busybox:latest"]] or client.images.get(
-        "py:1"
-    )
+    client.images.load(data)
     assert client.images.get("py:1").history()
     client.images.remove("py:1")
     with pytest.raises(docker.errors.ImageNotFound):

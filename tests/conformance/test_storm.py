@@ -48,9 +48,7 @@ def test_200_containers_started_8_at_a_time_leave_nothing(own_daemon: Daemon) ->
         list(pool.map(lambda c: own_daemon.ok("DELETE", f"/containers/{c}?force=1"), containers))
 
     _eventually(lambda: not HostState.now().leaked_since(before), lambda: str(HostState.now().leaked_since(before)))
-    _eventually(
-        lambda: _open_descriptors(own_daemon.pid) <= descriptors + 16, lambda: str(_open_descriptors(own_daemon.pid))
-    )
+    _eventually(lambda: _open_descriptors(own_daemon.pid) <= descriptors + 16, lambda: str(_open_descriptors(own_daemon.pid)))
     assert list((own_daemon.data_root / "containers").iterdir()) == []
     assert list((own_daemon.exec_root / "containers").iterdir()) == []
 

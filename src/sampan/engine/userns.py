@@ -13,6 +13,7 @@ from sampan.kernel.process import Clone, clone
 
 SIZE = 65536
 _FIRST = 1 << 20
+_SPARE = 8  # namespaces kept for ranges that no container has: the lowest are taken again first
 _SLOTS = (1 << 31) // SIZE - 32
 
 
@@ -41,6 +42,8 @@ class Ranges:
     def give_back(self, base: int | None) -> None:
         if base is not None:
             self._taken.discard(base)
+            if len(self._namespaces) > _SPARE and base in self._namespaces:
+                self._namespaces.pop(base).close()
 
     def namespace(self, base: int) -> Fd:
         """Return a user namespace that maps 0..65535 to the range; kept, so that the next container is faster."""

@@ -11,12 +11,12 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from sampan import __version__
-from sampan.api import listeners, server
+from sampan.api import backend, listeners, server
 from sampan.api.listeners import Tls
 from sampan.cgroups import Hierarchy
 from sampan.engine import supervise
@@ -111,6 +111,17 @@ def _roots(options: DaemonOptions) -> tuple[Path, Path]:
     return data_root, exec_root
 
 
+def _serves(engine: Engine) -> backend.Engine:
+    """The engine as the API asks for it; each room is checked, since attributes of a protocol are invariant."""
+    containers: backend.Containers = engine.containers
+    execs: backend.Execs = engine.execs
+    images: backend.Images = engine.images
+    networks: backend.Networks = engine.networks
+    system: backend.System = engine.system
+    del containers, execs, images, networks, system
+    return cast("backend.Engine", engine)
+
+
 async def _serve(options: DaemonOptions) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -138,11 +149,11 @@ async def _serve(options: DaemonOptions) -> None:
     for line in images.sweep():
         log.info("swept %s", line)
     if options.group:
-        listeners.GROUPS = (options.group,)
+        listeners.GROUPS = (options.group, options.group)
     tls = None
     if options.tls or options.tlsverify:
         tls = Tls(options.tlscert, options.tlskey, options.tlscacert if options.tlsverify else "")
-    served = await server.serve(engine, options.hosts, tls)
+    served = await server.serve(_serves(engine), options.hosts, tls)
     watch = asyncio.ensure_future(supervise.spawner_watch(rooms))
     gc.collect()
     gc.freeze()

@@ -7,8 +7,22 @@ from bisect import bisect_left
 
 from sampan.errors import Conflict, InvalidRequest, NotFound
 
-_LEFT = ["able", "agile", "amber", "ample", "azure", "balmy", "blithe", "bold", "brave", "breezy", "bright", "brisk", "calm", "candid", "cheery", "civil", "clever", "coral", "cosy", "crisp", "curious", "daring", "dapper", "deft", "eager", "early", "earnest", "easy", "fair", "fleet", "fond", "frank", "fresh", "gentle", "glad", "golden", "grand", "happy", "hardy", "hearty", "humble", "jolly", "keen", "kind", "lively", "loyal", "lucid", "lucky", "mellow", "merry", "mild", "modest", "neat", "nimble", "noble", "patient", "placid", "plucky", "polite", "prim", "proud", "quick", "quiet", "ready", "serene", "sharp", "silver", "sincere", "sleek", "smart", "snug", "spry", "stable", "steady", "stout", "sunny", "swift", "tender", "tidy", "true", "upbeat", "vivid", "warm", "wise", "witty", "zesty"]
-_RIGHT = ["abel", "amundsen", "anning", "archimedes", "babbage", "banneker", "bering", "boole", "bose", "braille", "cabot", "celsius", "chang", "cook", "copernicus", "curie", "darwin", "dias", "drake", "dufour", "earhart", "euler", "faraday", "fermat", "franklin", "galileo", "gauss", "gilbert", "goodall", "halley", "heng", "herschel", "hopper", "hubble", "hudson", "humboldt", "hypatia", "ibnbattuta", "jansky", "kepler", "kovalevsky", "lamarr", "lovelace", "magellan", "marconi", "maxwell", "mendel", "mercator", "meitner", "nansen", "newton", "nobel", "noether", "pascal", "pasteur", "polo", "pytheas", "raman", "ride", "rontgen", "shackleton", "shannon", "somerville", "swan", "tasman", "tereshkova", "tesla", "turing", "urey", "vespucci", "volta", "watt", "zheng", "zuse"]
+_LEFT = (
+    "able agile amber ample azure balmy blithe bold brave breezy bright brisk calm candid cheery civil clever "
+    "coral cosy crisp curious daring dapper deft eager early earnest easy fair fleet fond frank fresh gentle "
+    "glad golden grand happy hardy hearty humble jolly keen kind lively loyal lucid lucky mellow merry mild "
+    "modest neat nimble noble patient placid plucky polite prim proud quick quiet ready serene sharp silver "
+    "sincere sleek smart snug spry stable steady stout sunny swift tender tidy true upbeat vivid warm wise "
+    "witty zesty"
+).split()
+_RIGHT = (
+    "abel amundsen anning archimedes babbage banneker bering boole bose braille cabot celsius chang cook "
+    "copernicus curie darwin dias drake dufour earhart euler faraday fermat franklin galileo gauss gilbert "
+    "goodall halley heng herschel hopper hubble hudson humboldt hypatia ibnbattuta jansky kepler kovalevsky "
+    "lamarr lovelace magellan marconi maxwell mendel mercator meitner nansen newton nobel noether pascal "
+    "pasteur polo pytheas raman ride rontgen shackleton shannon somerville swan tasman tereshkova tesla turing "
+    "urey vespucci volta watt zheng zuse"
+).split()
 
 
 class Index:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from builtins import list as List
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import UNSET
 
@@ -34,7 +34,7 @@ class Networks:
 
     def _chosen(self, info: NetworkInfo, filters: Filters) -> bool:
         used = any(one.record.host.network_mode == info.name for one in self._containers.all.values())
-        tests = {
+        tests: dict[str, Callable[[str], bool]] = {
             "driver": lambda value: info.driver == value, "id": lambda value: info.id.startswith(value),
             "name": lambda value: value in info.name, "scope": lambda value: info.scope == value,
             "type": lambda value: value == "builtin", "label": lambda value: value.partition("=")[0] in info.labels,

@@ -32,6 +32,12 @@ def shares_host(record: ContainerRecord) -> bool:
     )  # fmt: skip
 
 
+def joins(record: ContainerRecord) -> bool:
+    """Return whether it joins another container's namespaces, and with them that one's user namespace."""
+    host = record.host
+    return any(mode.startswith("container:") for mode in (host.network_mode, host.pid_mode, host.ipc_mode))
+
+
 def environment(record: ContainerRecord) -> tuple[str, ...]:
     """Return the process's environment: built from nothing, never from the daemon's own (SECURITY.md row 25)."""
     config = record.config

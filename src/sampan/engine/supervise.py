@@ -166,7 +166,7 @@ async def spawner_watch(rooms: Rooms) -> None:
     while not rooms.stopping:
         died: asyncio.Future[None] = loop.create_future()
         fd = rooms.launcher.spawner.fileno()
-        loop.add_reader(fd, lambda future=died: future.done() or future.set_result(None))
+        loop.add_reader(fd, _tell, died)
         try:
             await died
         finally:
@@ -174,6 +174,11 @@ async def spawner_watch(rooms: Rooms) -> None:
         if not rooms.stopping:
             log.error("the spawner died; another one is started")
             rooms.launcher.restart()
+
+
+def _tell(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 __all__ = ["group_path", "spawner_watch", "take_up"]

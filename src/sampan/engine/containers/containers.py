@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from builtins import list as List
 from collections.abc import Mapping
+
+from msgspec import structs
 
 from sampan import messages as m
 from sampan.engine.containers import attach, create, inspect, listing, logs, remove, start, stop, top, validate, waiting
@@ -32,7 +35,10 @@ class Containers:
 
     def add(self, container: Container) -> None:
         self.all[container.id] = container
-        container.forget = lambda: self.all.pop(container.id, None) and None
+        container.forget = functools.partial(self._drop, container.id)
+
+    def _drop(self, container: str) -> None:
+        self.all.pop(container, None)
 
     async def create(self, name: str | None, body: c.CreateBody, platform: str = "") -> c.Created:
         body = self._full_modes(body)
@@ -42,8 +48,6 @@ class Containers:
 
     def _full_modes(self, body: c.CreateBody) -> c.CreateBody:
         """Store `container:NAME` modes with the full ID."""
-        from msgspec import structs
-
         host = body.host_config
         if host is None:
             return body
@@ -171,7 +175,7 @@ class Containers:
                     continue
                 async with container.lock:
                     if not container.removed and not container.record.running:
-                        size = await asyncio.to_thread(lambda one=container: self.rooms.layers.usage(one.id).size)
+                        size = (await asyncio.to_thread(self.rooms.layers.usage, container.id)).size
                         await remove.remove(container, force=False, volumes=False)
                         deleted.append(container.id)
                         freed += size

@@ -15,6 +15,7 @@ from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
 from sampan.engine.records import ContainerRecord, Place
 from sampan.errors import InvalidRequest, NotFound
+from sampan.network.names import check_address
 from sampan.wire import containers as c
 
 
@@ -42,7 +43,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
     }
     for endpoint in endpoints.values():
         if endpoint.ipam_config and endpoint.ipam_config.i_pv4_address:
-            validate.names.check_address(endpoint.ipam_config.i_pv4_address)
+            check_address(endpoint.ipam_config.i_pv4_address)
     found = places.of_body(rooms.data_root, config, host)
     record = ContainerRecord(
         id=identity, name="", created=time.time_ns(), image=image.id, image_ref=body.image, path=command[0],
@@ -52,7 +53,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         chosen = validate.name(name) if name else rooms.index.generate()
         rooms.index.add(chosen, identity)
         undo.callback(rooms.index.remove, chosen)
-        base = None if spec.shares_host(record) else rooms.ranges.take()
+        base = None if spec.shares_host(record) or spec.joins(record) else rooms.ranges.take()
         undo.callback(rooms.ranges.give_back, base)
         record = structs.replace(record, name=chosen, uid_base=base)
         with rooms.state.batch():
@@ -68,12 +69,10 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
 
 def merge(body: c.ContainerConfig, image: c.ContainerConfig, identity: str, host: c.HostConfig) -> c.ContainerConfig:
     """Return the request over the image's settings (engine-api 4.1)."""
-    env = dict.fromkeys(())  # an ordered set of names
     values: dict[str, str | None] = {entry.partition("=")[0]: entry for entry in image.env or ()}
     for entry in body.env or ():
         key, equals, _ = entry.partition("=")
         values[key] = entry if equals else None
-    del env
     own = bool(validate.words(body.entrypoint)) or body.entrypoint is not None
     entrypoint = validate.words(body.entrypoint) if own else validate.words(image.entrypoint)
     if entrypoint == [""]:

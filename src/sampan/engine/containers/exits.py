@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 
 from sampan import messages as m
 from sampan.cgroups import Hierarchy
@@ -17,9 +18,9 @@ LONG_RUN = 10.0  # seconds after which the back-off begins anew
 LONGEST = 60.0
 
 
-def background(work: object) -> asyncio.Task[None]:
+def background(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
     """Run a coroutine that nobody awaits; its reference is kept until it ends."""
-    task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[arg-type]  # coroutines of None only
+    task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
     task.add_done_callback(_ended)
     return task

@@ -15,7 +15,7 @@ def number_of(text: str) -> int:
     if word.isascii() and word.isdigit() and len(word) < 4:
         if 0 < int(word) <= 64:
             return int(word)
-    elif word.startswith("RTMIN") or word.startswith("RTMAX"):
+    elif word.startswith(("RTMIN", "RTMAX")):
         base, rest = (_RTMIN, word[5:]) if word.startswith("RTMIN") else (_RTMAX, word[5:])
         if not rest:
             return base

@@ -17,10 +17,12 @@ from sampan.engine.containers.exits import heard_exit
 from sampan.engine.containers.validate import port_of, port_range
 from sampan.engine.keepers import Keeper
 from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError
+from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import pidfd_open
 from sampan.launch.channel import Channel
 from sampan.network.records import Endpoint, PortBinding
+from sampan.oci.runtime import Mount
 from sampan.wire import containers as c
 
 NAMESPACE_FILES = {"network": "net", "pid": "pid", "ipc": "ipc"}
@@ -32,9 +34,10 @@ class Parts:
 
     fds: list[Fd] = field(default_factory=list)
     joined: dict[str, int] = field(default_factory=dict)
-    mounts: list[spec_mounts.Mount] = field(default_factory=list)
+    mounts: list[Mount] = field(default_factory=list)
     rootfs: int = 0
     log: int = 0
+    uid_base: int | None = None
 
     def add(self, fd: Fd) -> int:
         self.fds.append(fd)
@@ -112,12 +115,9 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | N
         (state_dir / name).unlink(missing_ok=True)
     etc.write(container, endpoint)
     userns = None
-    base = record.uid_base
-    joined = parts.joined.get("user")
+    base = record.uid_base if record.uid_base is not None else parts.uid_base
     if base is not None:
         userns = rooms.ranges.namespace(base)
-    elif joined is not None:
-        userns = parts.fds[joined]
     volumes.fill(container)
     parts.mounts = spec_mounts.places(record, rooms.folder(record.id), userns, parts.fds)
     if base is not None and userns is not None:
@@ -139,12 +139,12 @@ def bindings(container: Container) -> list[PortBinding]:
             wanted.setdefault(port, [])
             wanted[port] = wanted[port] or []
     for text, places in wanted.items():
-        port, protocol = port_of(text)
+        number, protocol = port_of(text)
         if not places:
-            made.append(PortBinding(port, protocol))
+            made.append(PortBinding(number, protocol))
         for place in places or ():
             first, last = port_range(place.host_port)
-            made.append(PortBinding(port, protocol, place.host_ip, first, last))
+            made.append(PortBinding(number, protocol, place.host_ip, first, last))
     return made
 
 
@@ -174,7 +174,7 @@ def _join(container: Container, parts: Parts) -> None:
             continue
         other = container.rooms.index.find(mode.removeprefix("container:"))
         record = container.rooms.records.get(other)
-        if record is None:
+        if record is None or other == container.id:
             raise NotFound(f"No such container: {mode.removeprefix('container:')}")
         if not record.running or record.pid <= 0:
             raise Conflict(f"cannot join {kind} namespace of a non running container: container {other} is not running")
@@ -184,6 +184,7 @@ def _join(container: Container, parts: Parts) -> None:
         with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
             parts.joined[kind] = parts.add(open_fd(f"/proc/{record.pid}/ns/{NAMESPACE_FILES[kind]}", os.O_RDONLY))
             if record.uid_base is not None and "user" not in parts.joined:
+                parts.uid_base = record.uid_base
                 parts.joined["user"] = parts.add(open_fd(f"/proc/{record.pid}/ns/user", os.O_RDONLY))
 
 
@@ -203,7 +204,8 @@ def _request(container: Container, parts: Parts, control: int, endpoint: Endpoin
         log=m.LogTarget(
             driver=driver, fd=parts.log, name=f"{record.id}-json.log", options=dict((log.config if log else None) or {})
         ),
-        open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once, wait_for_network=endpoint is not None,
+        open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
+        wait_for_network=endpoint is not None or isolated(container),
         user=record.config.user, group_add=tuple(record.host.group_add or ()),
     )  # fmt: skip
 
@@ -221,6 +223,8 @@ async def _converse(container: Container, keeper: Keeper, endpoint: Endpoint | N
                         keeper.send(m.Abort(text=str(error)))
                         await keeper.next()
                         raise Broken(f"failed to set up container networking: {error}") from error
+                elif isolated(container):
+                    await asyncio.to_thread(_loopback, fds[1])
                 keeper.send(m.Proceed())
             elif isinstance(message, m.Ready):
                 return message, Fd(fds[0].take()) if fds else None
@@ -231,6 +235,24 @@ async def _converse(container: Container, keeper: Keeper, endpoint: Endpoint | N
         finally:
             for fd in fds:
                 fd.close()
+
+
+def isolated(container: Container) -> bool:
+    """Return whether it has a network namespace of its own with nothing but loopback."""
+    record = container.record
+    return record.host.network_mode == "none" or (
+        record.config.network_disabled is True and record.host.network_mode != "host"
+    )
+
+
+def _loopback(namespace: Fd) -> None:
+    """Bring lo up, as it is in every container."""
+    with netns.inside(namespace):
+        route = rtnl.Route()
+        try:
+            route.talk([rtnl.link_up("lo")])
+        finally:
+            route.close()
 
 
 class Failure(SampanError):

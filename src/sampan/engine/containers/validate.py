@@ -163,7 +163,8 @@ def _resources(v: c.HostConfig) -> None:
          f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"),
         (v.nano_cpus and (v.cpu_period or v.cpu_quota),
          "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set"),
-        (v.cpu_period and not 1000 <= v.cpu_period <= 1000000, "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"),
+        (v.cpu_period and not 1000 <= v.cpu_period <= 1000000,
+         "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"),
         (v.cpu_quota > 0 and v.cpu_quota < 1000, "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
         (v.blkio_weight and not 10 <= v.blkio_weight <= 1000, "range of blkio weight is from 10 to 1000"),
         (not -1000 <= v.oom_score_adj <= 1000, f"Invalid value {v.oom_score_adj}, range for oom score adj is [-1000, 1000]"),
@@ -203,8 +204,8 @@ def _modes(v: c.HostConfig) -> None:
             (v.dns, "dns and the network mode"), (v.extra_hosts, "custom host-to-IP mapping and the network mode"),
             (v.links, "container type network can't be used with links. This would result in undefined behavior"),
         )  # fmt: skip
-        for value, text in conflicts:
-            if value:
+        for set_, text in conflicts:
+            if set_:
                 raise InvalidRequest(f"conflicting options: {text}")
     driver = v.log_config.type if v.log_config else ""
     if driver not in _DRIVERS:
@@ -222,7 +223,6 @@ def _later(v: c.HostConfig) -> None:
     for field, value in absent.items():
         if value:
             raise Unsupported(f"HostConfig.{field} is not supported yet")
-    if v.pid_mode.startswith("container:") or v.ipc_mode.startswith("container:"):
-        kind = "PidMode" if v.pid_mode.startswith("container:") else "IpcMode"
-        if not re.fullmatch(r"container:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", getattr(v, "pid_mode" if kind == "PidMode" else "ipc_mode"), re.ASCII):
-            raise InvalidRequest(f"invalid {kind}")
+    for field, mode in (("PidMode", v.pid_mode), ("IpcMode", v.ipc_mode)):
+        if mode.startswith("container:") and not _NAME.fullmatch(mode.removeprefix("container:")):
+            raise InvalidRequest(f"invalid {field}")

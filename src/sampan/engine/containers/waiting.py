@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from msgspec import UNSET
-
 from sampan.engine.containers.container import Container
 from sampan.wire import containers as c
 
@@ -26,8 +24,7 @@ class Wait:
         if self._future is not None and not self._container.removed:
             await self._future
         record = self._container.record
-        failed = record.error and not record.started
-        return c.WaitResult(status_code=record.exit_code, error=c.WaitError(message=record.error) if failed else UNSET)
+        return c.WaitResult(status_code=record.exit_code)
 
     def cancel(self) -> None:
         if self._future is not None and not self._future.done():

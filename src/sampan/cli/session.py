@@ -56,7 +56,7 @@ def raw_terminal(wanted: bool) -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSANOW)  # what was typed already is not thrown away
     try:
         yield
     finally:

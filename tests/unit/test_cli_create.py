@@ -48,8 +48,10 @@ def test_interactive_detached_and_chosen_streams() -> None:
 
 def test_limits_and_privileges_arrive() -> None:
     h = host("-m", "64m", "--memory-swap", "-1", "--cpus", "1.5", "--cpu-shares=5", "--pids-limit", "7", "--cap-add",
-             "NET_ADMIN",             "--privileged", "--read-only", "--security-opt", "no-new-privileges", "--ulimit", "nofile=10:20", "--shm-size", "1m",
-             "--restart", "on-failure:3", "--oom-score-adj", "5", "--sysctl", "a.b=c", "--tmpfs", "/t:size=1m", "--init")  # fmt: skip
+             "NET_ADMIN",             "--privileged", "--read-only", "--security-opt", "no-new-privileges",
+             "--ulimit", "nofile=10:20", "--shm-size", "1m",
+             "--restart", "on-failure:3", "--oom-score-adj", "5", "--sysctl", "a.b=c", "--tmpfs",
+             "/t:size=1m", "--init")  # fmt: skip
 
     assert (h.memory, h.memory_swap, h.nano_cpus, h.cpu_shares, h.pids_limit) == (64 << 20, -1, 1_500_000_000, 5, 7)
     assert (h.cap_add, h.privileged, h.readonly_rootfs, h.security_opt) == (["NET_ADMIN"], True, True, ["no-new-privileges"])

@@ -120,9 +120,7 @@ def report(peers: list[Peer], yardstick: Runc | None) -> list[str]:
     if yardstick and API in subject.samples:
         bare = statistics.median(yardstick.samples["runc run"])
         ratio = statistics.median(subject.samples[API]) / bare
-        print(
-            f"{'runc run true, s':50}{bare:12.4f}   Sampan's whole API run is {ratio:.2f}x of it (at most {RUNC_BUDGET:.0f}x)"
-        )
+        print(f"{'runc run true, s':50}{bare:12.4f}   Sampan's whole API run is {ratio:.2f}x of it (at most {RUNC_BUDGET:.0f}x)")
         if ratio > RUNC_BUDGET:
             missed.append(f"API run is {ratio:.2f}x of runc run, budget {RUNC_BUDGET:.0f}x")
     return missed

@@ -101,9 +101,7 @@ class Peer:
         return json.loads(self.call(connection, "POST", "/containers/create", {"Image": IMAGE, "Cmd": command}))["Id"]
 
     def docker(self, *arguments: str) -> None:
-        subprocess.run(
-            ["docker", "-H", self.host, *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True
-        )
+        subprocess.run(["docker", "-H", self.host, *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True)
 
     def pids(self) -> list[int]:
         found = []
@@ -112,7 +110,7 @@ class Peer:
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if self.processes.search(line) and "bench" not in line:
+            if self.processes.search(line) and "bench.py" not in line:
                 found.append(int(pid))
         return found
 

@@ -26,6 +26,7 @@ from sampan.engine.events import Bus
 from sampan.engine.images.images import Images
 from sampan.errors import InvalidRequest, SampanError, Unsupported
 from sampan.kernel.fds import Fd, memfd
+from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
 from sampan.network.manager import Networks
 from sampan.state import State
@@ -88,6 +89,7 @@ def entry() -> None:
     """The program that `run` becomes."""
     with Fd(int(sys.argv[1])) as told:
         options = msgspec.json.decode(os.pread(told.fileno(), 1 << 20, 0), type=DaemonOptions)
+    set_name("sampan-daemon")
     level = logging.DEBUG if options.debug else logging.INFO
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.umask(0o022)

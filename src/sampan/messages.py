@@ -92,6 +92,23 @@ class Launch(Message, frozen=True, kw_only=True):
     group_add: tuple[str, ...] = ()
 
 
+class MakeUserns(Message, frozen=True, kw_only=True):
+    """Make a user namespace that maps 0..size-1 to `base` up, for mounts; answered on the socket `control`."""
+
+    base: int
+    size: int
+    control: int = 0
+
+
+# spawner -> daemon -----------------------------------------------------------------------------------------------
+
+
+class UsernsMade(Message, frozen=True, kw_only=True):
+    """Descriptor: the user namespace.  Without one, `code` (errno) says why not."""
+
+    code: int = 0
+
+
 # keeper -> daemon ------------------------------------------------------------------------------------------------
 
 
@@ -241,11 +258,11 @@ class Go(Message, frozen=True, kw_only=True):
     stage: str
 
 
-ToSpawner = Launch
+ToSpawner = Launch | MakeUserns
 FromKeeper = Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
 ToKeeper = Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release
 AnyMessage = (
-    Launch | Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
+    Launch | MakeUserns | UsernsMade | Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
     | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Born | Built | Go
 )  # fmt: skip
 

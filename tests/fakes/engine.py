@@ -169,9 +169,7 @@ class FakeContainers:
         self.waits.append(FakeWait())
         return self.waits[-1]
 
-    async def attach(
-        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
-    ) -> FakeStream:
+    async def attach(self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool) -> FakeStream:
         self._find(ref)
         self.streams.append(FakeStream(self.tty))
         return self.streams[-1]

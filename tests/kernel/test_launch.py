@@ -80,9 +80,7 @@ def test_p10_only_stdio_is_open(boxes: Boxes, userns: bool) -> None:
 @both
 def test_devices_are_the_right_ones(boxes: Boxes, userns: bool) -> None:
     names = "null zero full random urandom tty"
-    _, text = boxes.run(
-        f"cd /dev; stat -c '%n %t:%T %a' {names}; for n in ptmx fd stdin; do readlink $n; done", userns=userns
-    )
+    _, text = boxes.run(f"cd /dev; stat -c '%n %t:%T %a' {names}; for n in ptmx fd stdin; do readlink $n; done", userns=userns)
     assert text.splitlines() == [
         "null 1:3 666", "zero 1:5 666", "full 1:7 666", "random 1:8 666", "urandom 1:9 666", "tty 5:0 666",
         "pts/ptmx", "/proc/self/fd", "/proc/self/fd/0",
@@ -92,8 +90,7 @@ def test_devices_are_the_right_ones(boxes: Boxes, userns: bool) -> None:
 @both
 def test_row_2_masked_files_are_the_true_null_and_masked_folders_are_empty(boxes: Boxes, userns: bool) -> None:
     _, text = boxes.run(
-        "exec 2>&1; stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; "
-        "cat /proc/keys",
+        "exec 2>&1; stat -c '%n %t:%T' /proc/keys /proc/timer_list; ls /sys/firmware; touch /sys/firmware/x 2>&1; cat /proc/keys",
         userns=userns,
     )
     assert text.splitlines()[:2] == ["/proc/keys 1:3", "/proc/timer_list 1:3"]
@@ -132,9 +129,7 @@ def test_row_23_groups_are_exactly_those_asked_for(boxes: Boxes) -> None:
     assert sorted(boxes.run("id -G", user="1000:1000", group_add=("wheel", "7"))[1].split()) == ["10", "1000", "7"]
 
 
-@pytest.mark.parametrize(
-    "user", ["1:1:1", "4294967296", "2147483648", "99999999999", "\u0661", " 1", "nobody-here", "0x0", "+1"]
-)
+@pytest.mark.parametrize("user", ["1:1:1", "4294967296", "2147483648", "99999999999", "\u0661", " 1", "nobody-here", "0x0", "+1"])
 def test_row_22_a_user_that_means_nothing_is_refused(boxes: Boxes, user: str) -> None:
     box = boxes.start("id", user=user, expect=messages.Failed)
     assert box.answer.step == "user"
@@ -431,9 +426,10 @@ def _volume(boxes: Boxes, name: str, *, userns: bool) -> Fd:
 def test_a_volume_is_mounted_and_belongs_to_the_containers_root(boxes: Boxes, userns: bool) -> None:
     mounts = (*MOUNTS, Mount(destination="/data/deep", type="bind", tree=3, options=("rbind", "rprivate")))
     with _volume(boxes, "volume", userns=userns) as tree:
-        assert boxes.run(
-            "echo kept > /data/deep/f; stat -c %u /data/deep/f", userns=userns, mounts=mounts, trees=(tree,)
-        ) == (0, "0\n")
+        assert boxes.run("echo kept > /data/deep/f; stat -c %u /data/deep/f", userns=userns, mounts=mounts, trees=(tree,)) == (
+            0,
+            "0\n",
+        )
     assert (boxes.place / "volume/f").read_text() == "kept\n"
     assert (boxes.place / "volume/f").stat().st_uid == 0
 
@@ -493,17 +489,13 @@ def test_a_pid_namespace_is_joined(boxes: Boxes) -> None:
             Namespace(type="user", fd=3),
             Namespace(type="pid", fd=4),
         )
-        code, text = boxes.run(
-            "cat /proc/1/cmdline | tr '\\0' ' '", trees=(user, pid), linux={"namespaces": namespaces}
-        )
+        code, text = boxes.run("cat /proc/1/cmdline | tr '\\0' ' '", trees=(user, pid), linux={"namespaces": namespaces})
     assert (code, text) == (0, "sleep 77 ")
 
 
 def test_a_foreign_network_namespace_shows_the_hosts_sys_read_only(boxes: Boxes) -> None:
     namespaces = tuple(Namespace(type=kind) for kind in ("user", "mount", "pid", "ipc", "uts", "cgroup"))
-    code, text = boxes.run(
-        "ls /sys/class >/dev/null && touch /sys/x; readlink /proc/self/ns/net", linux={"namespaces": namespaces}
-    )
+    code, text = boxes.run("ls /sys/class >/dev/null && touch /sys/x; readlink /proc/self/ns/net", linux={"namespaces": namespaces})
     assert code == 0 and "Read-only" in text and os.readlink("/proc/self/ns/net") in text
 
 
@@ -711,9 +703,7 @@ def test_the_control_group_limits_is_left_by_nobody_and_goes(boxes: Boxes) -> No
 def test_a_container_out_of_memory_says_so(boxes: Boxes) -> None:
     path = f"/sampan-test-{os.getpid()}/box"
     limits = Resources(memory=Memory(limit=8 << 20, swap=8 << 20))
-    box = boxes.start(
-        "/bin/sh", "-c", "x=x; while :; do x=$x$x; done", linux={"cgroups_path": path, "resources": limits}
-    )
+    box = boxes.start("/bin/sh", "-c", "x=x; while :; do x=$x$x; done", linux={"cgroups_path": path, "resources": limits})
     found = box.hear(messages.Exited)
     assert (found.status, found.oom_killed) == (137, True)
     box.control.send(messages.Release())

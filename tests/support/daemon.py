@@ -185,9 +185,7 @@ class Daemon:
 
     def sampan(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
         """Run the `sampan` command against it."""
-        done = subprocess.run(
-            [SAMPAN, "-H", self.host, *arguments], capture_output=True, timeout=timeout, check=False
-        )
+        done = subprocess.run([SAMPAN, "-H", self.host, *arguments], capture_output=True, timeout=timeout, check=False)
         if check:
             assert done.returncode == 0, f"sampan {' '.join(arguments)}: {done.returncode} {done.stderr.decode()}"
         return done
@@ -197,9 +195,7 @@ class Daemon:
 
     def create(self, *command: str, name: str = "", image: str = "busybox", **body: Any) -> str:
         query = f"?name={name}" if name else ""
-        return str(
-            self.ok("POST", f"/containers/create{query}", {"Image": image, "Cmd": list(command), **body})["Id"]
-        )
+        return str(self.ok("POST", f"/containers/create{query}", {"Image": image, "Cmd": list(command), **body})["Id"])
 
     def run(self, *command: str, **body: Any) -> tuple[int, bytes]:
         """Run a container to its end; return (exit code, output), and remove it."""
@@ -223,9 +219,7 @@ class Daemon:
             self.kill(signal.SIGTERM)
         self._log.close()
         subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True, check=False)
-        for table in subprocess.run(
-            ["nft", "list", "tables"], capture_output=True, text=True, check=False
-        ).stdout.splitlines():
+        for table in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout.splitlines():
             if self.bridge in table:
                 subprocess.run(["nft", "delete", *table.split()], check=False)
         if not os.environ.get("SAMPAN_TEST_KEEP"):

@@ -75,7 +75,5 @@ class HostState:
 
     def leaked_since(self, before: HostState) -> dict[str, list[str]]:
         """Return what is here now and was not in `before`, by kind; empty when the host is as it was."""
-        gained = {
-            field.name: sorted(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)
-        }
+        gained = {field.name: sorted(getattr(self, field.name) - getattr(before, field.name)) for field in fields(self)}
         return {kind: names for kind, names in gained.items() if names}

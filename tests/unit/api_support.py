@@ -68,18 +68,14 @@ class Api:
             sock.sendall(data)
             return until_end(sock)
 
-    def ask(
-        self, method: str, target: str, body: bytes | None = None, *headers: str
-    ) -> tuple[int, dict[str, str], bytes]:
+    def ask(self, method: str, target: str, body: bytes | None = None, *headers: str) -> tuple[int, dict[str, str], bytes]:
         """One request on a connection of its own: status, headers in lower case, body."""
         lines = [f"{method} {target} HTTP/1.1", "Host: docker", "Connection: close", *headers]
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
             if not any(line.lower().startswith("content-type:") for line in headers):
                 lines.append("Content-Type: application/json")
-        head, _, answer = self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")).partition(
-            b"\r\n\r\n"
-        )
+        head, _, answer = self.raw("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b"")).partition(b"\r\n\r\n")
         first, *rest = head.decode("latin-1").split("\r\n")
         fields = dict(line.split(": ", 1) for line in rest)
         return int(first.split(" ")[1]), {name.lower(): value for name, value in fields.items()}, answer

@@ -25,9 +25,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
         yield running
 
 
-def attach(
-    api: Api, early: bytes = b"", version: str = "v1.50", keys: str = ""
-) -> tuple[socket.socket, FakeStream, bytes]:
+def attach(api: Api, early: bytes = b"", version: str = "v1.50", keys: str = "") -> tuple[socket.socket, FakeStream, bytes]:
     sock = api.connect()
     target = f"/{version}/containers/web/attach?stream=1&stdin=1&stdout=1{keys}".encode()
     sock.sendall(b"POST " + target + b" HTTP/1.1\r\nHost: d\r\n" + UPGRADE + b"\r\n" + early)
@@ -55,9 +53,7 @@ def test_the_head_of_an_upgraded_attach(api: Api) -> None:
 
 def test_without_an_upgrade_the_head_is_200_and_raw(api: Api) -> None:
     with api.connect() as sock:
-        sock.sendall(
-            b"POST /containers/web/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\nearly"
-        )
+        sock.sendall(b"POST /containers/web/attach?stream=1&stdout=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\nearly")
         assert head_of(sock) == b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
         stream = api.engine.containers.streams[0]
         assert stream.far.recv(100) == b"early"
@@ -137,9 +133,7 @@ def test_row_95_clients_that_vanish_from_silent_processes_are_noticed(api: Api) 
 
 def test_a_refused_attach_is_plain_text_on_a_raw_head(api: Api) -> None:
     answer = api.raw(b"POST /containers/x/attach HTTP/1.1\r\nHost: d\r\n" + UPGRADE + b"\r\n")
-    assert answer == (
-        b"HTTP/1.1 404 Not Found\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\nNo such container: x\r\n"
-    )
+    assert answer == (b"HTTP/1.1 404 Not Found\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\nNo such container: x\r\n")
     answer = api.raw(b"POST /containers/web/attach?detachKeys=ctrl-! HTTP/1.1\r\nHost: d\r\n" + UPGRADE + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"Invalid detach keys (ctrl-!) provided\r\n")

@@ -182,9 +182,7 @@ def test_row_87_symlinks_files_and_live_sockets_are_refused_stale_ones_replaced(
     tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "x", "unix://a", "http://a", "tcp://1:x", "tcp://a:99999", "unix:///" + "a" * 200, "fd://x"]
-)
+@pytest.mark.parametrize("text", ["", "x", "unix://a", "http://a", "tcp://1:x", "tcp://a:99999", "unix:///" + "a" * 200, "fd://x"])
 def test_a_bad_host_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         parse(text)
@@ -221,15 +219,11 @@ def test_wait_sends_its_head_before_the_exit(api: Api) -> None:
 
 
 def test_logs_send_a_chunk_per_frame(api: Api) -> None:
-    answer = api.raw(
-        b"GET /v1.42/containers/web/logs?stdout=1&tail=x HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
-    )
+    answer = api.raw(b"GET /v1.42/containers/web/logs?stdout=1&tail=x HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"Content-Type: application/vnd.docker.multiplexed-stream" in head
     assert body.startswith(b"b\r\n\x01\0\0\0\0\0\0\x03hi\n\r\n") and body.endswith(b"0\r\n\r\n")
-    assert b"raw-stream" in api.raw(
-        b"GET /v1.41/containers/web/logs?stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
-    )
+    assert b"raw-stream" in api.raw(b"GET /v1.41/containers/web/logs?stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")
     assert api.ask("GET", "/containers/web/logs")[0] == 400
 
 
@@ -246,9 +240,7 @@ def test_row_95_followers_that_vanish_leave_nothing(api: Api) -> None:
 
 def test_a_chunked_upload_is_a_file_for_the_engine(api: Api) -> None:
     with api.connect() as sock:
-        sock.sendall(
-            b"POST /images/load HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-        )
+        sock.sendall(b"POST /images/load HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
         piece = b"x" * 100_000
         for _ in range(80):
             sock.sendall(b"%x;ext=1\r\n%b\r\n" % (len(piece), piece))
@@ -268,9 +260,7 @@ def test_expect_100_continue_is_answered_when_the_body_is_wanted(api: Api) -> No
         assert until_end(sock).startswith(b"HTTP/1.1 200 OK")
     assert api.engine.images.read == 3
     with api.connect() as sock:
-        sock.sendall(
-            b"POST /containers/web/start HTTP/1.1\r\nHost: d\r\nContent-Length: 30\r\nExpect: 100-continue\r\n\r\n"
-        )
+        sock.sendall(b"POST /containers/web/start HTTP/1.1\r\nHost: d\r\nContent-Length: 30\r\nExpect: 100-continue\r\n\r\n")
         assert until_end(sock).startswith(b"HTTP/1.1 400")
 
 
@@ -338,7 +328,4 @@ def test_close_ends_streams_and_lets_work_finish(tmp_path: Path) -> None:
 def test_a_progress_message_leaves_out_what_is_unset() -> None:
     from sampan.api.progress import encode
 
-    assert (
-        encode(i.Progress(status="a&b", progress_detail=i.ProgressDetail()))
-        == b'{"status":"a\\u0026b","progressDetail":{}}\r\n'
-    )
+    assert encode(i.Progress(status="a&b", progress_detail=i.ProgressDetail())) == b'{"status":"a\\u0026b","progressDetail":{}}\r\n'

@@ -51,9 +51,7 @@ def one(rule: SyscallRule) -> bytes:
     return seccomp.compile(Seccomp(default_action="SCMP_ACT_ERRNO", syscalls=(rule,)), "x86_64")
 
 
-@pytest.mark.parametrize(
-    "arch_name, arch", [("SCMP_ARCH_X86_64", X86_64), ("SCMP_ARCH_X86", I386), ("SCMP_ARCH_X32", X86_64)]
-)
+@pytest.mark.parametrize("arch_name, arch", [("SCMP_ARCH_X86_64", X86_64), ("SCMP_ARCH_X86", I386), ("SCMP_ARCH_X32", X86_64)])
 def test_rows_97_98_sockets_of_alg_and_vsock_are_refused_in_every_abi(arch_name: str, arch: int) -> None:
     number = TABLES[arch_name]["socket"]
     for family in (38, 40, 46, 0xFFFFFFFF, 38 | 1 << 32, 40 | 1 << 32, 40 | 1 << 63):
@@ -68,9 +66,7 @@ def test_row_98_dockers_own_three_rules_do_not_let_the_high_word_through() -> No
         Seccomp(
             default_action="SCMP_ACT_ERRNO",
             syscalls=tuple(
-                SyscallRule(
-                    names=("socket",), action="SCMP_ACT_ALLOW", args=(SyscallArgument(index=0, value=v, op=op),)
-                )
+                SyscallRule(names=("socket",), action="SCMP_ACT_ALLOW", args=(SyscallArgument(index=0, value=v, op=op),))
                 for v, op in rules
             ),
         ),
@@ -206,9 +202,7 @@ def test_what_cannot_be_compiled_is_refused() -> None:
     with pytest.raises(Unsupported):
         seccomp.compile(Seccomp(default_action="SCMP_ACT_ERRNO"), "riscv64")
     with pytest.raises(Unsupported):
-        seccomp.compile(
-            Seccomp(default_action="SCMP_ACT_ERRNO", flags=("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",)), "x86_64"
-        )
+        seccomp.compile(Seccomp(default_action="SCMP_ACT_ERRNO", flags=("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",)), "x86_64")
 
 
 def parse(profile: object, capabilities: list[str] | None = None) -> Seccomp:

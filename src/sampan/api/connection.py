@@ -212,9 +212,7 @@ class Connection(asyncio.Protocol):
             response = await self.server.handle(request)
             if response is not None:
                 self._finish_early(request)
-                self.write(
-                    response.encode(self.server.common, request.head.keep_alive, with_body=request.method != "HEAD")
-                )
+                self.write(response.encode(self.server.common, request.head.keep_alive, with_body=request.method != "HEAD"))
         except (asyncio.CancelledError, ConnectionError, TimeoutError):
             broken = True
         except Exception:  # the last resort: the server lives on

@@ -44,9 +44,7 @@ async def inspect(request: Request) -> Response:
 async def start(request: Request) -> Response:
     """ContainerStart.  204, 304 already running; 400 a body, 404, 409."""
     if request.body.chunked or request.body.length > 7:
-        raise InvalidRequest(
-            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
-        )
+        raise InvalidRequest("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
     await request.engine.containers.start(named(request))
     return empty(204)
 
@@ -111,9 +109,7 @@ async def unpause(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """ContainerDelete.  204; 404, 409 running."""
     q = request.query
-    await request.engine.containers.remove(
-        named(request), force=q.flag("force"), volumes=q.flag("v"), link=q.flag("link")
-    )
+    await request.engine.containers.remove(named(request), force=q.flag("force"), volumes=q.flag("v"), link=q.flag("link"))
     return empty(204)
 
 

@@ -19,9 +19,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[!-~]+")
 _VALUE = re.compile(rb"[\t -~\x80-\xff]*")
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_ONCE = frozenset(
-    {"content-length", "content-type", "transfer-encoding", "host", "origin", "expect", "authorization"}
-)
+_ONCE = frozenset({"content-length", "content-type", "transfer-encoding", "host", "origin", "expect", "authorization"})
 
 REASONS = {
     101: "UPGRADED",

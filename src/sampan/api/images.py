@@ -44,9 +44,7 @@ async def tag(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """ImageDelete.  200; 400, 404, 409 in use."""
     q = request.query
-    return reply(
-        await request.engine.images.remove(named(request), force=q.flag("force"), prune=not q.flag("noprune"))
-    )
+    return reply(await request.engine.images.remove(named(request), force=q.flag("force"), prune=not q.flag("noprune")))
 
 
 @route("POST", "/images/prune", job="images_prune", since="1.25")
@@ -68,9 +66,7 @@ async def create(request: Request) -> None:
     """ImageCreate.  200 and progress: an import from the body; 400, 501 for what needs a registry."""
     q = request.query
     if q.text("fromImage"):
-        raise Unsupported(
-            f"pulling {q.text('fromImage')[:200]}: registries are not supported yet; use load, import or bootstrap"
-        )
+        raise Unsupported(f"pulling {q.text('fromImage')[:200]}: registries are not supported yet; use load, import or bootstrap")
     source = q.text("fromSrc")
     if not source:
         raise InvalidRequest("either fromImage or fromSrc is needed")

@@ -17,7 +17,5 @@ async def listing(request: Request) -> Response:
 async def inspect(request: Request) -> Response:
     """NetworkInspect.  200; 400 ambiguous, 404."""
     q = request.query
-    found = await request.engine.networks.inspect(
-        named(request), verbose=q.strict_flag("verbose"), scope=q.text("scope")
-    )
+    found = await request.engine.networks.inspect(named(request), verbose=q.strict_flag("verbose"), scope=q.text("scope"))
     return reply(found)

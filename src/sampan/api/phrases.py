@@ -8,8 +8,7 @@ PAGE_NOT_FOUND = "page not found"
 
 # docker service/node/stack print it as it is; compose ignores swarm after a 503.
 NOT_A_MANAGER = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
-    "to connect this node to swarm and try again."
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )
 
 # The textbook's warning, printed for every TCP address that is not loopback and has no TLS.

@@ -140,12 +140,7 @@ def signal_name(value: str) -> str:
         if "SIG" + name in signal.Signals.__members__:
             return value
         base, sign, offset = name[:5], name[5:6], name[6:]
-        if (
-            (base, sign) in (("RTMIN", "+"), ("RTMAX", "-"))
-            and offset.isascii()
-            and offset.isdigit()
-            and len(offset) < 3
-        ):
+        if (base, sign) in (("RTMIN", "+"), ("RTMAX", "-")) and offset.isascii() and offset.isdigit() and len(offset) < 3:
             room = signal.SIGRTMAX - signal.SIGRTMIN
             if int(offset) <= room:
                 return value

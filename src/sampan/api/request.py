@@ -29,9 +29,7 @@ class Response:
 
     __slots__ = ("body", "headers", "plain", "status")
 
-    def __init__(
-        self, status: int, body: bytes = b"", kind: bytes = b"", headers: bytes = b"", plain: bool = False
-    ) -> None:
+    def __init__(self, status: int, body: bytes = b"", kind: bytes = b"", headers: bytes = b"", plain: bool = False) -> None:
         self.status = status
         self.body = body
         self.plain = plain

@@ -108,9 +108,7 @@ def prepare(router: Router, request: Request) -> Route | Response:
     if version:
         request.version = versions.parse(version)
         if request.version < versions.OLDEST:
-            return Response(
-                400, phrases.too_old(version, versions.MINIMUM).encode() + b"\n", b"text/plain; charset=utf-8"
-            )
+            return Response(400, phrases.too_old(version, versions.MINIMUM).encode() + b"\n", b"text/plain; charset=utf-8")
         if request.version > versions.NEWEST:
             raise InvalidRequest(phrases.too_new(version, versions.MAXIMUM))
         if request.version < chosen.since:

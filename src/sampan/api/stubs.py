@@ -86,11 +86,7 @@ SWARM = (
     ("POST", "/swarm/update"),
     ("GET", "/swarm/unlockkey"),
     ("POST", "/swarm/unlock"),
-    *(
-        (method, f"/{family}")
-        for family in ("nodes", "services", "tasks", "secrets", "configs")
-        for method in ("GET",)
-    ),
+    *((method, f"/{family}") for family in ("nodes", "services", "tasks", "secrets", "configs") for method in ("GET",)),
     *(
         (method, f"/{family}/{{}}")
         for family in ("nodes", "services", "secrets", "configs")

@@ -28,9 +28,7 @@ class Engine:
 
     def in_use(self, image: str) -> list[tuple[str, bool]]:
         """Return the containers made from an image, as (id, running)."""
-        return [
-            (one.id, one.record.running) for one in list(self.containers.all.values()) if one.record.image == image
-        ]
+        return [(one.id, one.record.running) for one in list(self.containers.all.values()) if one.record.image == image]
 
     def close(self) -> None:
         """Let every keeper's connection go; the containers go on."""

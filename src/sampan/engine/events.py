@@ -102,8 +102,7 @@ def matches(event: s.EventMessage, filters: Filters) -> bool:
             continue
         if key == "event":
             ok = any(
-                event.action.startswith(word) if any(p in word for p in _PREFIXED) else event.action == word
-                for word in wanted
+                event.action.startswith(word) if any(p in word for p in _PREFIXED) else event.action == word for word in wanted
             )
         elif key == "type":
             ok = event.type in wanted

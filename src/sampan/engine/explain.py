@@ -109,9 +109,7 @@ def _mounts(pid: int) -> Iterator[s.Fact]:
         head, _, tail = line.partition(" - ")
         words = head.split()
         kind, source, *_ = tail.split(" ")
-        yield s.Fact(
-            name=words[4], value=f"{kind} {source} {words[5]}", command=f"nsenter -t {pid} -m findmnt {words[4]}"
-        )
+        yield s.Fact(name=words[4], value=f"{kind} {source} {words[5]}", command=f"nsenter -t {pid} -m findmnt {words[4]}")
 
 
 def _network(container: Container) -> Iterator[s.Fact]:
@@ -136,9 +134,7 @@ def _network(container: Container) -> Iterator[s.Fact]:
 def doctor(rooms: Rooms) -> list[s.Finding]:
     """Return what the host has and lacks.  Blocks."""
     version = kernel_version()
-    made = [
-        s.Finding(level="ok" if version >= (5, 15) else "error", subject="kernel", text=f"Linux {version[0]}.{version[1]}")
-    ]
+    made = [s.Finding(level="ok" if version >= (5, 15) else "error", subject="kernel", text=f"Linux {version[0]}.{version[1]}")]
     for call in ("open_tree", "mount_setattr"):
         has = supports(call)
         made.append(s.Finding(level="ok" if has else "error", subject=call, text="present" if has else "missing"))

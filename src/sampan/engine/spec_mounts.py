@@ -38,14 +38,10 @@ def defaults(record: ContainerRecord, *, cgroup_writable: bool) -> list[Mount]:
     ]  # fmt: skip
     if host.ipc_mode != "none":
         mounts.append(
-            Mount(
-                destination="/dev/shm", type="tmpfs", options=("nosuid", "noexec", "nodev", "mode=1777", f"size={shm}")
-            )
+            Mount(destination="/dev/shm", type="tmpfs", options=("nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
         )
     taken = {place.target for place in record.places}
-    return [
-        m for m in mounts if m.destination not in taken and not ("/dev" in taken and m.destination.startswith("/dev/"))
-    ]
+    return [m for m in mounts if m.destination not in taken and not ("/dev" in taken and m.destination.startswith("/dev/"))]
 
 
 def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd]) -> list[Mount]:
@@ -63,9 +59,7 @@ def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd
         options = ["rprivate" if not place.propagation else place.propagation]
         if place.readonly:
             options.append("rro" if place.recursive else "ro")
-        made.append(
-            Mount(destination=place.target, source=place.source, options=tuple(options), tree=len(trees) - 1)
-        )
+        made.append(Mount(destination=place.target, source=place.source, options=tuple(options), tree=len(trees) - 1))
     taken = {place.target for place in record.places}
     for target in ETC:
         name = target.rpartition("/")[2]
@@ -76,9 +70,7 @@ def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd
             if userns is not None:
                 set_attributes(tree, userns=userns)
             options = ["rprivate", "ro"] if record.host.readonly_rootfs else ["rprivate"]
-            made.append(
-                Mount(destination=target, source=str(etc / name), options=tuple(options), tree=len(trees) - 1)
-            )
+            made.append(Mount(destination=target, source=str(etc / name), options=tuple(options), tree=len(trees) - 1))
     return made
 
 

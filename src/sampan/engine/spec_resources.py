@@ -22,9 +22,7 @@ from sampan.oci.runtime import (
 from sampan.wire import containers as c
 
 _UNLIMITED = 2**64 - 1
-_LIMITS = frozenset(
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as".split()
-)
+_LIMITS = frozenset("core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as".split())
 _BASE_RULES = (
     DeviceRule(allow=False),
     *(DeviceRule(allow=True, type="c", major=1, minor=minor) for minor in (5, 3, 9, 8, 7)),
@@ -97,9 +95,7 @@ def _expand(mapping: c.DeviceMapping) -> list[Device]:
         raise InvalidRequest(f"invalid device path {target!r}")
     try:
         if Path(source).is_dir():
-            found = [
-                _node(str(path), f"{target}/{path.relative_to(source)}") for path in sorted(Path(source).rglob("*"))
-            ]
+            found = [_node(str(path), f"{target}/{path.relative_to(source)}") for path in sorted(Path(source).rglob("*"))]
             return [node for node in found if node is not None]
         node = _node(source, target)
     except OSError as error:

@@ -151,8 +151,10 @@ def _sweep_folders(rooms: Rooms, containers: Containers, unreadable: set[str]) -
         if not parent.is_dir():
             continue
         for path in parent.iterdir():
-            if len(path.name) == 64 and path.is_dir() and not (
-                path.name in containers.all and containers.all[path.name].record.running
+            if (
+                len(path.name) == 64
+                and path.is_dir()
+                and not (path.name in containers.all and containers.all[path.name].record.running)
             ):
                 try:
                     path.rmdir()

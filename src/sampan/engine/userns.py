@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sampan.errors import Unavailable
-from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import Clone, clone
+from sampan.kernel.fds import Fd
 
 SIZE = 65536
+KEPT = 8
 _FIRST = 1 << 20
 _SPARE = 8  # namespaces kept for ranges that no container has: the lowest are taken again first
 _SLOTS = (1 << 31) // SIZE - 32
@@ -25,6 +27,7 @@ class Ranges:
         self._offset = int.from_bytes(digest[:4], "big") % (_SLOTS - 4096)
         self._taken: set[int] = set()
         self._namespaces: dict[int, Fd] = {}
+        self._mutex = threading.Lock()
 
     def note(self, bases: Iterable[int | None]) -> None:
         """Mark ranges that containers have already."""
@@ -45,44 +48,21 @@ class Ranges:
             if len(self._namespaces) > _SPARE and base in self._namespaces:
                 self._namespaces.pop(base).close()
 
-    def namespace(self, base: int) -> Fd:
-        """Return a user namespace that maps 0..65535 to the range; kept, so that the next container is faster."""
-        found = self._namespaces.get(base)
-        if found is None:
-            if len(self._namespaces) >= 128:
-                self._namespaces.pop(next(iter(self._namespaces))).close()
-            found = self._namespaces[base] = make_namespace(base)
-        return found
+    def namespace(self, base: int, make: Callable[[int, int], Fd]) -> Fd:
+        """Return a user namespace that maps 0..65535 to the range, the caller's to close; the last few are kept.
+
+        Callable from any thread.
+        """
+        with self._mutex:
+            found = self._namespaces.get(base)
+            if found is None:
+                found = make(base, SIZE)
+                while len(self._namespaces) >= KEPT:
+                    self._namespaces.pop(next(iter(self._namespaces))).close()
+                self._namespaces[base] = found
+            return Fd(fcntl.fcntl(found.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
 
     def close(self) -> None:
         for fd in self._namespaces.values():
             fd.close()
         self._namespaces.clear()
-
-
-def make_namespace(base: int) -> Fd:
-    """Return a fresh user namespace with the map written; its process is gone when this returns."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid, pidfd = clone(Clone.NEWUSER)
-        if pid == 0:
-            try:
-                os.close(writing)
-                os.read(reading, 1)  # the child only waits: no lock of another thread is touched
-            finally:
-                os._exit(0)
-        try:
-            for name in ("uid_map", "gid_map"):
-                with open_fd(f"/proc/{pid}/{name}", os.O_WRONLY) as file:
-                    os.write(file.fileno(), f"0 {base} {SIZE}\n".encode())
-            return open_fd(f"/proc/{pid}/ns/user", os.O_RDONLY)
-        finally:
-            os.close(writing)
-            writing = -1
-            os.waitpid(pid, 0)
-            if pidfd is not None:
-                pidfd.close()
-    finally:
-        os.close(reading)
-        if writing >= 0:
-            os.close(writing)

@@ -102,9 +102,7 @@ def raise_ambient(bits: int) -> None:
 def status(pid: int | str = "self") -> dict[str, int]:
     """Return CapInh, CapPrm, CapEff, CapBnd and CapAmb of a process, from its /proc status."""
     with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-        return {
-            line.split(":")[0]: int(line.split()[1], 16) for line in file if line.startswith("Cap") and ":" in line
-        }
+        return {line.split(":")[0]: int(line.split()[1], 16) for line in file if line.startswith("Cap") and ":" in line}
 
 
 @contextlib.contextmanager

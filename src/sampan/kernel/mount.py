@@ -24,9 +24,7 @@ _fsconfig = bind("fsconfig", ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctype
 _fsmount = bind("fsmount", ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _open_tree = bind("open_tree", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _move_mount = bind("move_mount", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
-_mount_setattr = bind(
-    "mount_setattr", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t
-)
+_mount_setattr = bind("mount_setattr", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t)
 _mount = bind("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = bind("umount2", ctypes.c_char_p, ctypes.c_int)
 _pivot_root = bind("pivot_root", ctypes.c_char_p, ctypes.c_char_p)
@@ -218,7 +216,10 @@ def pivot_root(new_root: str, put_old: str) -> None:
 
 def supports(call: str) -> bool:
     """Return whether the kernel knows the mount call (probed with arguments it must refuse)."""
-    probes = {"open_tree": lambda: _open_tree(-1, b"", 0), "mount_setattr": lambda: _mount_setattr(-1, b"", 0, None, 0)}
+    probes = {
+        "open_tree": lambda: _open_tree(-1, b"", 0),
+        "mount_setattr": lambda: _mount_setattr(-1, b"", 0, None, 0),
+    }
     try:
         probes[call]()
     except OSError as error:

@@ -21,7 +21,12 @@ _pidfd_open = bind("pidfd_open", ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = bind("pidfd_send_signal", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _prctl = bind("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _execveat = bind(
-    "execveat", ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_char_p), ctypes.c_int
+    "execveat",
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.POINTER(ctypes.c_char_p),
+    ctypes.POINTER(ctypes.c_char_p),
+    ctypes.c_int,
 )
 _after_fork_child = ctypes.pythonapi.PyOS_AfterFork_Child
 _after_fork_child.argtypes, _after_fork_child.restype = (), None

@@ -199,9 +199,7 @@ def _verdicts(profile: Seccomp, arch: str, default: int) -> dict[int, Verdict]:
                 narrow = _INT_ARGUMENTS.get(name, ())
                 found.setdefault(table[name], []).extend(
                     (
-                        tuple(
-                            (a, a.index in narrow and a.value < 2**32 and a.value_two < 2**32) for a in alternative
-                        ),
+                        tuple((a, a.index in narrow and a.value < 2**32 and a.value_two < 2**32) for a in alternative),
                         action,
                     )
                     for alternative in alternatives

@@ -95,9 +95,7 @@ def give_birth(wanted: Namespaces, job: init.Job, place: init.Place | None) -> B
         theirs.close()
 
 
-def _through_namespaces(
-    wanted: Namespaces, job: init.Job, place: init.Place | None, ours: Channel, theirs: Channel
-) -> Born:
+def _through_namespaces(wanted: Namespaces, job: init.Job, place: init.Place | None, ours: Channel, theirs: Channel) -> Born:
     """Join from a process in between, so that the keeper itself stays outside; its child gets the keeper as parent."""
     middle = os.fork()
     if middle == 0:

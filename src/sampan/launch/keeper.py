@@ -188,17 +188,13 @@ class Keeper:
 
     def _exec(self, request: messages.Exec, fds: list[Fd]) -> None:
         if self._exited is not None or request.exec_id in self._execs:
-            self._say(
-                messages.ExecFailed(exec_id=request.exec_id, step="exec", code=3, text="the container has ended")
-            )
+            self._say(messages.ExecFailed(exec_id=request.exec_id, step="exec", code=3, text="the container has ended"))
             return
         try:
             running = self._container.exec(request, fds)
         except Exception as error:  # noqa: BLE001 - as above
             failed = _failed(error)
-            self._say(
-                messages.ExecFailed(exec_id=request.exec_id, step=failed.step, code=failed.code, text=failed.text)
-            )
+            self._say(messages.ExecFailed(exec_id=request.exec_id, step=failed.step, code=failed.code, text=failed.text))
             return
         self._execs[request.exec_id] = running
         self._loop.watch(running.pidfd.fileno(), READ, lambda _: self._exec_ended(request.exec_id))

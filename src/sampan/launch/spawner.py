@@ -5,18 +5,20 @@ It holds no secret and no state: it receives a Launch, forks, and forgets.  At t
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
+import socket
 import sys
 
-from sampan.kernel.fds import Fd, close_from
-from sampan.kernel.process import PR, prctl, set_name
+from sampan.kernel.fds import Fd, close_from, open_fd
+from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
 from sampan.launch import keeper
 from sampan.launch.channel import Channel
 from sampan.launch.client import SPAWNER_FD
 from sampan.launch.prepared import Host, prepare
-from sampan.messages import Launch
+from sampan.messages import Launch, MakeUserns, UsernsMade
 from sampan.oci.runtime import Seccomp
 
 
@@ -63,5 +65,39 @@ def _serve(channel: Channel) -> None:
             if os.fork() == 0:
                 channel.close()
                 keeper.main(message, fds, prepared)
+        elif isinstance(message, MakeUserns):
+            _make_userns(message, Channel.adopt(Fd(fds[message.control].take())))
         for fd in fds:
             fd.close()
+
+
+def _make_userns(wanted: MakeUserns, control: Channel) -> None:
+    """Make the namespace with a child that lives only for a moment; answer with its descriptor."""
+    ours, theirs = socket.socketpair()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                unshare(Clone.NEWUSER)
+                theirs.send(b"1")
+                theirs.recv(1)
+            finally:
+                os._exit(0)
+        theirs.close()
+        if not ours.recv(1):
+            raise OSError(errno.ENOSPC, "no user namespace")
+        for name in ("uid_map", "gid_map"):
+            with open_fd(f"/proc/{pid}/{name}", os.O_WRONLY) as file:
+                os.write(file.fileno(), f"0 {wanted.base} {wanted.size}\n".encode())
+        with open_fd(f"/proc/{pid}/ns/user", os.O_RDONLY) as namespace:
+            control.send(UsernsMade(), [namespace])
+    except OSError as error:
+        try:
+            control.send(UsernsMade(code=error.errno or errno.EIO))
+        except OSError:
+            pass  # whoever asked has gone
+    finally:
+        ours.close()
+        theirs.close()
+        control.close()

@@ -221,9 +221,7 @@ class Stdio:
     def _client_ready(self, client: Client, seen: int) -> None:
         if seen & (READ | GONE) and client.stdin:
             if len(self._to_process) >= _CHUNK:
-                self._loop.forget(
-                    client.fd.fileno()
-                )  # a hang-up would wake us for ever; _write_input comes back for it
+                self._loop.forget(client.fd.fileno())  # a hang-up would wake us for ever; _write_input comes back for it
                 return
             self._read_client(client)
             if client.stdin and seen & GONE:

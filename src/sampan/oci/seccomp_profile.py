@@ -136,9 +136,7 @@ def parse_profile(json_text: str, capabilities: Iterable[str], kernel: tuple[int
         architectures=architectures,
         flags=tuple(profile.flags or ()),
         syscalls=tuple(
-            _rule(rule)
-            for rule in profile.syscalls or ()
-            if _applies(rule, held, kernel, _GO_NAMES.get(machine, machine))
+            _rule(rule) for rule in profile.syscalls or () if _applies(rule, held, kernel, _GO_NAMES.get(machine, machine))
         ),
     )
 

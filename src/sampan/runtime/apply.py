@@ -138,9 +138,7 @@ def open_target(root: Fd, path: str, *, directory: bool, bare: bool = False) -> 
 def _set(tree: Fd, options: Options) -> None:
     if options.set_ or options.clear:
         clear = options.clear | (Attr.ATIME_MASK if options.set_ & Attr.ATIME_MASK else Attr.NONE)
-        set_attributes(
-            tree, set_=options.set_, clear=clear & ~Attr.STRICTATIME if not options.set_ & Attr.ATIME_MASK else clear
-        )
+        set_attributes(tree, set_=options.set_, clear=clear & ~Attr.STRICTATIME if not options.set_ & Attr.ATIME_MASK else clear)
     if options.recursive_set:
         set_attributes(tree, set_=options.recursive_set, recursive=True)
     if options.propagation is not None:

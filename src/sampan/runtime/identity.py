@@ -77,9 +77,7 @@ def _become(identity: Identity) -> None:
 def _verify(identity: Identity, bounding: int, permitted: int, effective: int, inheritable: int) -> None:
     seen = caps.get()
     if seen != (effective, permitted, inheritable):
-        raise StepFailed(
-            "capabilities", errno.EPERM, f"read back {seen}, wanted {(effective, permitted, inheritable)}"
-        )
+        raise StepFailed("capabilities", errno.EPERM, f"read back {seen}, wanted {(effective, permitted, inheritable)}")
     if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
         raise StepFailed("user", errno.EPERM, f"read back {os.getresuid()}:{os.getresgid()}")
     for bit in range(41):

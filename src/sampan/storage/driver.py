@@ -48,9 +48,7 @@ class Driver(Protocol):
 
     name: str
 
-    def apply(
-        self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()
-    ) -> Layer:
+    def apply(self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()) -> Layer:
         """Unpack an uncompressed layer tar on top of the chain `parent`; durable when it returns.
 
         A layer that is stored already is not unpacked again (the tar is read and verified none the less).  Raises

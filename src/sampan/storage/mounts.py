@@ -27,9 +27,7 @@ _OPTIONS = {"metacopy": "off", "redirect_dir": "nofollow", "index": "off"}
 _MAX_CLASSIC = 4095  # bytes of mount(2) data: one page
 
 
-def writable(
-    layers: Path, chain: Sequence[str], snapshot: Path, *, uid_base: int | None, userns: int | Fd | None
-) -> Fd:
+def writable(layers: Path, chain: Sequence[str], snapshot: Path, *, uid_base: int | None, userns: int | Fd | None) -> Fd:
     """Return the overlay of `snapshot`/{upper,work} over the folders `chain` (below `layers`, base first)."""
     with ExitStack() as held:
         lower = held.enter_context(_clone(layers, userns))

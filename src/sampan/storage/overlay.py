@@ -71,9 +71,7 @@ class Overlay:
         """Return the folder of a layer's files."""
         return self._layers_folder / encoded(chain) / "diff"
 
-    def apply(
-        self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()
-    ) -> Layer:
+    def apply(self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()) -> Layer:
         if parent is not None and self.layer(parent) is None:
             raise NotFound(f"layer {parent} is not stored")
         if expected is not None and (known := self.layer(chain_id(parent, expected))) is not None:

@@ -34,9 +34,7 @@ class Stream:
         self._container.emit("detach")
 
 
-async def attach(
-    container: Container, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
-) -> Stream:
+async def attach(container: Container, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool) -> Stream:
     """Return an open attach.  Raises Conflict."""
     record = container.record
     if record.paused:

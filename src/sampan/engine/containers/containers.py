@@ -200,12 +200,8 @@ class Containers:
     async def registered_wait(self, ref: str, condition: str) -> waiting.Wait:
         return waiting.Wait(self.find(ref), condition)
 
-    async def attach(
-        self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool
-    ) -> attach.Stream:
-        return await attach.attach(
-            self.find(ref), stdin=stdin, stdout=stdout, stderr=stderr, stream=stream, logs=logs
-        )
+    async def attach(self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool) -> attach.Stream:
+        return await attach.attach(self.find(ref), stdin=stdin, stdout=stdout, stderr=stderr, stream=stream, logs=logs)
 
     async def logs(self, ref: str, options: s.LogOptions) -> logs.Logs:
         return logs.Logs(self.find(ref), options)

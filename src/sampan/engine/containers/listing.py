@@ -23,9 +23,7 @@ def boolean(key: str, values: tuple[str, ...]) -> bool:
     return values[0].lower() in ("true", "1")
 
 
-def selected(
-    rooms: Rooms, containers: Mapping[str, Container], filters: Filters, *, all: bool, limit: int
-) -> list[Container]:
+def selected(rooms: Rooms, containers: Mapping[str, Container], filters: Filters, *, all: bool, limit: int) -> list[Container]:
     """Return the containers that a list shows, newest first.  Raises InvalidRequest."""
     tests = [_test(rooms, containers, key, values) for key, values in filters.items() if values]
     everything = all or limit > 0 or bool(filters.get("status")) or bool(filters.get("exited"))
@@ -52,9 +50,7 @@ def _matches(patterns: tuple[str, ...], *texts: str) -> bool:
     return False
 
 
-def _test(
-    rooms: Rooms, containers: Mapping[str, Container], key: str, values: tuple[str, ...]
-) -> Callable[[Container], bool]:
+def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: tuple[str, ...]) -> Callable[[Container], bool]:
     if key == "id":
         return lambda one: any(one.id.startswith(value) for value in values) or _matches(values, one.id)
     if key == "name":

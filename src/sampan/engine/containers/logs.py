@@ -66,7 +66,7 @@ class Logs:
         over = False
         first = True
         while True:
-            running = container.record.running or container.record.restarting or (first and options.follow and not container.record.started)
+            running = container.record.running or container.record.restarting or not container.record.started
             if self._folder is None and container.rooms.folder(container.id).exists():
                 self._folder = open_folder(container.rooms.folder(container.id))
             if self._folder is not None:

@@ -116,9 +116,7 @@ def _mount(data_root: Path, mount: c.Mount) -> Place:
         if options.propagation and options.propagation not in _PROPAGATION:
             raise InvalidRequest(f"invalid propagation mode: {options.propagation[:16]}")
         if not Path(mount.source).exists() and not options.create_mountpoint:
-            raise InvalidRequest(
-                f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
-            )
+            raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
         return Place(
             kind="bind", source=mount.source, target=where, readonly=mount.read_only,
             recursive=not options.non_recursive, propagation=options.propagation,

@@ -117,7 +117,7 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | N
     userns = None
     base = record.uid_base if record.uid_base is not None else parts.uid_base
     if base is not None:
-        userns = rooms.ranges.namespace(base)
+        userns = parts.fds[parts.add(rooms.ranges.namespace(base, rooms.launcher.spawner.userns))]
     volumes.fill(container)
     parts.mounts = spec_mounts.places(record, rooms.folder(record.id), userns, parts.fds)
     if base is not None and userns is not None:
@@ -240,9 +240,7 @@ async def _converse(container: Container, keeper: Keeper, endpoint: Endpoint | N
 def isolated(container: Container) -> bool:
     """Return whether it has a network namespace of its own with nothing but loopback."""
     record = container.record
-    return record.host.network_mode == "none" or (
-        record.config.network_disabled is True and record.host.network_mode != "host"
-    )
+    return record.host.network_mode == "none" or (record.config.network_disabled is True and record.host.network_mode != "host")
 
 
 def _loopback(namespace: Fd) -> None:
@@ -345,4 +343,3 @@ def published(endpoint: Endpoint | None) -> dict[str, list[c.PortBinding]]:
             c.PortBinding(host_ip=port.host_ip or "0.0.0.0", host_port=str(port.host_port))
         )
     return made
-

@@ -47,7 +47,7 @@ def config(body: c.ContainerConfig, host: c.HostConfig) -> None:
     for entry in body.env or ():
         if "\0" in entry or not entry or entry.startswith("="):
             raise InvalidRequest(f"invalid environment variable: {entry[:64]!r}")
-    for port in ({} if body.exposed_ports is UNSET else body.exposed_ports or {}):
+    for port in {} if body.exposed_ports is UNSET else body.exposed_ports or {}:
         port_of(port)
     for word in (*words(body.cmd), *words(body.entrypoint)):
         if "\0" in word:

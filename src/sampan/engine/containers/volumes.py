@@ -21,9 +21,7 @@ def fill(container: Container) -> None:
             try:
                 Path(place.source).mkdir(mode=0o755, parents=True)
             except OSError as error:
-                raise InvalidRequest(
-                    f"error while creating mount source path '{place.source}': {error.strerror}"
-                ) from None
+                raise InvalidRequest(f"error while creating mount source path '{place.source}': {error.strerror}") from None
         elif place.kind == "volume":
             folder = volume_folder(container.rooms.data_root, place.volume)
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)

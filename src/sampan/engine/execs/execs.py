@@ -132,9 +132,7 @@ class Execs:
         if not body.detach:
             near, far = socket.socketpair()
             near.setblocking(False)
-            attachments = (
-                m.Attachment(fd=0, stdin=wanted.attach_stdin, stdout=wanted.attach_stdout, stderr=wanted.attach_stderr),
-            )
+            attachments = (m.Attachment(fd=0, stdin=wanted.attach_stdin, stdout=wanted.attach_stdout, stderr=wanted.attach_stderr),)
         container.emit(f"exec_start: {' '.join(wanted.cmd or [])}", execID=made.id)
         try:
             answer = await keeper.exec(self._request(made, body, attachments), [far.fileno()] if far is not None else [])
@@ -154,9 +152,7 @@ class Execs:
                 near.close()
             code = exit_code_of(answer.step, answer.code, answer.text)
             made.ended(code)
-            raise InvalidRequest(
-                f"OCI runtime exec failed: exec failed: {words_of(answer.step, answer.code, answer.text)}"
-            )
+            raise InvalidRequest(f"OCI runtime exec failed: exec failed: {words_of(answer.step, answer.code, answer.text)}")
         made.pid = answer.pid
         if near is None:
             return None

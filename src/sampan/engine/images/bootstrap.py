@@ -141,9 +141,12 @@ def _debian(stores: Stores, reporter: Say, suite: str, wanted: Wanted) -> None:
     command = [program, "--variant=minbase", "--format=tar", "--quiet", suite, "-", *sources]
     _status(reporter, f"making debian {suite} with mmdebstrap; this takes a minute")
     environment = {**_ENVIRONMENT, "SOURCE_DATE_EPOCH": str(_epoch())}
-    with tempfile.TemporaryFile() as errors, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
-    ) as process:
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             # The image is named only after the program has succeeded, so a tar cut short never becomes one.

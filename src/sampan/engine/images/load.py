@@ -47,7 +47,7 @@ def load(stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *,
 def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], quiet: bool) -> None:
     config = oci.decode(plan.config.document(), oci.ImageConfig, "image configuration")
     if config.os not in ("", "linux"):
-        raise InvalidRequest(f'cannot load {config.os[:40]} image on linux')
+        raise InvalidRequest(f"cannot load {config.os[:40]} image on linux")
     diff_ids = config.diff_ids()
     if len(diff_ids) != len(plan.layers):
         raise InvalidRequest(f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(plan.layers)}")

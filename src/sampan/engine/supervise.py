@@ -38,10 +38,12 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
         log.info("swept %s", line)
     alive = []
     for container in list(containers.all.values()):
-        if container.record.running:
+        folder = rooms.state_dir(container.id)
+        # A daemon may have been killed between a start and its record: the keeper or its last word tells.
+        if container.record.running or (folder / "keeper.sock").exists() or (folder / "exit").exists():
             if await _meet(container):
                 alive.append(container.id)
-            else:
+            elif container.record.running or (folder / "exit").exists():
                 _ended_meanwhile(container)
         if container.record.status == "removing":
             container.update(status="exited")
@@ -90,6 +92,15 @@ async def _meet(container: Container) -> bool:
         except SampanError as error:
             log.warning("network of container %s: %s", container.id[:12], error)
             container.endpoint = found[0]
+    if not container.record.running:
+        endpoint = container.endpoint
+        container.update(
+            status="running", restarting=False, started=message.started_at, pid=message.pid, error="",
+            bound=start.published(endpoint), address=endpoint.ip if endpoint else "",
+            gateway=endpoint.gateway if endpoint else "", prefix=endpoint.prefix if endpoint else 0,
+            mac=endpoint.mac if endpoint else "", endpoint_id=endpoint.id if endpoint else "",
+            network_id=endpoint.network_id if endpoint else "",
+        )  # fmt: skip
     if message.exited is not None:
         heard_exit(container, message.exited)
         return False
@@ -107,6 +118,8 @@ def _ended_meanwhile(container: Container) -> None:
     except (OSError, msgspec.DecodeError):
         exited = m.Exited(status=255, oom_killed=False, finished_at=time.time_ns())
         kill_group(container)
+    if not container.record.running:
+        container.update(durable=False, started=max(container.record.started, exited.finished_at))
     policy = container.record.host.restart_policy
     if policy is not None and policy.name in ("always", "unless-stopped") and exited.status == 255:
         container.stop_asked = True  # background_restart decides, without the back-off

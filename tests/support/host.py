@@ -40,8 +40,11 @@ def engine_processes() -> frozenset[str]:
             try:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
                 name = (entry / "comm").read_text().strip()
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             except OSError:
                 continue
+            if state == "Z" and parent == "1":
+                continue  # it has ended, and is init's to reap
             if name.startswith("sampan") or any(b"sampan.launch" in w or b"sampan.daemon" in w for w in words):
                 found.add(f"{entry.name} {name}")
     return frozenset(found)

@@ -56,10 +56,16 @@ class Channel:
 
         Raises BlockingIOError, OSError, or msgspec's errors on a body that is no message; then no descriptor stays open.
         """
+        flags = socket.MSG_DONTWAIT if nonblocking else 0
         try:
-            body, fds = receive_with_fds(self._socket, 65536, socket.MSG_DONTWAIT if nonblocking else 0)
+            body, fds = receive_with_fds(self._socket, 65536, flags)
         except ConnectionResetError:
-            return None, []
+            # The peer closed with something of ours unread.  The error is told once, before what it had sent
+            # (unix(7), __skb_try_recv_datagram): its last words are still there.
+            try:
+                body, fds = receive_with_fds(self._socket, 65536, flags)
+            except ConnectionResetError:
+                return None, []
         if not body:
             return None, []
         try:

@@ -155,7 +155,13 @@ async def _serve(options: DaemonOptions) -> None:
     tls = None
     if options.tls or options.tlsverify:
         tls = Tls(options.tlscert, options.tlskey, options.tlscacert if options.tlsverify else "")
-    served = await server.serve(_serves(engine), options.hosts, tls)
+    try:
+        served = await server.serve(_serves(engine), options.hosts, tls)
+    except BaseException:
+        engine.close()
+        launcher.close()
+        networks.stop(remove=not networks.active())  # a daemon that could not serve leaves no bridge and no table behind
+        raise
     watch = asyncio.ensure_future(supervise.spawner_watch(rooms))
     gc.collect()
     gc.freeze()

@@ -18,8 +18,12 @@ from support.host import HostState
 def host_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail the session when mounts, links, namespaces, nft tables, cgroups, processes or sockets are left behind.
 
-    The unit tier alone touches nothing of the host, and may run beside other daemons.
+    The unit tier alone touches nothing of the host, and may run beside other daemons.  SAMPAN_SHARED_HOST=1 leaves the check
+    out, for developers who run several sessions on one host at once: each would be blamed for the others' things.
     """
+    if os.environ.get("SAMPAN_SHARED_HOST"):
+        yield
+        return
     before = HostState.now()
     yield
     if os.geteuid() == 0 and any("unit" not in item.path.parts for item in request.session.items):

@@ -18,7 +18,7 @@ import msgspec
 from sampan import __version__
 from sampan.api import backend, listeners, server
 from sampan.api.listeners import Tls
-from sampan.cgroups import Hierarchy
+from sampan.cgroups import Hierarchy, checked_path
 from sampan.engine import supervise
 from sampan.engine.context import Launcher, Rooms
 from sampan.engine.engine import Engine
@@ -129,62 +129,72 @@ async def _serve(options: DaemonOptions) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as undo:  # whatever fails, the daemon leaves the host as it found it
+        engine = await _put_together(options, undo)
+        rooms = engine.rooms
+        served = await server.serve(_serves(engine), options.hosts, _tls(options))
+        undo.push_async_callback(served.close)
+        undo.callback(rooms.bus.close)
+        watch = asyncio.ensure_future(supervise.spawner_watch(rooms))
+        undo.callback(watch.cancel)
+        gc.collect()
+        gc.freeze()
+        if options.pidfile:
+            undo.callback(Path(options.pidfile).unlink, missing_ok=True)
+        _ready(options)
+        log.info("sampan %s: API on %s, data in %s", __version__, " ".join(options.hosts), rooms.data_root)
+        await stop.wait()
+        log.info("stopping; containers go on")
+        rooms.stopping = True
+
+
+async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack) -> Engine:
+    """Make the engine and take up what an earlier daemon left; `undo` takes it apart again."""
+    checked_path(options.cgroup_parent)  # it becomes a path that root sweeps (row 105)
     data_root, exec_root = _roots(options)
     launcher = Launcher(sealed_interpreter())  # before any thread, with the smallest memory
+    undo.callback(launcher.close)
     state = State(data_root)
+    undo.callback(state.close)
     bus = Bus()
     engines: list[Engine] = []
     layers = Overlay(data_root, state)
+    undo.callback(layers.close)
     images = Images(
         data_root, state, layers, in_use=lambda image: engines[0].in_use(image),
         emit=lambda kind, action, actor, attributes: bus.emit(kind, action, actor, attributes),
     )  # fmt: skip
     networks = Networks(state, bridge=options.bridge, bip=options.bip or None, instance=str(data_root))
     networks.start()
+    undo.push_async_callback(_let_go, networks, options.cgroup_parent)
     rooms = Rooms(
         data_root=data_root, exec_root=exec_root, state=state, layers=layers, images=images, networks=networks,
         launcher=launcher, bus=bus, cgroup_parent=options.cgroup_parent,
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)
+    undo.callback(engine.close)
     await supervise.take_up(rooms, engine.containers)
     for line in images.sweep():
         log.info("swept %s", line)
     if options.group:
         listeners.GROUPS = (options.group, options.group)
-    tls = None
+    return engine
+
+
+def _tls(options: DaemonOptions) -> Tls | None:
     if options.tls or options.tlsverify:
-        tls = Tls(options.tlscert, options.tlskey, options.tlscacert if options.tlsverify else "")
-    try:
-        served = await server.serve(_serves(engine), options.hosts, tls)
-    except BaseException:
-        engine.close()
-        launcher.close()
-        networks.stop(remove=not networks.active())  # a daemon that could not serve leaves no bridge and no table behind
-        raise
-    watch = asyncio.ensure_future(supervise.spawner_watch(rooms))
-    gc.collect()
-    gc.freeze()
-    _ready(options)
-    log.info("sampan %s: API on %s, data in %s", __version__, " ".join(options.hosts), data_root)
-    await stop.wait()
-    log.info("stopping; containers go on")
-    rooms.stopping = True
-    watch.cancel()
-    bus.close()
-    await served.close()
-    engine.close()
-    launcher.close()
-    if not networks.active() and not any(one.record.running for one in engine.containers.all.values()):
-        with contextlib.suppress(SampanError, OSError):  # no container is left that needs them
-            Hierarchy.detect().remove_empty(options.cgroup_parent)
-        await asyncio.to_thread(networks.stop, remove=True)
-    else:
-        await asyncio.to_thread(networks.stop, remove=False)
-    layers.close()
-    state.close()
-    if options.pidfile:
-        Path(options.pidfile).unlink(missing_ok=True)
+        return Tls(options.tlscert, options.tlskey, options.tlscacert if options.tlsverify else "")
+    return None
+
+
+async def _let_go(networks: Networks, cgroup_parent: str) -> None:
+    """Leave the networks; take bridge, table and the control groups' parent away when no container needs them."""
+    unused = not networks.active()
+    if unused:
+        with contextlib.suppress(SampanError, OSError):  # not empty: a container without a network runs in it
+            Hierarchy.detect().remove_empty(cgroup_parent)
+    await asyncio.to_thread(networks.stop, remove=unused)
 
 
 def _ready(options: DaemonOptions) -> None:

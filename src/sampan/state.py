@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from sampan.errors import Conflict
+from sampan.errors import Broken, Conflict
 
 T = TypeVar("T")
 
@@ -41,7 +41,8 @@ _FORMAT = 1  # PRAGMA user_version: raised with every change that an older daemo
 class State:
     """The database of one data root, held under its lock for the daemon's life.
 
-    Raises Conflict when another daemon holds the data root, or when a newer Sampan wrote it.
+    Raises Conflict when another daemon holds the data root, or when a newer Sampan wrote it; Broken when the file is no
+    database.
     """
 
     def __init__(self, data_root: Path) -> None:
@@ -53,18 +54,33 @@ class State:
             raise Conflict(f"data root {data_root} is in use by another daemon") from None
         self._mutex = threading.RLock()
         self._depth = 0
+        try:
+            self._db = self._open(data_root)
+        except sqlite3.Error as error:
+            os.close(self._lock_fd)
+            raise Broken(f"{data_root}/state.db: {error}; it is left as it is: put a copy back, or move it away") from None
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    @staticmethod
+    def _open(data_root: Path) -> sqlite3.Connection:
         path = data_root / "state.db"
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA cache_size=-1024")
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        if found > _FORMAT:
-            self.close()
-            raise Conflict(f"data root {data_root} was written by a newer Sampan (format {found}, known {_FORMAT})")
-        self._db.executescript(_SCHEMA)
-        self._db.execute(f"PRAGMA user_version={_FORMAT}")
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.execute("PRAGMA cache_size=-1024")
+            (found,) = database.execute("PRAGMA user_version").fetchone()
+            if found > _FORMAT:
+                raise Conflict(f"data root {data_root} was written by a newer Sampan (format {found}, known {_FORMAT})")
+            database.executescript(_SCHEMA)
+            database.execute(f"PRAGMA user_version={_FORMAT}")
+        except BaseException:
+            database.close()
+            raise
+        return database
 
     def close(self) -> None:
         """Close the database and give the data root up."""

@@ -16,6 +16,7 @@ overrides a drop in somebody else's table; theirs is never touched.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable
 
@@ -30,6 +31,14 @@ ANY = "0.0.0.0"
 def table_name(bridge: str) -> str:
     """Return the table's name."""
     return f"sampan_{bridge}"
+
+
+def remove(transport: nft.Nftables, bridge: str) -> None:
+    """Delete the table, if it is there."""
+    batch = nft.Batch(table_name(bridge))
+    batch.delete_table()
+    with contextlib.suppress(FileNotFoundError):
+        transport.commit(batch)
 
 
 def element(ip: str, port: Published) -> tuple[str, bytes, bytes]:

@@ -94,12 +94,15 @@ class Networks:
                 undo.callback(self._nft.close)
                 if self._route.link(self.bridge) is None:
                     self._remember(made_bridge=True)
+                    undo.callback(self._put_settings_back, self._route)
                 self._index, gateway = links.make_bridge(self._route, self.bridge, self._bip, self._remembered)
                 self._pool = Pool(gateway)
                 self._write_settings()
                 self._name_networks(gateway)
                 undo.callback(self._ports.close)
                 self._take_up()
+                if not self._endpoints:
+                    undo.callback(filters.remove, self._nft, self.bridge)
                 self._remake()
                 table = filters.table_name(self.bridge)
                 self._upkeep = Upkeep(self.bridge, table, self._nft.port, self._restore)
@@ -121,10 +124,7 @@ class Networks:
             route, nft = self._started()
             self._ports.close()
             if remove:
-                with contextlib.suppress(FileNotFoundError):
-                    batch = Batch(filters.table_name(self.bridge))
-                    batch.delete_table()
-                    nft.commit(batch)
+                filters.remove(nft, self.bridge)
                 self._put_settings_back(route)
             route.close()
             nft.close()

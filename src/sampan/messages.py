@@ -221,10 +221,11 @@ class Resize(Message, frozen=True, kw_only=True):
 
 
 class Signal(Message, frozen=True, kw_only=True):
-    """Send a signal; exec_id empty means the container's first process."""
+    """Send a signal; exec_id empty means the container's first process.  group: to an exec's whole process group."""
 
     exec_id: str = ""
     number: int
+    group: bool = False
 
 
 class Query(Message, frozen=True, kw_only=True):

@@ -14,6 +14,8 @@ from sampan.cli.options import Options
 from sampan.cli.units import parse_bytes, parse_cpus
 from sampan.wire import containers as c
 
+_HEALTH = ("health_cmd", "health_interval", "health_timeout", "health_start_period", "health_start_interval", "health_retries")
+
 
 def body(o: Options, image: str, command: list[str], *, detach: bool) -> c.CreateBody:
     """Raises Exit with docker's words and 125 for what makes no sense."""
@@ -50,7 +52,7 @@ def _check(o: Options, detach: bool) -> None:
         raise Exit(125, "conflicting options: cannot specify both --attach and --detach")
     if o.rm and o.restart not in ("no", ""):
         raise Exit(125, "conflicting options: cannot specify both --restart and --rm")
-    if o.no_healthcheck and any(o[key] for key in ("health_cmd", "health_interval", "health_timeout", "health_retries")):
+    if o.no_healthcheck and any(o[key] for key in _HEALTH):
         raise Exit(125, "--no-healthcheck conflicts with --health-* options")
     if o.memory_swappiness is not None and not -1 <= o.memory_swappiness <= 100:
         raise Exit(125, f"invalid value: {o.memory_swappiness}. Valid memory swappiness range is 0-100")
@@ -68,8 +70,7 @@ def _entrypoint(o: Options) -> list[str] | None:
 def _health(o: Options) -> Any:
     if o.no_healthcheck:
         return c.HealthConfig(test=["NONE"])
-    given = [o.health_cmd, o.health_interval, o.health_timeout, o.health_start_period, o.health_start_interval, o.health_retries]
-    if not any(given):
+    if not any(o[key] for key in _HEALTH):
         return UNSET
     return c.HealthConfig(
         test=["CMD-SHELL", o.health_cmd] if o.health_cmd else [], interval=o.health_interval or 0, timeout=o.health_timeout or 0,
@@ -86,7 +87,7 @@ def _pairs(given: list[str], name: str) -> dict[str, str]:
 
 def _restart(text: str) -> c.RestartPolicy:
     name, colon, count = text.partition(":")
-    if name not in ("no", "always", "unless-stopped", "on-failure", ""):
+    if name not in ("no", "always", "unless-stopped", "on-failure", "on-unhealthy", ""):
         raise Exit(
             125, f"invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from sampan.engine.events import Bus
 from sampan.engine.images.images import Images
@@ -16,6 +17,18 @@ from sampan.launch.client import Spawner, start_spawner
 from sampan.network.manager import Networks
 from sampan.state import State, Table
 from sampan.storage.overlay import Overlay
+
+if TYPE_CHECKING:
+    from sampan.engine.containers.container import Container
+
+
+class Lives(Protocol):
+    """Who is told when a container begins, is frozen and ends (engine/health.py)."""
+
+    def began(self, container: Container, *, resumed: bool = False) -> None: ...
+    def paused(self, container: Container) -> None: ...
+    def ended(self, container: Container) -> None: ...
+    def found(self, container: Container) -> None: ...
 
 
 class Launcher:
@@ -52,6 +65,7 @@ class Rooms:
     jobs: Jobs = field(default_factory=Jobs)
     index: Index = field(default_factory=Index)
     stopping: bool = False
+    health: Lives | None = None
 
     def __post_init__(self) -> None:
         self.records: Table[ContainerRecord] = Table(self.state, "container", ContainerRecord)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sampan.engine.containers.containers import Containers
 from sampan.engine.context import Rooms
 from sampan.engine.execs.execs import Execs
+from sampan.engine.health import HealthWatch
 from sampan.engine.jobs import Job
 from sampan.engine.networks import Networks
 from sampan.engine.system import System
@@ -19,6 +20,7 @@ class Engine:
         self.rooms = rooms
         self.containers = Containers(rooms)
         self.execs = Execs(self.containers)
+        self.health = rooms.health = HealthWatch(self.execs)
         self.images = rooms.images
         self.networks = Networks(rooms.networks, self.containers)
         self.system = System(rooms, self.containers, labels, debug=debug)
@@ -32,6 +34,7 @@ class Engine:
 
     def close(self) -> None:
         """Let every keeper's connection go; the containers go on."""
+        self.health.close()
         for container in self.containers.all.values():
             container.drop_keeper()
             if container.restart_task is not None:

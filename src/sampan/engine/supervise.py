@@ -45,6 +45,8 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
                 alive.append(container.id)
             elif container.record.running or (folder / "exit").exists():
                 _ended_meanwhile(container)
+        if not container.record.running and rooms.health is not None:
+            rooms.health.found(container)
         if container.record.status == "removing":
             container.update(status="exited")
     for endpoint in rooms.networks.active():
@@ -83,6 +85,7 @@ async def _meet(container: Container) -> bool:
             fd.close()
         keeper.close()
         return False
+    rooms = container.rooms
     container.keeper, container.pidfd = keeper, Fd(fds[0].take()) if fds else None
     keeper.on_exec_exit = None
     found = [one for one in container.rooms.networks.active() if one.container_id == container.id]
@@ -107,6 +110,8 @@ async def _meet(container: Container) -> bool:
     keeper.on_exit = lambda exited: heard_exit(container, exited)
     container.update(durable=False, pid=message.pid)
     keeper.settle()
+    if rooms.health is not None and not container.record.paused:
+        rooms.health.began(container, resumed=True)
     return True
 
 

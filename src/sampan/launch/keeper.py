@@ -161,11 +161,18 @@ class Keeper:
             if master is not None:
                 set_size(master, message.height, message.width)
         elif isinstance(message, messages.Signal):
-            pidfd_signal(self._running(message.exec_id).pidfd, message.number)
+            self._signal(message)
         elif isinstance(message, messages.Query):
             self._tell_status()
         elif isinstance(message, messages.Release) and self._exited is not None:
             self._release()
+
+    def _signal(self, message: messages.Signal) -> None:
+        running = self._running(message.exec_id)
+        if message.group and message.exec_id and not running.over:
+            os.killpg(running.pid, message.number)  # its number is its own until we have reaped it
+        else:
+            pidfd_signal(running.pidfd, message.number)
 
     def _running(self, exec_id: str) -> Running:
         if exec_id:

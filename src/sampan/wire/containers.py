@@ -262,6 +262,23 @@ class Created(Shape, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
+class HealthResult(Shape, frozen=True, kw_only=True):
+    """One probe.  exit_code -1: it did not come to an end of its own."""
+
+    start: str
+    end: str
+    exit_code: int = 0
+    output: str = ""
+
+
+class Health(Shape, frozen=True, kw_only=True):
+    """State.Health (4.4)."""
+
+    status: str
+    failing_streak: int = 0
+    log: list[HealthResult] | None = None
+
+
 class ContainerState(Shape, frozen=True, kw_only=True):
     """4.7.  Times are RFC 3339 with nanoseconds."""
 
@@ -276,6 +293,7 @@ class ContainerState(Shape, frozen=True, kw_only=True):
     error: str = ""
     started_at: str
     finished_at: str
+    health: Health | UnsetType = UNSET
 
 
 class MountPoint(Shape, frozen=True, kw_only=True):

@@ -21,6 +21,11 @@ class Stream:
         self._container = container
         self.detach_keys = ""
 
+    @property
+    def socket(self) -> socket.socket:
+        """Our end, non-blocking."""
+        return self._near
+
     def fileno(self) -> int:
         return self._near.fileno()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sampan import messages as m
+from sampan.engine.containers.healthcheck import Health
 from sampan.engine.context import Rooms
 from sampan.engine.keepers import Keeper
 from sampan.engine.records import ContainerRecord
@@ -38,6 +39,7 @@ class Container:
         self.stop_asked = False
         self.restart_task: asyncio.Task[None] | None = None
         self.backoff = 0.1
+        self.health: Health | None = None
         self.forget: Callable[[], None] = lambda: None
         self._exit_waiters: set[asyncio.Future[None]] = set()
         self._removal_waiters: set[asyncio.Future[None]] = set()

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from msgspec import UNSET, structs
 
 from sampan.engine import spec
-from sampan.engine.containers import places, validate
+from sampan.engine.containers import healthcheck, places, validate
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
@@ -91,10 +91,11 @@ def merge(body: c.ContainerConfig, image: c.ContainerConfig, identity: str, host
         hostname=hostname, domainname=body.domainname, user=body.user or image.user, attach_stdin=body.attach_stdin,
         attach_stdout=body.attach_stdout, attach_stderr=body.attach_stderr, exposed_ports=exposed or UNSET, tty=body.tty,
         open_stdin=body.open_stdin, stdin_once=body.stdin_once, env=kept if kept or body.env is not None else None,
-        cmd=cmd or None, healthcheck=body.healthcheck, image=body.image,
+        cmd=cmd or None, healthcheck=healthcheck.merge(body.healthcheck, image.healthcheck), image=body.image,
         volumes={**(image.volumes or {}), **(body.volumes or {})} or None, working_dir=body.working_dir or image.working_dir,
         entrypoint=entrypoint or None, network_disabled=body.network_disabled, mac_address=body.mac_address,
-        labels=labels, stop_signal=stop_signal or UNSET, stop_timeout=body.stop_timeout, shell=body.shell,
+        labels=labels, stop_signal=stop_signal or UNSET, stop_timeout=body.stop_timeout,
+        shell=body.shell or image.shell,
     )  # fmt: skip
 
 

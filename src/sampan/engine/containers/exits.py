@@ -38,6 +38,8 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
         exited = _lost(container)
     record = container.record
     again = _wants_restart(container, exited.status)
+    if container.rooms.health is not None:
+        container.rooms.health.ended(container)
     container.update(
         status="exited", paused=False, pid=0, exit_code=exited.status, oom_killed=exited.oom_killed, error=exited.error,
         finished=exited.finished_at or time.time_ns(), restarting=again, bound={}, address="", gateway="", prefix=0, mac="",
@@ -99,7 +101,7 @@ def kill_group(container: Container) -> None:
 
 def _state_dir_gone(container: Container) -> None:
     folder = container.rooms.state_dir(container.id)
-    for name in ("exit", "keeper.sock"):
+    for name in ("exit", "keeper.sock", "health"):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError:
@@ -113,7 +115,8 @@ def _wants_restart(container: Container, status: int) -> bool:
         return False
     if policy.name in ("always", "unless-stopped"):
         return True
-    if policy.name == "on-failure" and status != 0:
+    unhealthy = policy.name == "on-unhealthy" and container.health is not None and container.health.status == "unhealthy"
+    if policy.name in ("on-failure", "on-unhealthy") and (status != 0 or unhealthy):
         return not policy.maximum_retry_count or record.restart_count < policy.maximum_retry_count
     return False
 

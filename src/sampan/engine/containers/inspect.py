@@ -50,7 +50,7 @@ def state(container: Container) -> c.ContainerState:
         status=word, running=record.running or record.restarting, paused=record.paused, restarting=record.restarting,
         oom_killed=record.oom_killed, dead=record.status == "dead", pid=record.pid if record.running else 0,
         exit_code=record.exit_code, error=record.error, started_at=moment(record.started),
-        finished_at=moment(record.finished),
+        finished_at=moment(record.finished), health=container.health.shape() if container.health else UNSET,
     )  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def status(container: Container) -> str:
     if container.removing:
         return "Removal In Progress"
     if record.running:
-        return f"Up {human((now - record.started) / 1e9)}" + (" (Paused)" if record.paused else "")
+        return f"Up {human((now - record.started) / 1e9)}" + _annotation(container)
     if record.restarting:
         return f"Restarting ({record.exit_code}) {human((now - record.finished) / 1e9)} ago"
     if record.status == "dead":
@@ -147,6 +147,14 @@ def status(container: Container) -> str:
     if not record.started:
         return "Created"
     return f"Exited ({record.exit_code}) {human((now - record.finished) / 1e9)} ago"
+
+
+def _annotation(container: Container) -> str:
+    if container.record.paused:
+        return " (Paused)"
+    if container.health is None:
+        return ""
+    return f" ({'health: ' if container.health.status == 'starting' else ''}{container.health.status})"
 
 
 def human(seconds: float) -> str:

@@ -102,7 +102,7 @@ def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: t
         task = boolean(key, values)
         return lambda one: not task
     if key == "health":
-        return lambda one: "none" in values
+        return lambda one: (one.health.status if one.health is not None else "none") in values
     if key == "isolation":
         return lambda one: True
     raise InvalidRequest(f"invalid filter '{key[:32]}'")

@@ -320,6 +320,8 @@ def _running(container: Container, ready: m.Ready, endpoint: Endpoint | None) ->
             "network", "connect", endpoint.network_id, {"container": container.id, "name": "bridge", "type": "bridge"}
         )
     container.emit("start")
+    if container.rooms.health is not None:
+        container.rooms.health.began(container)
 
 
 def watch(container: Container) -> None:

@@ -46,6 +46,22 @@ async def stop(container: Container, timeout: int | None, word: str) -> None:
     container.emit("stop")
 
 
+async def end_to_restart(container: Container) -> None:
+    """End it as `stop` does, without standing in the way of its restart policy."""
+    async with container.lock:
+        started = container.record.started
+        if not container.record.running or container.removed:
+            return
+        config = container.record.config
+        timeout = config.stop_timeout if isinstance(config.stop_timeout, int) else GRACE
+        ended = container.on_exit()
+        _send(container, number_of(config.stop_signal if isinstance(config.stop_signal, str) and config.stop_signal else "SIGTERM"))
+        done, _ = await asyncio.wait([ended], timeout=None if timeout < 0 else timeout)
+        if not done and container.record.started == started:
+            _send(container, signal.SIGKILL)
+            await asyncio.wait([ended], timeout=KILL_PATIENCE)
+
+
 async def kill_now(container: Container) -> None:
     """SIGKILL, and wait for the end.  Raises Broken when it does not come."""
     ended = container.on_exit()
@@ -100,6 +116,8 @@ async def pause(container: Container) -> None:
     if record.paused:
         raise Conflict(f"container {record.id} is already paused")
     await asyncio.to_thread(Hierarchy.detect().open(group_path(container)).freeze)
+    if container.rooms.health is not None:
+        container.rooms.health.paused(container)
     container.update(paused=True)
     container.emit("pause")
 
@@ -111,4 +129,6 @@ async def unpause(container: Container) -> None:
         raise Broken(f"Container {record.id} is not paused")
     await asyncio.to_thread(_thaw, container)
     container.update(paused=False)
+    if container.rooms.health is not None:
+        container.rooms.health.began(container, resumed=True)
     container.emit("unpause")

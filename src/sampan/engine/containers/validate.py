@@ -11,6 +11,7 @@ import re
 from msgspec import UNSET, structs
 
 from sampan.engine import spec_resources, spec_security
+from sampan.engine.containers import healthcheck
 from sampan.engine.containers.signals import number_of
 from sampan.errors import InvalidRequest, Unsupported
 from sampan.network import names
@@ -40,6 +41,7 @@ def config(body: c.ContainerConfig, host: c.HostConfig) -> None:
         if host.network_mode.startswith("container:"):
             raise InvalidRequest("conflicting options: hostname and the network mode")
     names.check_domainname(body.domainname)
+    healthcheck.validate(body.healthcheck)
     if body.working_dir and (not body.working_dir.startswith("/") or "\0" in body.working_dir):
         raise InvalidRequest(f"the working directory '{body.working_dir[:128]}' is invalid, it needs to be an absolute path")
     if body.stop_signal is not UNSET and body.stop_signal:
@@ -133,12 +135,12 @@ def port_range(text: str) -> tuple[int, int]:
 
 def _restart(value: c.HostConfig) -> None:
     policy = value.restart_policy or c.RestartPolicy()
-    if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
+    if policy.name not in ("", "no", "always", "on-failure", "unless-stopped", "on-unhealthy"):
         raise InvalidRequest(
             f"invalid restart policy: unknown policy '{policy.name[:32]}'; "
             "use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
         )
-    if policy.maximum_retry_count and policy.name != "on-failure":
+    if policy.maximum_retry_count and policy.name not in ("on-failure", "on-unhealthy"):
         raise InvalidRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
         raise InvalidRequest("invalid restart policy: maximum retry count cannot be negative")

@@ -9,18 +9,10 @@ from sampan.wire.execs import ExecCreated as ExecCreated
 from sampan.wire.execs import ExecInspect as ExecInspect
 from sampan.wire.execs import ExecProcess as ExecProcess
 from sampan.wire.execs import ExecStart as ExecStart
+from sampan.wire.health import Health as Health
+from sampan.wire.health import HealthConfig as HealthConfig
+from sampan.wire.health import HealthResult as HealthResult
 from sampan.wire.shape import Empty, Shape, StringMap, Strings
-
-
-class HealthConfig(Shape, frozen=True, kw_only=True, omit_defaults=True):
-    """Durations are nanoseconds; zero means inherit."""
-
-    test: list[str] = []
-    interval: int = 0
-    timeout: int = 0
-    start_period: int = 0
-    start_interval: int = 0
-    retries: int = 0
 
 
 class ContainerConfig(Shape, frozen=True, kw_only=True):
@@ -260,23 +252,6 @@ class CreateBody(ContainerConfig, frozen=True, kw_only=True):
 class Created(Shape, frozen=True, kw_only=True):
     id: str
     warnings: list[str] = []
-
-
-class HealthResult(Shape, frozen=True, kw_only=True):
-    """One probe.  exit_code -1: it did not come to an end of its own."""
-
-    start: str
-    end: str
-    exit_code: int = 0
-    output: str = ""
-
-
-class Health(Shape, frozen=True, kw_only=True):
-    """State.Health (4.4)."""
-
-    status: str
-    failing_streak: int = 0
-    log: list[HealthResult] | None = None
 
 
 class ContainerState(Shape, frozen=True, kw_only=True):

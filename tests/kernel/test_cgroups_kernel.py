@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from sampan.cgroups import Group, Hierarchy
 from sampan.errors import Conflict, InvalidRequest, SampanError
+from sampan.kernel.process import Clone, clone
 from sampan.oci.runtime import Cpu, DeviceRule, Memory, Pids, Resources
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -82,6 +84,36 @@ def test_processes_are_seen_frozen_killed_and_the_group_removed(hierarchy: Hiera
     group.remove()
     group.remove()
     assert not [folder for folder in hierarchy.paths(path).values() if os.path.exists(folder)]
+
+
+def test_a_child_is_born_in_the_group_or_walks_in_by_itself(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources())
+    doors = group.doors()
+    ours, theirs = os.pipe()
+    pid, pidfd = clone(Clone.NEWUSER | Clone.NEWPID, cgroup=doors.folder)  # no rights over the group's files
+    if pid == 0:
+        try:
+            doors.enter()
+            os.write(theirs, b"in" if not doors.tasks else b"no")
+            signal.pause()
+        finally:
+            os._exit(1)
+    assert pidfd is not None
+    os.close(theirs)
+    try:
+        assert os.read(ours, 2) == b"in"
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        assert group.pids() == [pid]
+        inside = {line.split(":")[1]: line.split(":")[2] for line in lines}
+        for controller in group.paths:
+            name = next((key for key in inside if controller in key.split(",")), "")
+            assert inside[name] == path, controller
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        pidfd.close()
+        doors.close()
+        os.close(ours)
 
 
 def test_row_106_removal_ends_what_is_frozen_inside_and_in_sub_groups(hierarchy: Hierarchy, path: str) -> None:

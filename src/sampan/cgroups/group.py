@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import time
+from dataclasses import dataclass, field
 
 from sampan.cgroups import files
 from sampan.cgroups.numbers import Stats, stats_v1, stats_v2
@@ -21,6 +22,28 @@ from sampan.oci.runtime import Resources
 
 PATIENCE = 10.0  # seconds for a group to become empty or frozen
 _ENOTSUPP = 524  # the kernel's own, for memory.kmem.limit_in_bytes since 5.16
+
+
+@dataclass
+class Doors:
+    """The ways into a group.  tasks: v1, one file a hierarchy, for `enter`; folder: v2, for clone3's CLONE_INTO_CGROUP."""
+
+    tasks: list[Fd] = field(default_factory=list)
+    folder: Fd | None = None
+
+    def enter(self) -> None:
+        """Move the calling process, which must be single-threaded, through `tasks`, and close them.  Raises OSError.
+
+        The kernel judges by who opened the files (since 5.16), so a child that has given up its rights may still enter.
+        """
+        for task in self.tasks:
+            os.write(task.fileno(), b"0")
+        self.close()
+
+    def close(self) -> None:
+        for fd in (*self.tasks, *([self.folder] if self.folder is not None else [])):
+            fd.close()
+        self.tasks, self.folder = [], None
 
 
 class Group:
@@ -68,9 +91,14 @@ class Group:
         """Return the path of the file that tells the memory in use, "" when there is none."""
         raise NotImplementedError
 
-    def clone_into_fd(self) -> Fd | None:
-        """Return a descriptor for clone3's CLONE_INTO_CGROUP (v2 only); None on v1."""
-        return None
+    def doors(self) -> Doors:
+        """Return what a process needs to be born in the group, or to walk in by itself; the caller owns it.
+
+        Moving a process from outside (`add`) takes the kernel's cgroup_threadgroup_rwsem for writing, which waits for an
+        RCU grace period: some 7 ms.  A single thread that moves itself, and clone3 into a group, do not need it
+        (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
+        """
+        raise NotImplementedError
 
     def files_set(self) -> list[tuple[str, str]]:
         """Return every (path, value) that was written, in order."""
@@ -150,6 +178,16 @@ class Group:
 
 class GroupV1(Group):
     """One folder in each v1 hierarchy."""
+
+    def doors(self) -> Doors:
+        made = Doors()
+        try:
+            for path in dict.fromkeys(self.paths.values()):
+                made.tasks.append(open_fd(f"{path}/tasks", os.O_WRONLY | os.O_NOFOLLOW))
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     def apply(self, resources: Resources) -> None:
         plan = plan_v1(resources)
@@ -282,8 +320,8 @@ class GroupV2(Group):
     def memory_file(self) -> str:
         return f"{self.path}/memory.current"
 
-    def clone_into_fd(self) -> Fd | None:
-        return open_fd(self.path, os.O_RDONLY | os.O_DIRECTORY)
+    def doors(self) -> Doors:
+        return Doors(folder=open_fd(self.path, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def _gone(path: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sampan import messages
+from sampan.cgroups import Doors
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd, keep_only
 from sampan.kernel.process import Clone, clone, pidfd_signal, setns
@@ -75,16 +76,16 @@ def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
     return Namespaces(make, tuple((fd, kind) for _, fd, kind in join))
 
 
-def give_birth(wanted: Namespaces, job: init.Job, place: init.Place | None) -> Born:
-    """Make the process; it waits for Go("maps").  Raises StepFailed or OSError."""
+def give_birth(wanted: Namespaces, job: init.Job, place: init.Place | None, doors: Doors) -> Born:
+    """Make the process in the control group behind `doors`; it waits for Go("maps").  Raises StepFailed or OSError."""
     ours, theirs = Channel.pair()
     try:
         if wanted.join:
-            return _through_namespaces(wanted, job, place, ours, theirs)
-        pid, pidfd = clone(wanted.make)
+            return _through_namespaces(wanted, job, place, doors, (ours, theirs))
+        pid, pidfd = clone(wanted.make, cgroup=doors.folder)
         if pid == 0:
-            _keep_own(wanted, job, place, theirs)
-            init.run(job, place, theirs)
+            _keep_own(wanted, job, place, theirs, doors)
+            init.run(job, place, theirs, doors)
         if pidfd is None:
             raise StepFailed("clone", 0, "the kernel gave no pidfd")
         return Born(pid, pidfd, ours)
@@ -93,25 +94,32 @@ def give_birth(wanted: Namespaces, job: init.Job, place: init.Place | None) -> B
         raise
     finally:
         theirs.close()
+        doors.close()
 
 
-def _through_namespaces(wanted: Namespaces, job: init.Job, place: init.Place | None, ours: Channel, theirs: Channel) -> Born:
+def _through_namespaces(
+    wanted: Namespaces, job: init.Job, place: init.Place | None, doors: Doors, ends: tuple[Channel, Channel]
+) -> Born:
     """Join from a process in between, so that the keeper itself stays outside; its child gets the keeper as parent."""
-    middle = os.fork()
+    ours, theirs = ends
+    middle, watch = clone(cgroup=doors.folder)
     if middle == 0:
-        _keep_own(wanted, job, place, theirs)
+        _keep_own(wanted, job, place, theirs, doors)
         try:
+            doors.enter()
             for fd, kind in wanted.join:
                 setns(fd, kind)
             pid, pidfd = clone(wanted.make | Clone.PARENT)
             if pid == 0:
-                init.run(job, place, theirs)
+                init.run(job, place, theirs, doors)
             theirs.send(messages.Born(pid=pid), [pidfd] if pidfd is not None else [])
         except OSError as error:
             theirs.send(messages.Failed(step="namespaces", code=error.errno or 0, text=str(error)))
         finally:
             os._exit(0)
     theirs.close()
+    if watch is not None:
+        watch.close()
     message, fds = hear(ours)
     os.waitpid(middle, 0)
     if isinstance(message, messages.Born) and fds:
@@ -119,9 +127,9 @@ def _through_namespaces(wanted: Namespaces, job: init.Job, place: init.Place | N
     raise failure(message)
 
 
-def _keep_own(wanted: Namespaces, job: init.Job, place: init.Place | None, theirs: Channel) -> None:
+def _keep_own(wanted: Namespaces, job: init.Job, place: init.Place | None, theirs: Channel, doors: Doors) -> None:
     """Close what is the keeper's: no host folder or socket may be open in a process that enters (row 18)."""
-    keep = [fd for fd, _ in wanted.join] + list(job.stdio or ())
+    keep = [fd for fd, _ in wanted.join] + list(job.stdio or ()) + doors.tasks
     if place is not None:
         keep += [place.rootfs, *place.trees]
     keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd in keep if not fd.closed)])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from sampan import messages
-from sampan.cgroups import Group
+from sampan.cgroups import Doors, Group
 from sampan.errors import SampanError, StepFailed
 from sampan.kernel.fds import Fd, open_fd, pipe
 from sampan.kernel.process import Clone
@@ -113,13 +113,11 @@ class Container:
             spec.process, request.user, request.group_add, inner, prepared.program, prepared.host.last_cap,
             enter_as_root=place.in_userns,
         )  # fmt: skip
-        born = give_birth(wanted, job, place)
+        born = give_birth(wanted, job, place, group.doors() if group is not None else Doors())
         self._undo.callback(born.pidfd.close)
         self._undo.callback(born.kill)
         if new_userns:
             write_maps(born.pid, spec.linux)
-        if group is not None:
-            group.add(born.pid)
         born.channel.send(messages.Go(stage="maps"))
         if request.wait_for_network:
             with open_fd(f"/proc/{born.pid}/ns/net", os.O_RDONLY) as network:
@@ -216,11 +214,10 @@ class Container:
                 process, request.user, request.group_add, inner, program, self._prepared.host.last_cap,
                 enter_as_root=any(kind is Clone.NEWUSER for _, kind in enter),
             )  # fmt: skip
-            born = give_birth(Namespaces(Clone.NONE, enter), job, None)
+            doors = self._group.doors() if self._group is not None else Doors()
+            born = give_birth(Namespaces(Clone.NONE, enter), job, None, doors)
             undo.callback(born.pidfd.close)
             undo.callback(born.kill)
-            if self._group is not None:
-                self._group.add(born.pid)
             born.channel.send(messages.Go(stage="maps"))
             self._hear_built(born, stdio, process, inner, None)
             let_go(born)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sampan import messages
+from sampan.cgroups import Doors
 from sampan.errors import InvalidRequest, StepFailed
 from sampan.kernel import idents
 from sampan.kernel.fds import Fd, close_from, open_fd
@@ -67,9 +68,13 @@ class Place:
     controllers: tuple[tuple[str, str], ...]
 
 
-def run(job: Job, place: Place | None, channel: Channel) -> NoReturn:
-    """Start the program; never returns.  With a place it is the container's first process, otherwise an exec."""
+def run(job: Job, place: Place | None, channel: Channel, doors: Doors) -> NoReturn:
+    """Start the program; never returns.  With a place it is the container's first process, otherwise an exec.
+
+    First of all it goes through `doors`, which may have been passed already.
+    """
     try:
+        doors.enter()
         _start(job, place, channel)
     except StepFailed as error:
         failed = messages.Failed(step=error.step, code=error.code, text=error.text)

@@ -49,6 +49,7 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     pidfile: str = ""
     group: str = ""
     debug: bool = False
+    init: bool = False
     labels: list[str] = []
     tls: bool = False
     tlscacert: str = ""
@@ -169,7 +170,7 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     undo.push_async_callback(_let_go, networks, options.cgroup_parent)
     rooms = Rooms(
         data_root=data_root, exec_root=exec_root, state=state, layers=layers, images=images, networks=networks,
-        launcher=launcher, bus=bus, cgroup_parent=options.cgroup_parent,
+        launcher=launcher, bus=bus, cgroup_parent=options.cgroup_parent, init=options.init,
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)

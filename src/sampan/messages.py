@@ -73,6 +73,7 @@ class Launch(Message, frozen=True, kw_only=True):
     id_maps: whether spec.linux.uid_mappings are to be written (a user namespace of its own).
     wait_for_network: say Created and wait for Proceed before the program is started.
     open_stdin, stdin_once: Docker's OpenStdin and StdinOnce.
+    reaper: the program that is to be process 1 and have the container's own as its child (launch/reaper.py), None without.
     user, group_add: who the process is, looked up inside the root file system; user None means process.user's numbers.
     """
 
@@ -88,6 +89,7 @@ class Launch(Message, frozen=True, kw_only=True):
     wait_for_network: bool = False
     no_pivot: bool = False
     debug: bool = False
+    reaper: int | None = None
     user: str | None = None
     group_add: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ DAEMON = (
     flag("--cgroup-parent", "string", "Parent cgroup for all containers (default /sampan)"),
     flag("-p --pidfile", "string", "Path to use for the daemon PID file"),
     flag("-G --group", "string", "Group for the unix socket"),
+    flag("--init", "bool", "Run an init in the container to forward signals and reap processes"),
     flag("-D --debug", "bool", "Enable debug mode"),
     flag("--config-file", "string", "Daemon configuration file", CONFIG_FILE),
     flag("--mtu", "int", "The containers' network MTU"),
@@ -36,6 +37,7 @@ KINDS: dict[str, type] = {
     "hosts": list, "data-root": str, "exec-root": str, "bridge": str,
     "bip": str, "cgroup-parent": str, "pidfile": str,
     "group": str,
-       "debug": bool, "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
+       "init": bool, "debug": bool,
+    "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
     "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +14,7 @@ from sampan.engine.names import Index
 from sampan.engine.records import ContainerRecord
 from sampan.engine.userns import Ranges
 from sampan.kernel.fds import Fd
+from sampan.launch import reaper
 from sampan.launch.client import Spawner, start_spawner
 from sampan.network.manager import Networks
 from sampan.state import State, Table
@@ -37,6 +39,13 @@ class Launcher:
     def __init__(self, interpreter: Fd | None) -> None:
         self._interpreter = interpreter
         self.spawner: Spawner = start_spawner(interpreter)
+        self._reaper: Fd | None = None
+
+    def reaper(self) -> Fd:
+        """Return a descriptor of the program for --init.  Raises Unsupported, OSError."""
+        if self._reaper is None:
+            self._reaper = reaper.sealed()
+        return Fd(os.dup(self._reaper.fileno()))
 
     def restart(self) -> None:
         """Start another one; containers do not notice."""
@@ -45,6 +54,8 @@ class Launcher:
 
     def close(self) -> None:
         self.spawner.close()
+        if self._reaper is not None:
+            self._reaper.close()
         if self._interpreter is not None:
             self._interpreter.close()
 
@@ -65,6 +76,7 @@ class Rooms:
     jobs: Jobs = field(default_factory=Jobs)
     index: Index = field(default_factory=Index)
     stopping: bool = False
+    init: bool = False  # what a container gets that does not say
     health: Lives | None = None
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class System:
             labels=self._labels, server_version=__version__, runtimes={"sampan": {"path": "sampan"}},
             registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": [],
                              "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}}},
-            init_binary="", warnings=list(problems) or None,
+            init_binary="sampan-init", warnings=list(problems) or None,
             security_options=["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import os
 import socket
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ _close_range = bind("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _memfd_create = bind("memfd_create", ctypes.c_char_p, ctypes.c_uint)
 
 CLOSE_RANGE_CLOEXEC = 4
+MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 0x01, 0x02, 0x10
 MAX_FDS_PER_MESSAGE = 253  # SCM_MAX_FD, net/scm.h
 
 
@@ -84,9 +86,15 @@ def pipe() -> tuple[Fd, Fd]:
     return Fd(reading), Fd(writing)
 
 
-def memfd(name: str, content: bytes = b"") -> Fd:
-    """memfd_create(2) holding `content`, its offset at the start.  Linux 3.17."""
-    made = Fd(_memfd_create(name.encode(), 1, subject=name))  # MFD_CLOEXEC
+def memfd(name: str, content: bytes = b"", *, executable: bool = False) -> Fd:
+    """memfd_create(2) holding `content`, its offset at the start.  Linux 3.17.  executable: it can be sealed and executed."""
+    flags = (MFD_CLOEXEC, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)[executable]
+    try:
+        made = Fd(_memfd_create(name.encode(), flags, subject=name))
+    except OSError as error:
+        if not executable or error.errno != errno.EINVAL:
+            raise
+        made = Fd(_memfd_create(name.encode(), flags & ~MFD_EXEC, subject=name))  # before Linux 6.3 every memfd is executable
     try:
         view = memoryview(content)
         while view:

@@ -130,6 +130,8 @@ def _through_namespaces(
 def _keep_own(wanted: Namespaces, job: init.Job, place: init.Place | None, theirs: Channel, doors: Doors) -> None:
     """Close what is the keeper's: no host folder or socket may be open in a process that enters (row 18)."""
     keep = [fd for fd, _ in wanted.join] + list(job.stdio or ()) + doors.tasks
+    if job.reaper is not None:
+        keep.append(job.reaper)
     if place is not None:
         keep += [place.rootfs, *place.trees]
     keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd in keep if not fd.closed)])

@@ -111,7 +111,7 @@ class Container:
         new_userns = bool(wanted.make & Clone.NEWUSER)
         job = init.Job(
             spec.process, request.user, request.group_add, inner, prepared.program, prepared.host.last_cap,
-            enter_as_root=place.in_userns,
+            enter_as_root=place.in_userns, reaper=None if request.reaper is None else self._fds[request.reaper],
         )  # fmt: skip
         born = give_birth(wanted, job, place, group.doors() if group is not None else Doors())
         self._undo.callback(born.pidfd.close)

@@ -42,6 +42,7 @@ class Job:
     """One process to start.
 
     stdio: descriptors for 0, 1, 2, None with a terminal.  enter_as_root: it is in a user namespace, where it is nobody yet.
+    reaper: what is executed in the program's place, and starts it (launch/reaper.py).
     """
 
     process: Process
@@ -51,6 +52,7 @@ class Job:
     program: bytes
     last_cap: int
     enter_as_root: bool = False
+    reaper: Fd | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,11 @@ def _become(job: Job, identity: Identity, root: Fd, terminal: tuple[Fd, Fd] | No
     give_up_privileges(process, identity, job.program, job.last_cap)
     program = find(root, process.cwd, process.args[0], path)
     close_from(3, only_mark=True)
+    prctl(
+        PR.SET_PDEATHSIG, signal.SIGKILL
+    )  # a container does not outlive its keeper; last, for a change of ids clears it (prctl(2))
+    if job.reaper is not None:
+        _execute(job.reaper.fileno(), [b"sampan-init", os.fsencode(program), *arguments], environment, process.args[0])
     _execute(program, arguments, environment, process.args[0])
 
 
@@ -225,7 +232,7 @@ def _enter_folder(root: Fd, cwd: str) -> None:
         raise StepFailed("cwd", errno.ENOENT, f"working directory {cwd!r} is outside of the container")
 
 
-def _execute(program: str, arguments: list[bytes], environment: list[str], name: str) -> None:
+def _execute(program: str | int, arguments: list[bytes], environment: list[str], name: str) -> None:
     pairs = {}
     for entry in environment:
         key, _, value = entry.partition("=")

@@ -9,6 +9,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from msgspec import UNSET
+
 from sampan import messages as m
 from sampan.engine import spec, spec_mounts
 from sampan.engine.containers import etc, volumes
@@ -37,6 +39,7 @@ class Parts:
     mounts: list[Mount] = field(default_factory=list)
     rootfs: int = 0
     log: int = 0
+    reaper: int | None = None
     uid_base: int | None = None
 
     def add(self, fd: Fd) -> int:
@@ -125,6 +128,8 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | N
     else:
         tree = rooms.layers.mount(record.id)
     parts.rootfs = parts.add(tree)
+    if rooms.init if record.host.init in (UNSET, None) else record.host.init:
+        parts.reaper = parts.add(rooms.launcher.reaper())
     parts.log = parts.add(open_folder(rooms.folder(record.id)))
     return endpoint
 
@@ -205,7 +210,7 @@ def _request(container: Container, parts: Parts, control: int, endpoint: Endpoin
             driver=driver, fd=parts.log, name=f"{record.id}-json.log", options=dict((log.config if log else None) or {})
         ),
         open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
-        wait_for_network=endpoint is not None or isolated(container),
+        reaper=parts.reaper, wait_for_network=endpoint is not None or isolated(container),
         user=record.config.user, group_add=tuple(record.host.group_add or ()),
     )  # fmt: skip
 

@@ -219,7 +219,7 @@ def _later(v: c.HostConfig) -> None:
     absent = {
         "Links": v.links, "DeviceRequests": v.device_requests, "VolumesFrom": v.volumes_from,
         "VolumeDriver": v.volume_driver if v.volume_driver not in ("", "local") else None,
-        "StorageOpt": None if v.storage_opt is UNSET else v.storage_opt, "Init": None if v.init is UNSET else v.init,
+        "StorageOpt": None if v.storage_opt is UNSET else v.storage_opt,
         "CpuCount": v.cpu_count, "CpuPercent": v.cpu_percent,
     }  # fmt: skip
     for field, value in absent.items():

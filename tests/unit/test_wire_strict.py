@@ -9,46 +9,7 @@ import pytest
 from sampan.errors import InvalidRequest
 from sampan.wire import strict, versions
 from sampan.wire.containers import CreateBody, ExecCreate
-
-AMBIGUOUS = [
-    b"",
-    b" \n",
-    b"null",
-    b"[]",
-    b"1",
-    b'"x"',
-    b"{",
-    b'{"a":1,"a":2}',
-    b'{"Image":"a","image":"b"}',
-    b'{"Labels":{"a":"1","a":"2"}}',
-    b'{"x":{"y":1,"y":1}}',
-    b'{"x":NaN}',
-    b'{"x":-Infinity}',
-    b'{"StopTimeout":1e999}',
-    b'{"StopTimeout":1.5}',
-    b'{"StopTimeout":true}',
-    b'{"StopTimeout":9223372036854775808}',
-    b'{"StopTimeout":' + b"9" * 1_000_000 + b"}",
-    b"[" * 100_000,
-    b'{"a":' * 100_000,
-    b'{"x":' + b"[" * 200 + b"]" * 200 + b"}",
-    b'{"Image":"\\ud800"}',
-    b'{"Image":"\\u0000"}',
-    b'{"Image":"\0"}',
-    b'{"Image":"\xff"}',
-    b'{"Image":"x"} x',
-    b'{"Image":"x"}{"Image":"x"}',
-    b"\xef\xbb\xbf{}",
-    b"\xff\xfe{\0}\0",
-    b"{'Image':1}",
-    b'{"Image":1}',
-    b'{"Env":"x"}',
-    b'{"Env":[1]}',
-    b'{"HostConfig":[]}',
-    b'{"HostConfig":{"Memory":"1"}}',
-    b'{"HostConfig":{"PortBindings":{"80/tcp":{}}}}',
-    b'{"Tty":"true"}',
-]
+from support.malformed import AMBIGUOUS
 
 
 @pytest.mark.parametrize("data", AMBIGUOUS, ids=range(len(AMBIGUOUS)))

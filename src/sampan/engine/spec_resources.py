@@ -126,13 +126,24 @@ def _all_devices() -> list[Device]:
     return made
 
 
+def _block_device(path: str) -> int:
+    """Return the number of the host's block device `path`.  Raises InvalidRequest."""
+    try:
+        found = os.stat(path if path.startswith("/") else f"/{path}")
+    except (OSError, ValueError) as error:
+        text = error.strerror if isinstance(error, OSError) else "holds a NUL"
+        raise InvalidRequest(f"device {path[:200]!r}: {text}") from None
+    if not stat.S_ISBLK(found.st_mode):
+        raise InvalidRequest(f"device {path[:200]!r}: not a block device")
+    return found.st_rdev
+
+
 def _throttle(wanted: list[c.ThrottleDevice] | None) -> tuple[ThrottleDevice, ...]:
     made = []
     for one in wanted or ():
-        try:
-            number = os.stat(one.path).st_rdev
-        except OSError as error:
-            raise InvalidRequest(f"device {one.path!r}: {error.strerror}") from None
+        number = _block_device(one.path)
+        if one.rate < 0:
+            raise InvalidRequest(f"device {one.path!r}: invalid rate {one.rate}")
         made.append(ThrottleDevice(major=os.major(number), minor=os.minor(number), rate=one.rate))
     return tuple(made)
 
@@ -159,7 +170,7 @@ def resources(host: c.HostConfig, rules: tuple[DeviceRule, ...]) -> Resources:
     weights = tuple(
         WeightDevice(major=os.major(number), minor=os.minor(number), weight=one.weight)
         for one in host.blkio_weight_device or ()
-        for number in (os.stat(one.path).st_rdev,)
+        for number in (_block_device(one.path),)
     )
     block = BlockIo(
         weight=host.blkio_weight or None, weight_device=weights,

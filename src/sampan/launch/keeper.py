@@ -5,6 +5,7 @@ It belongs to the container, not to the daemon: daemons come and go, and it noti
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from sampan import messages
-from sampan.errors import SampanError, StepFailed
+from sampan.errors import InvalidRequest, SampanError, StepFailed, Unsupported
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import pidfd_signal, set_name
 from sampan.kernel.pty import set_size
@@ -269,5 +270,7 @@ def _failed(error: BaseException) -> messages.Failed:
     if isinstance(error, OSError):
         name = f"{error.filename!s}: " if error.filename else ""
         return messages.Failed(step="start", code=error.errno or 0, text=f"{name}{error.strerror}")
+    if isinstance(error, InvalidRequest | Unsupported):
+        return messages.Failed(step="start", code=errno.EINVAL, text=str(error))
     text = str(error) if isinstance(error, SampanError) else f"{type(error).__name__}: {error}"
     return messages.Failed(step="start", code=0, text=text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.errors import InvalidRequest
+from sampan.oci.proc_mounts import refuse_over_proc
 from sampan.oci.runtime import Device, Mount, Spec
 from sampan.runtime.mount_options import Options, parse
 
@@ -95,11 +96,6 @@ SYMLINKS = (
     Symlink("/dev/stderr", "/proc/self/fd/2"),
     Symlink("/dev/ptmx", "pts/ptmx"),
 )
-# What may be mounted inside /proc (LXCFS and the like); anything else there could fake what the engine reads.
-_PROC_ALLOWED = frozenset(
-    "/proc/" + name for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo",
-                                 "net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled")
-)  # fmt: skip
 
 
 def plan(spec: Spec) -> tuple[Step, ...]:
@@ -128,21 +124,15 @@ def _mount_step(mount: Mount) -> Step:
         raise InvalidRequest(f"mount destination {target!r} is not an absolute path without ..")
     options = parse(mount.options)
     if mount.tree is not None:
-        _refuse_over_proc(target)
+        refuse_over_proc(target)
         return TreeMount(mount.tree, target, options)
     if mount.type == "cgroup":
         return CgroupMount(target, options)
     if mount.type != "proc":
-        _refuse_over_proc(target)
+        refuse_over_proc(target)
     if mount.type not in ("proc", "sysfs", "tmpfs", "devpts", "mqueue"):
         raise InvalidRequest(f"mount {target}: type {mount.type!r} without a source")
     return NewMount(mount.type, target, options)
-
-
-def _refuse_over_proc(target: str) -> None:
-    clean = "/" + "/".join(part for part in target.split("/") if part not in ("", "."))
-    if clean == "/" or ((clean == "/proc" or clean.startswith("/proc/")) and clean not in _PROC_ALLOWED):
-        raise InvalidRequest(f"cannot mount over {clean}: the engine itself relies on what is there")
 
 
 def _dev_is_ours(spec: Spec) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 from pathlib import Path
 
@@ -9,10 +11,20 @@ from msgspec import UNSET
 
 from sampan.engine.records import Place
 from sampan.errors import InvalidRequest, Unsupported
+from sampan.oci.proc_mounts import refuse_over_proc
 from sampan.wire import containers as c
 
 _FLAGS = ("z", "Z", "consistent", "cached", "delegated", "nocopy")
 _PROPAGATION = ("shared", "rshared", "slave", "rslave", "private", "rprivate")
+_TMPFS_FLAGS = frozenset(
+    "defaults async auto consistent cached delegated z Z ro rw nosuid suid nodev dev noexec exec noatime atime strictatime "
+    "relatime nodiratime diratime nosymfollow symfollow private rprivate shared rshared slave rslave unbindable runbindable".split()
+)
+_TMPFS = {
+    "size": re.compile(r"[0-9]{1,19}[kmgKMG%]?"), "nr_inodes": re.compile(r"[0-9]{1,19}[kmgKMG]?"),
+    "nr_blocks": re.compile(r"[0-9]{1,19}[kmgKMG]?"), "mode": re.compile(r"[0-7]{1,4}"), "uid": re.compile(r"[0-9]{1,10}"),
+    "gid": re.compile(r"[0-9]{1,10}"),
+}  # fmt: skip
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
 
@@ -21,6 +33,9 @@ def target(text: str) -> str:
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if not text.startswith("/") or "\0" in text or ".." in parts or not parts:
         raise InvalidRequest(f"invalid mount path: '{text[:128]}' mount path must be absolute, and not the root")
+    if len(os.fsencode(text)) > 4095 or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise InvalidRequest(f"invalid mount path: '{text[:128]}...' is too long")
+    refuse_over_proc("/" + "/".join(parts))
     return "/" + "/".join(parts)
 
 
@@ -80,7 +95,7 @@ def bind(data_root: Path, text: str) -> Place:
     common = {"target": where, "mode": options, "readonly": readonly}
     if source.startswith("/"):
         if ".." in source.split("/"):
-            source = str(Path(source).resolve())
+            source = os.path.normpath(source)
         return Place(kind="bind", source=source, propagation=propagation, **common)  # type: ignore[arg-type]  # a literal
     if propagation:
         raise InvalidRequest(f"invalid mode: {options[:64]}")
@@ -93,9 +108,10 @@ def bind(data_root: Path, text: str) -> Place:
 
 
 def _tmpfs(path: str, words: tuple[str, ...], extra: tuple[str, ...] = ()) -> Place:
-    for word in words:
-        if any(ord(sign) < 33 for sign in word):
-            raise InvalidRequest(f"invalid tmpfs option {word!r}")
+    for word in (*words, *extra):
+        key, equals, value = word.partition("=")
+        if word not in _TMPFS_FLAGS and not (equals and key in _TMPFS and _TMPFS[key].fullmatch(value)):
+            raise InvalidRequest(f"invalid tmpfs option {word[:80]!r}")
     return Place(
         kind="tmpfs", source="", target=target(path), mode=",".join(words),
         options=("noexec", "nosuid", "nodev", "rprivate", *extra, *words), readonly="ro" in words,
@@ -115,7 +131,7 @@ def _mount(data_root: Path, mount: c.Mount) -> Place:
             raise InvalidRequest(f"invalid mount config for type \"bind\": invalid mount path: '{mount.source[:64]}'")
         if options.propagation and options.propagation not in _PROPAGATION:
             raise InvalidRequest(f"invalid propagation mode: {options.propagation[:16]}")
-        if not Path(mount.source).exists() and not options.create_mountpoint:
+        if not os.path.exists(mount.source) and not options.create_mountpoint:
             raise InvalidRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
         return Place(
             kind="bind", source=mount.source, target=where, readonly=mount.read_only,
@@ -123,6 +139,8 @@ def _mount(data_root: Path, mount: c.Mount) -> Place:
         )  # fmt: skip
     if mount.type == "tmpfs":
         wanted = mount.tmpfs_options or c.TmpfsOptions()
+        if wanted.size_bytes < 0 or not 0 <= wanted.mode <= 0o7777:
+            raise InvalidRequest(f"invalid tmpfs size {wanted.size_bytes} or mode {wanted.mode:o}")
         extra = [f"size={wanted.size_bytes}"] if wanted.size_bytes else []
         extra += [f"mode={wanted.mode:o}"] if wanted.mode else []
         extra += ["ro"] if mount.read_only else []

@@ -258,6 +258,13 @@ def _loopback(namespace: Fd) -> None:
             route.close()
 
 
+# What the kernel says of a request that cannot be, whatever step meets it: names, values and limits are the caller's.
+_CALLERS = frozenset({
+    errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV, errno.ERANGE,
+    errno.EMFILE, errno.EOPNOTSUPP,
+})  # fmt: skip
+
+
 class Failure(SampanError):
     """What the keeper says of a failed start."""
 
@@ -295,7 +302,7 @@ def _record_failure(container: Container, error: Exception) -> SampanError:
         failed = error.failed
         code = exit_code_of(failed.step, failed.code, failed.text)
         text = f"failed to create task for container: {words_of(failed.step, failed.code, failed.text)}"
-        caller = code in (126, 127) or failed.step == "user"
+        caller = code in (126, 127) or failed.step in ("user", "config") or failed.code in _CALLERS
         refusal = InvalidRequest(text) if caller else Broken(text)
     elif isinstance(error, SampanError):
         refusal = error

@@ -18,6 +18,7 @@ from sampan.network import names
 from sampan.wire import containers as c
 
 _MIB6 = 6 << 20
+_PIDS_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 _PARENT = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}(?:/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}){0,7}/?", re.ASCII)
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
 _DRIVERS = ("json-file", "none", "")
@@ -87,6 +88,9 @@ def host(value: c.HostConfig) -> c.HostConfig:
     spec_resources.devices(value)
     spec_resources.rlimits(value)
     spec_resources.resources(value, ())
+    for path in (*(value.masked_paths or ()), *(value.readonly_paths or ())):
+        if len(os.fsencode(path)) > 4095 or "\0" in path or any(len(os.fsencode(part)) > 255 for part in path.split("/")):
+            raise InvalidRequest(f"invalid masked or read-only path: {path[:80]!r}")
     for entry in value.extra_hosts or ():
         names.extra_host(entry)
     for text in value.dns or ():
@@ -170,6 +174,9 @@ def _resources(v: c.HostConfig) -> None:
         (v.cpu_quota > 0 and v.cpu_quota < 1000, "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
         (v.blkio_weight and not 10 <= v.blkio_weight <= 1000, "range of blkio weight is from 10 to 1000"),
         (not -1000 <= v.oom_score_adj <= 1000, f"Invalid value {v.oom_score_adj}, range for oom score adj is [-1000, 1000]"),
+        (v.cpu_quota > 2**44, f"CPU cfs quota {v.cpu_quota} is too large"),
+        (min(v.cpu_realtime_period, v.cpu_realtime_runtime) < 0, "CPU real-time period and runtime must not be negative"),
+        (v.pids_limit is not None and v.pids_limit > _PIDS_MAX, f"pids limit {v.pids_limit} is more than {_PIDS_MAX}"),
         (v.shm_size < 0, "SHM size can not be less than 0"),
         (bool(v.io_maximum_bandwidth or v.io_maximum_iops), "io maximum limits are not supported on Linux"),
     )  # fmt: skip

@@ -224,6 +224,6 @@ def test_a_websocket_carries_binary_frames(api: Api) -> None:
         assert far.recv(10) == b"hi"
         far.sendall(b"x" * 200)
         assert sock.recv(1000) == b"\x82\x7e\x00\xc8" + b"x" * 200
-        sock.sendall(b"\x82\x02hi")
+        sock.sendall(b"\xf2\x82\1\2\3\4hi")
         assert until_end(sock) == b"\x88\x02\x03\xea"
     assert api.ask("GET", "/containers/web/attach/ws")[0] == 400

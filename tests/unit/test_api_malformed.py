@@ -68,6 +68,7 @@ def test_row_94_heads(api: Api, data: bytes) -> None:
     with api.connect() as sock:
         sock.sendall(data)
         answer = sock.recv(65536)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["message"]
     refused(int(answer.split(b" ")[1]), answer, began)
 
 

@@ -1,6 +1,6 @@
 """A request's body: awaited by handlers, or a blocking file for a thread, always bounded.
 
-The connection feeds it and pauses the client while more than HIGH bytes wait to be read.
+aiohttp's parser feeds it and pauses the client while much waits to be read.
 """
 
 from __future__ import annotations
@@ -8,79 +8,38 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from sampan.api.http1 import BadMessage, Chunks
 from sampan.errors import InvalidRequest
 
-HIGH = 1024 * 1024
-LOW = 256 * 1024
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+HIGH = 512 * 1024  # bytes that may wait for the handler
+SMALL = 256 * 1024  # a rest that is cheaper to read than to close for
 STALL = 60.0  # seconds without a byte before a body is given up
 
 
+class TooLarge(InvalidRequest):
+    """More than the endpoint takes."""
+
+
 class Body:
-    """One body.  `flow(True)` pauses the client, `flow(False)` lets it go on; `ready` runs before the first read."""
+    """One body; `ready` runs before the first read."""
 
-    def __init__(self, length: int, chunked: bool, flow: Callable[[bool], None], ready: Callable[[], None]) -> None:
-        self.length = length
-        self.chunked = chunked
-        self.ended = not chunked and length == 0
-        self.empty = self.ended
+    def __init__(self, raw: BaseRequest, ready: Callable[[], None]) -> None:
+        self.length = raw.content_length or 0
+        self.chunked = "transfer-encoding" in raw.headers
+        self.empty = raw.content.at_eof()
         self.begun = False
-        self.error: Exception | None = None
-        self._left = length
-        self._chunks = Chunks() if chunked else None
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._flow = flow
+        self._content = raw.content
         self._ready = ready
-        self._paused = False
-        self._discarding = False
-        self._waiter: asyncio.Future[None] | None = None
 
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes off the wire; return those after the body's end."""
-        if self._chunks is None:
-            rest = data[self._left :]
-            pieces = [data[: self._left]] if rest else [data]
-            self._left -= len(pieces[0])
-            self.ended = self._left == 0
-        else:
-            try:
-                pieces, rest = self._chunks.feed(data)
-            except BadMessage as bad:
-                self.fail(InvalidRequest(f"malformed body: {bad}"))
-                return b""
-            self.ended = self._chunks.ended
-        if not self._discarding:
-            for piece in pieces:
-                if piece:
-                    self._pieces.append(piece)
-                    self._size += len(piece)
-            if self._size > HIGH and not self.ended and not self._paused:
-                self._paused = True
-                self._flow(True)
-        self._wake()
-        return rest
-
-    def fail(self, error: Exception) -> None:
-        """End the body with `error`, now or when it is read next."""
-        if self.error is None:
-            self.error = error
-        self._wake()
-
-    def discard(self) -> None:
-        """Read no more: what still comes is dropped."""
-        self._discarding = True
-        self._pieces.clear()
-        self._size = 0
-        self._resume()
-
-    def small_rest(self) -> bool:
-        """True when what is left is so little that it is cheaper to read it than to close."""
-        return self._chunks is None and self._left <= LOW
+    @property
+    def arrived(self) -> bool:
+        """All of it is here, read or not."""
+        return self._content.is_eof()
 
     def begin(self) -> None:
         """The body is wanted: a client that waits for 100 Continue may go on."""
@@ -90,25 +49,16 @@ class Body:
 
     async def some(self) -> bytes:
         """The next bytes, b"" at the end.  Raises InvalidRequest, ConnectionError, or TimeoutError after STALL."""
-        self.begin()
-        while not self._pieces and not self.ended and self.error is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(STALL):
-                    await self._waiter
-            except TimeoutError:
-                raise TimeoutError(errno.ETIMEDOUT, "request body stalled") from None
-            finally:
-                self._waiter = None
-        if self.error is not None:
-            raise self.error
-        if not self._pieces:
+        if self._content.at_eof():
             return b""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
-        self._resume()
-        return data
+        self.begin()
+        try:
+            async with asyncio.timeout(STALL):
+                return await self._content.readany()
+        except TimeoutError:
+            raise TimeoutError(errno.ETIMEDOUT, "request body stalled") from None
+        except RuntimeError as error:  # aiohttp's word for a connection that has gone before the read
+            raise ConnectionResetError("client has left") from error
 
     async def all(self, limit: int) -> bytes:
         """The whole body.  Raises InvalidRequest when it is longer than `limit`."""
@@ -124,21 +74,8 @@ class Body:
         return b"".join(pieces)
 
     def file(self, loop: asyncio.AbstractEventLoop) -> BinaryIO:
-        """A blocking reader for another thread than `loop`'s; close it, or let `fail` end it."""
+        """A blocking reader for another thread than `loop`'s; the client's leaving ends it with an error."""
         return cast(BinaryIO, io.BufferedReader(_BodyFile(self, loop), 256 * 1024))
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._flow(False)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class TooLarge(InvalidRequest):
-    """More than the endpoint takes."""
 
 
 class _BodyFile(io.RawIOBase):

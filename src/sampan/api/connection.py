@@ -1,270 +1,391 @@
-"""One client's connection: heads and bodies in, answers out, one request at a time.
+"""One client's connection: aiohttp's protocol, fed with exactly one request at a time.
 
-A connection is reading a head, serving a request (its body may still be arriving), closing (what comes is dropped
-until the client has read our answer), or taken over by a hijack.
+aiohttp parses heads and bodies and writes the answers.  What it must not see yet is held back here: bytes after the request
+under way are the next request, or, after a takeover (attach, exec), what the client has typed ahead.  A head ends with its
+first empty line, a body after its declared length, a chunked body with an empty line too: so pieces are cut at empty lines,
+and the parser alone decides what they mean.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from sampan.api.body import Body
-from sampan.api.http1 import HEAD_LIMIT, BadMessage, parse_head
-from sampan.api.request import Request, refusal
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from sampan.api import body, heads
+from sampan.api.request import Request, raw_head, refusal
+from sampan.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from aiohttp._websocket.reader import WebSocketReader
+    from aiohttp.web_request import BaseRequest
+    from aiohttp.web_response import StreamResponse
+
     from sampan.api.server import Server
 
 HEAD_DEADLINE = 20.0  # seconds from a head's first byte to its last
 IDLE_DEADLINE = 3600.0  # seconds between requests
-LINGER = 2.0  # seconds for the client to read an answer before a close
-PIPELINE = 64 * 1024  # bytes read ahead while a request is served
+LINGER = 2.0  # seconds in which a client that is still sending can read our last answer
+FLUSH = 30.0  # seconds for a last answer to leave
+AHEAD = 64 * 1024  # bytes held back while a request is served
+CHUNK_LINES = 64 * 1024  # bytes of a chunked body that need not be content,
+CHUNK_RATIO = 16  # and how many may come for each that is
 WRITE_HIGH = 512 * 1024
+NEVER = float("inf")
 
 log = logging.getLogger("sampan.api")
 
 
-class Connection(asyncio.Protocol):
+class State(enum.Enum):
+    HEAD = "the next bytes belong to a head"
+    PARSED = "the parser has spoken, the request is not begun"
+    BODY = "the next bytes belong to the request's body"
+    WHOLE = "all of the request is here: the next bytes are another's"
+    WEBSOCKET = "the next bytes belong to a websocket"
+    ENDED = "what still comes is dropped"
+
+
+class Connection(RequestHandler):
     """A client, from accept to close or takeover."""
 
     def __init__(self, server: Server, loopback: bool) -> None:
+        super().__init__(
+            server.http, loop=server.loop, keepalive_timeout=IDLE_DEADLINE, logger=log, access_log=None,  # type: ignore[arg-type]
+            max_line_size=heads.LIMIT, max_field_size=heads.LIMIT, max_headers=heads.LINES, lingering_time=LINGER,
+            read_bufsize=body.HIGH // 2, auto_decompress=False,
+        )  # fmt: skip
         self.server = server
         self.loopback = loopback  # plain TCP on a loopback address: browsers can be led here
         self.loop = server.loop
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.request: Request | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.deadline = 0.0
-        self.streaming = False  # a head is out and its end is not
-        self._buffer = bytearray()
-        self._body: Body | None = None
-        self._reading = True
+        self.deadline = self.loop.time() + HEAD_DEADLINE
+        self.task: asyncio.Task[object] | None = None
+        self._state = State.HEAD
+        self._held = b""
+        self._last = b""  # up to three bytes that the parser was fed before: an empty line may lie across
+        self._size = 0  # of the head, or the chunked body, under way
+        self._left = 0  # of a body of declared length
+        self._chunked = False
+        self._raw: BaseRequest | None = None
+        self._answered = False
+        self._full = False  # the body is read more slowly than it comes
+        self._paused = False  # too much is held
         self._ended = False  # the client has shut its side
-        self._lost = False
-        self._closing = False
-        self._taken = False
-        self._full = False
-        self._drained: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
+
+    # The client's bytes.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(WRITE_HIGH)
-        self.deadline = self.loop.time() + HEAD_DEADLINE
         if not self.server.admit(self):
-            self.transport.abort()
+            self._state = State.ENDED
+            transport.abort()  # type: ignore[attr-defined]  # typeshed: every transport of a stream has it
+            return
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(WRITE_HIGH)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._lost = True
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.ENDED:
+            return
+        if not data or self._state is State.WEBSOCKET:  # nothing new: aiohttp goes on with what its parser holds
+            super().data_received(data)
+        else:
+            self._held += data
+        self._feed()
+        if len(self._held) > AHEAD and not self._paused and self.transport is not None:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _feed(self) -> None:
+        """Give the parser what belongs to the request under way, and nothing more."""
+        while self._held and not self._full:
+            if self._state is State.HEAD:
+                size = self._head_size()
+            elif self._state is State.BODY:
+                size = self._body_size()
+            else:
+                break
+            if not size:
+                break
+            piece, self._held = self._held[:size], self._held[size:]
+            self._last = (self._last + piece)[-3:] if size < 3 else piece[-3:]
+            super().data_received(piece)
+            self._fed(size)
+        if self._paused and len(self._held) <= AHEAD and not self._full:
+            self._paused = False
+            if self.transport is not None:
+                self.transport.resume_reading()
+
+    def _cut(self) -> int:
+        """The size of what is held up to the first empty line, which may have begun in what was fed before."""
+        at = (self._last + self._held[:3]).find(b"\r\n\r\n")
+        if at >= 0:
+            return at + 4 - len(self._last)
+        at = self._held.find(b"\r\n\r\n")
+        return at + 4 if at >= 0 else len(self._held)
+
+    def _head_size(self) -> int:
+        if not self._size:
+            wrong = heads.start(self._held)
+            if wrong is None:
+                return 0
+            if wrong:
+                self._refuse(400, wrong)
+                return 0
+            self._held = self._held.removeprefix(b"\r\n")
+            self.deadline = min(self.deadline, self.loop.time() + HEAD_DEADLINE)
+        size = self._cut()
+        self._size += size
+        if self._size > heads.LIMIT:
+            self._refuse(431, "request head too large")
+            return 0
+        return size
+
+    def _body_size(self) -> int:
+        if self._raw is not None and self._raw.content.is_eof():
+            self._whole()
+            return 0
+        return self._cut() if self._chunked else min(self._left, len(self._held))
+
+    def _fed(self, size: int) -> None:
+        spoken = bool(self._messages)  # a request, or a refusal of what was fed
+        if self._state is State.HEAD:
+            if spoken:
+                self._state = State.PARSED
+                self._size, self._last = 0, b""
+                self.deadline = NEVER
+        elif self._state is State.BODY and self._raw is not None:
+            self._left -= size
+            if spoken:
+                self._messages.clear()
+                self._fail(InvalidRequest("malformed body"))
+            elif self._chunked and not self._full and self._hollow(size):
+                self._fail(InvalidRequest("malformed body: chunks of next to nothing"))
+            elif self._raw.content.is_eof():
+                self._whole()
+
+    def _hollow(self, size: int) -> bool:
+        """Whether a chunked body is all sizes, extensions and trailers, which the parser reads without end."""
+        self._size += size
+        return self._size > CHUNK_LINES + CHUNK_RATIO * self._raw.content.total_bytes if self._raw is not None else False
+
+    def _whole(self) -> None:
+        self._state = State.WHOLE
+        self._last = b""
+        if self._answered:
+            self._next()
+
+    def _fail(self, error: Exception) -> None:
+        """The body ends here, with `error` for its reader; so does what the client may say."""
+        if self._raw is not None:
+            self._raw.content.set_exception(error)
+        self._state = State.ENDED
+        self._held = b""
+
+    def pause_reading(self) -> None:
+        self._full = True
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        self._full = False
+        super().resume_reading(resume_parser)
+
+    def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
+        """From here on the connection is a websocket's."""
+        super().set_parser(parser, data_received_cb)
+        self._state = State.WEBSOCKET
+        early, self._held = self._held, b""
+        if early:
+            super().data_received(early)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning: true keeps our side open
+        self._ended = True
+        self._wake()
+        if self._state in (State.HEAD, State.WEBSOCKET, State.ENDED) and self.request is None:
+            return False
+        if self.request is not None and self.request.cancellable:
+            self._leave()
+            return False
+        if self._state is State.BODY:
+            self._fail(ConnectionResetError("client ended in the middle of a body"))
+        return self.transport is not None and self.transport.can_write_eof()  # TLS has no half-close
+
+    def connection_lost(self, exc: BaseException | None) -> None:
         self.server.forget(self)
-        self._left()
+        super().connection_lost(exc)
+        self._state = State.ENDED
+        self._held = b""
+        self._wake()
+        self._leave()
 
-    def _left(self) -> None:
-        """The client is gone: nothing waits for it any more."""
-        gone = ConnectionResetError("client has left")
-        if self._body is not None:
-            self._body.fail(gone)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_exception(gone)
+    def _leave(self) -> None:
+        """The client is gone: a stream to it ends, other work is finished."""
         if self.task is not None and self.request is not None and self.request.cancellable:
             self.task.cancel()
 
-    def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return
-        if self._body is not None:
-            data = self._body.feed(data)
-            if self._body.ended or self._body.error is not None:
-                self._body = None
-        if data:
-            self._buffer += data
-        if self.task is None:
+    def _wake(self) -> None:
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    # The request and its answer.
+
+    def begun(self, raw: BaseRequest) -> None:
+        """aiohttp takes up what the parser said."""
+        self._raw = raw
+        self._answered = False
+        if raw.method == heads.MALFORMED:
+            self._state = State.ENDED
+            self._held = b""
+        elif raw.content.is_eof():
+            self._state = State.WHOLE
+        else:
+            self._state = State.BODY
+            self._chunked = "transfer-encoding" in raw.headers
+            self._left = (raw.content_length or 0) if not self._chunked else 0
+            self._size = 0
+            self._feed()
+            if self._ended and self._state is State.BODY:
+                self._fail(ConnectionResetError("client ended in the middle of a body"))
+
+    async def serve(self, raw: BaseRequest) -> StreamResponse:
+        """Answer a request.  Raises ConnectionError when there is nobody to answer, or no way to."""
+        request = self.request = Request(self, raw, self.server.engine)
+        self.task = asyncio.current_task()
+        try:
+            refused = heads.wrong(raw)
+            if refused is not None:
+                made = refusal(*refused, plain=True).made(self.server.common, False)
+                made.force_close()
+                return made
+            response = await self.server.handle(request)
+            if response is not None:
+                made = response.made(self.server.common, raw.method == "HEAD")
+                if self._ends_with(request):
+                    made.force_close()
+                return made
+            if request.stream is not None and request.stream.ended:
+                return request.stream.response
+            raise ConnectionResetError("answered elsewhere" if request.taken else "the answer broke off")
+        except BaseException:
+            if not request.taken:
+                self._let_go()
+            raise
+        finally:
+            self.request = None
+            self.task = None
+
+    def _ends_with(self, request: Request) -> bool:
+        """A body that nobody will read: a short one is dropped as it comes, a long one ends the connection."""
+        if self.server.closing or self._state is State.ENDED:
+            return True
+        if request.body.arrived:
+            return False
+        waits = bool(request.header("expect")) and not request.body.begun
+        return waits or self._chunked or self._left > body.SMALL
+
+    def handle_error(
+        self, request: BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> StreamResponse:
+        """What aiohttp's parser refused, in the API's form; or a connection that broke off."""
+        if status >= 500:
+            raise exc if isinstance(exc, ConnectionError) else ConnectionAbortedError(str(exc))
+        text = (message or "malformed request").split("\n", 1)[0].strip(" :")[:200]
+        large = isinstance(exc, LineTooLong) or text == "Too many headers received"
+        made = refusal(431 if large else 400, f"malformed request: {text}", plain=True).made(self.server.common, False)
+        made.force_close()
+        return made
+
+    async def finish_response(
+        self, request: BaseRequest, resp: StreamResponse, start_time: float | None
+    ) -> tuple[StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        self._answered = True
+        if not resp.keep_alive or finished[1]:
+            await self._linger()
+        elif self._state is State.WHOLE:
             self._next()
-        elif len(self._buffer) > PIPELINE:
-            self._flow(True)
+        return finished
 
-    def eof_received(self) -> bool:
-        self._ended = True
-        if self._closing or self.task is None:
-            return False
-        if self.request is not None and self.request.cancellable:
-            self._left()
-            return False
-        if self._body is not None:
-            self._body.fail(ConnectionResetError("client ended in the middle of a body"))
-            self._body = None
-        return True
+    def _next(self) -> None:
+        """The request is answered and all of it has been read: another may come."""
+        self._state = State.HEAD
+        self._size = 0
+        self._answered = False
+        self._raw = None
+        self.deadline = self.loop.time() + IDLE_DEADLINE
+        self._feed()
+        if self._ended and self._state is State.HEAD:
+            self.close()
 
-    def pause_writing(self) -> None:
-        self._full = True
+    def _refuse(self, status: int, text: str) -> None:
+        """Refuse a head that the parser does not get to see."""
+        if self.transport is not None:
+            answer = refusal(status, text, plain=True)
+            lines = b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n" % len(answer.body)
+            self.transport.write(raw_head(status, lines) + answer.body)
+        self._shut()
 
-    def resume_writing(self) -> None:
-        self._full = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+    def _shut(self) -> None:
+        """Shut our side, drop what still comes, and let go soon."""
+        self._state = State.ENDED
+        self._held = b""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._let_go()
+        if self._ended or not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        transport.resume_reading()
 
-    def write(self, data: bytes) -> None:
-        if not self._lost and not self._closing:
-            self.transport.write(data)
+    async def _linger(self) -> None:
+        """After the last answer: close so that the client still reads it, though it may be sending."""
+        calm = self._state is State.WHOLE and not self._held
+        if calm or self._ended:
+            self._state = State.ENDED
+            self._let_go(FLUSH)
+            return
+        self._shut()
+        if self.transport is not None and not self.transport.is_closing():
+            self._gone = self.loop.create_future()
+            await asyncio.wait([self._gone], timeout=LINGER)
+        self.force_close()
 
-    async def drain(self) -> None:
-        """Wait while the client is slow.  Raises ConnectionError when it has left."""
-        if self._lost or self._closing or self.transport.is_closing():
-            raise ConnectionResetError("client has left")
-        if self._full:
-            self._drained = self.loop.create_future()
-            try:
-                await self._drained
-            finally:
-                self._drained = None
+    def _let_go(self, seconds: float = LINGER) -> None:
+        """Whatever the client does, the connection ends soon."""
+        if self.transport is not None:
+            self.loop.call_later(seconds, self.transport.abort)
 
     def takeover(self) -> tuple[asyncio.Transport, bytes, bool]:
-        """Give the transport away, paused: with what was read ahead, and whether the client has shut its side."""
-        if self._lost or self._closing:
+        """Give the transport away, paused: with what was held back, and whether the client has shut its side."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or self._state is not State.WHOLE:
             raise ConnectionResetError("client has left")
-        self._flow(True)
-        self._taken = True
+        transport.pause_reading()
+        early, self._held = self._held, b""
+        self.transport = None
         self.server.forget(self)
-        early = bytes(self._buffer)
-        self._buffer.clear()
-        return self.transport, early, self._ended
+        self._state = State.ENDED
+        super().connection_lost(None)  # aiohttp's books: the connection is another's
+        return transport, early, self._ended
 
     def end(self) -> None:
         """The server stops: an idle connection closes, a stream ends, other work is finished first."""
-        if self.task is None:
-            self._close()
-        elif self.request is not None:
-            self.request.head.keep_alive = False
-            if self.request.cancellable:
-                self.task.cancel()
+        if self._state is State.HEAD:
+            self.force_close()
+        elif self.request is not None and self.request.cancellable and self.task is not None:
+            self.task.cancel()
 
     def expire(self, now: float) -> None:
         """Close when a deadline has passed."""
-        if self.task is None and now > self.deadline:
-            if self._closing or not self._buffer:
-                self.transport.abort()
-            else:
+        if self._state is State.HEAD and now > self.deadline:
+            if self._size:
                 self._refuse(408, "request head did not arrive in time")
-
-    def _flow(self, stop: bool) -> None:
-        if self._lost or self.transport.is_closing():
-            return
-        if stop and self._reading:
-            self._reading = False
-            self.transport.pause_reading()
-        elif not stop and not self._reading and not self._taken:
-            self._reading = True
-            self.transport.resume_reading()
-
-    def _next(self) -> None:
-        """Begin the next request if its whole head is here."""
-        buffer = self._buffer
-        if self._lost or self._body is not None:
-            return
-        if buffer.startswith(b"\r\n"):
-            del buffer[:2]
-        end = buffer.find(b"\r\n\r\n", 0, HEAD_LIMIT)
-        if end < 0:
-            self._partial()
-            return
-        try:
-            parsed = parse_head(bytes(buffer[:end]))
-        except BadMessage as bad:
-            self._refuse(bad.status, str(bad))
-            return
-        body = Body(parsed.length, parsed.chunked, self._flow, self._continue)
-        rest = bytes(buffer[end + 4 :])
-        if rest and not body.ended:
-            rest = body.feed(rest)
-        self._buffer = bytearray(rest)
-        self._body = None if body.ended else body
-        if self._body is not None and self._ended:
-            body.fail(ConnectionResetError("client ended in the middle of a body"))
-        self.request = Request(self, parsed, body, self.server.engine)
-        self.task = self.loop.create_task(self._serve(self.request))
-
-    def _partial(self) -> None:
-        """Wait for the rest of a head, unless there can be none."""
-        buffer = self._buffer
-        newline = buffer.find(b"\n")
-        if buffer and (not chr(buffer[0]).isalpha() or (newline >= 0 and buffer[newline - 1 : newline] != b"\r")):
-            self._refuse(400, "malformed request line")
-        elif b"\n\n" in buffer:
-            self._refuse(400, "malformed header")
-        elif len(buffer) >= HEAD_LIMIT:
-            self._refuse(431, "request head too large")
-        elif self._ended:
-            self._close()
-        elif not buffer:
-            self.deadline = self.loop.time() + IDLE_DEADLINE
-        else:
-            self.deadline = min(self.deadline, self.loop.time() + HEAD_DEADLINE)
-
-    def _continue(self) -> None:
-        request = self.request
-        if request is not None and request.head.minor and "expect" in request.head.headers and not request.body.ended:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    async def _serve(self, request: Request) -> None:
-        broken = False
-        try:
-            response = await self.server.handle(request)
-            if response is not None:
-                self._finish_early(request)
-                self.write(response.encode(self.server.common, request.head.keep_alive, with_body=request.method != "HEAD"))
-        except (asyncio.CancelledError, ConnectionError, TimeoutError):
-            broken = True
-        except Exception:  # the last resort: the server lives on
-            log.exception("connection failed")
-            broken = True
-        self.task = None
-        self.request = None
-        self._served(request, broken)
-
-    def _finish_early(self, request: Request) -> None:
-        """A body that nobody will read: a short one is dropped as it comes, a long one ends the connection."""
-        body = request.body
-        if body.ended and body.error is None:
-            return
-        waits = "expect" in request.head.headers and not body.begun
-        if body.error is not None or waits or not body.small_rest():
-            request.head.keep_alive = False
-
-    def _served(self, request: Request, broken: bool) -> None:
-        body = request.body
-        body.discard()
-        if self._taken:
-            return
-        if not body.ended and (broken or not request.head.keep_alive):
-            body.fail(ConnectionResetError("the request has been answered"))
-        if broken or self.streaming:
-            self._closing = True
-            self.transport.close()
-            self.loop.call_later(LINGER, self.transport.abort)
-        elif not request.head.keep_alive:
-            self._close()
-        else:
-            self._flow(False)
-            self.deadline = self.loop.time() + IDLE_DEADLINE
-            if self._buffer or self._ended:
-                self._next()
-
-    def _refuse(self, status: int, text: str) -> None:
-        self.write(refusal(status, text, plain=True).encode(b"", keep_alive=False))
-        self._close()
-
-    def _close(self) -> None:
-        """Close so that the client still reads the answer: shut our side, drop what comes, then let go."""
-        if self._closing or self._lost:
-            return
-        self._closing = True
-        self._buffer.clear()
-        self._body = None
-        self.deadline = self.loop.time() + LINGER
-        if self._ended or not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        self.transport.write_eof()
-        self._flow(False)
-        self.loop.call_later(LINGER, self.transport.abort)
+            else:
+                self.force_close()

@@ -14,8 +14,7 @@ import socket
 from collections.abc import Callable
 
 from sampan.api.backend import AttachStream
-from sampan.api.http1 import head
-from sampan.api.request import Request
+from sampan.api.request import Request, raw_head
 
 PIECE = 256 * 1024
 LAST_WORDS = 5.0  # seconds for the process to take what a client that has gone had said
@@ -61,15 +60,13 @@ class Escape:
 
 def take(request: Request, tty: bool, *, with_common: bool = False) -> Pump:
     """Write the head of a takeover and own the connection from here on.  Raises ConnectionError."""
-    connection = request.connection
-    upgraded = "upgrade" in request.head.headers
-    lines = [b"Content-Type: " + stream_type(request, tty, upgraded) + b"\r\n"]
+    upgraded = request.has("upgrade")
+    lines = b"Content-Type: " + stream_type(request, tty, upgraded) + b"\r\n"
     if upgraded:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: tcp\r\n")
+        lines += b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
     if with_common:
-        lines.append(connection.server.common)
-    connection.write(head(101 if upgraded else 200, *lines))
-    return Pump(request, tty)
+        lines += "".join(f"{name}: {value}\r\n" for name, value in request.connection.server.common.items()).encode()
+    return Pump(request, tty, raw_head(101 if upgraded else 200, lines))
 
 
 async def attach(request: Request, stream: AttachStream, keys: bytes) -> None:
@@ -85,9 +82,9 @@ async def attach(request: Request, stream: AttachStream, keys: bytes) -> None:
 async def refuse(request: Request, status: int, text: str) -> None:
     """Say no to an attach: a raw head, the text in plain, the end."""
     lines = b"Content-Type: " + RAW + b"\r\n"
-    transport, _, _ = request.connection.takeover()
+    transport, _, _ = request.takeover()
     message = text.encode("utf-8", "backslashreplace")
-    transport.write(head(status, lines) + message + b"\r\n")
+    transport.write(raw_head(status, lines) + message + b"\r\n")
     _Leaving(transport, request.connection.server.leaving)
 
 
@@ -149,10 +146,11 @@ class Hangups:
 class Pump(asyncio.Protocol):
     """A connection after its takeover: paused until `pump` joins it to a stream, or `fail` ends it with words."""
 
-    def __init__(self, request: Request, tty: bool) -> None:
+    def __init__(self, request: Request, tty: bool, head: bytes) -> None:
         self._loop = asyncio.get_running_loop()
         self._tty = tty
-        self._transport, early, self._client_ended = request.connection.takeover()
+        self._transport, early, self._client_ended = request.takeover()
+        self._transport.write(head)
         self._pending = early  # typed by the client, not yet taken by the process
         self._stream: AttachStream | None = None
         self._fd = -1
@@ -300,12 +298,9 @@ class Pump(asyncio.Protocol):
         except OSError:
             data = b""
         if data:
-            self._give(data)
+            self._transport.write(data)
         else:
             self._finish()
-
-    def _give(self, data: bytes) -> None:
-        self._transport.write(data)
 
     def _read(self, on: bool) -> None:
         if on != self._reading and self._fd >= 0 and not self._done.done():

@@ -99,7 +99,7 @@ def prepare(router: Router, request: Request) -> Route | Response:
     """Fill in the request's path, name, version and query; or answer it.  Raises InvalidRequest."""
     if request.method == "OPTIONS":
         return Response(200, plain=True)
-    version, path, query = split(request.head.target)
+    version, path, query = split(request.target)
     found = router.find(request.method, path)
     if found is None:
         return refusal(404, phrases.PAGE_NOT_FOUND, plain=True)

@@ -11,17 +11,25 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from aiohttp.http import HttpVersion11
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_server import Server as WebServer
 
 from sampan import __version__
 from sampan.api import containers, execs, extras, images, networks, phrases, routes, stubs, system, websocket
 from sampan.api.backend import Engine
-from sampan.api.connection import Connection
+from sampan.api.connection import HEAD_DEADLINE, Connection
+from sampan.api.heads import MALFORMED
 from sampan.api.hijack import Hangups
 from sampan.api.listeners import BACKLOG, Address, Tls, open_sockets, parse
 from sampan.api.request import Request, Response, refusal, refuse
 from sampan.errors import Conflict, SampanError
 from sampan.wire import versions
+
+if TYPE_CHECKING:
+    from aiohttp.web_response import StreamResponse
 
 SWEEP = 5.0  # seconds between looks at deadlines
 CONNECTIONS = 4096
@@ -42,10 +50,13 @@ class Server:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.loop = asyncio.get_running_loop()
-        self.common = (
-            f"Api-Version: {versions.MAXIMUM}\r\nDocker-Experimental: false\r\nOstype: linux\r\n"
-            f"Server: Docker/{__version__} (linux)\r\n"
-        ).encode()
+        self.common = {
+            "Api-Version": versions.MAXIMUM,
+            "Docker-Experimental": "false",
+            "Ostype": "linux",
+            "Server": f"Docker/{__version__} (linux)",
+        }
+        self.http = WebServer(_serve, request_factory=self._begin)
         self.addresses: list[Address] = []
         self._router = routes.Router(routes.TABLE)
         self._listeners: list[asyncio.Server] = []
@@ -54,7 +65,7 @@ class Server:
         self.hangups = Hangups(self.loop)
         self._taken: dict[Closable, asyncio.Task[object] | None] = {}
         self.leaving: set[asyncio.Transport] = set()
-        self._closing = False
+        self.closing = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._room = min(CONNECTIONS, max(64, soft // 2))
         self._sweeper = self.loop.call_later(SWEEP, self._sweep)
@@ -63,6 +74,7 @@ class Server:
         """Accept on one more address.  Raises the kinds of `open_sockets`."""
         context = tls.context() if tls is not None and not address.path else None
         careful = context is None and address.loopback
+        patience = None if context is None else HEAD_DEADLINE
         for sock in open_sockets(address):
             factory = functools.partial(Connection, self, careful)
             if sock.family == socket.AF_UNIX:
@@ -70,7 +82,9 @@ class Server:
                     self._paths.append((address.path, os.lstat(address.path).st_ino))
                 made: asyncio.Server = await self.loop.create_unix_server(factory, sock=sock, backlog=BACKLOG)
             else:
-                made = await self.loop.create_server(factory, sock=sock, ssl=context, backlog=BACKLOG)
+                made = await self.loop.create_server(
+                    factory, sock=sock, ssl=context, backlog=BACKLOG, ssl_handshake_timeout=patience
+                )
             self._listeners.append(made)
         self.addresses.append(address)
 
@@ -78,6 +92,13 @@ class Server:
         """The TCP ports in use, in the order of listening."""
         made = [sock.getsockname() for server in self._listeners for sock in server.sockets]
         return [name[1] for name in made if isinstance(name, tuple)]
+
+    def _begin(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> BaseRequest:
+        if message.method == MALFORMED:
+            message = message._replace(version=HttpVersion11)  # aiohttp would answer as to an HTTP/1.0 client
+        raw = BaseRequest(message, payload, protocol, writer, task, self.loop)
+        protocol.begun(raw)
+        return raw
 
     async def handle(self, request: Request) -> Response | None:
         """Answer a request; never raises for what a client sent."""
@@ -92,18 +113,18 @@ class Server:
         except (asyncio.CancelledError, ConnectionError):
             raise
         except SampanError as error:
-            if request.connection.streaming:
+            if request.streaming:
                 raise ConnectionAbortedError(str(error)) from error
             return refuse(error)
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
-            if request.connection.streaming:
+            if request.streaming:
                 raise ConnectionAbortedError(type(error).__name__) from error
             return refuse(error)
 
     def _banned(self, request: Request) -> Response | None:
         """Browsers: none of the API's clients sends Origin; a Host that is a name may be rebound DNS."""
-        if "origin" in request.head.headers:
+        if request.has("origin"):
             return refusal(403, "requests from browsers are not accepted", plain=True)
         if request.connection.loopback and not _own_name(request.header("host")):
             return refusal(403, "this host name is not accepted", plain=True)
@@ -111,7 +132,7 @@ class Server:
 
     def admit(self, connection: Connection) -> bool:
         """Note a connection; False when there are too many."""
-        if self._closing or len(self._open) + len(self._taken) >= self._room:
+        if self.closing or len(self._open) + len(self._taken) >= self._room:
             return False
         self._open.add(connection)
         return True
@@ -132,7 +153,7 @@ class Server:
 
     async def close(self, grace: float = 5.0) -> None:
         """Stop accepting, end streams and takeovers, let other requests finish within `grace` seconds."""
-        self._closing = True
+        self.closing = True
         self._sweeper.cancel()
         for server in self._listeners:
             server.close()
@@ -154,10 +175,15 @@ class Server:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
-        for transport in [connection.transport for connection in self._open] + list(self.leaving):
+        await self.http.shutdown(1.0)
+        for transport in list(self.leaving):
             transport.abort()
         await asyncio.sleep(0)
         self.hangups.close()
+
+
+async def _serve(raw: BaseRequest) -> StreamResponse:
+    return await cast(Connection, raw.protocol).serve(raw)
 
 
 def _own_name(host: str) -> bool:

@@ -1,107 +1,111 @@
-"""Attach over a websocket (RFC 6455): output as binary frames, never multiplexed; data frames are the process's input."""
+"""Attach over a websocket: output as binary frames, never multiplexed; data frames are the process's input.
+
+aiohttp speaks the websocket (RFC 6455): handshake, masks, ping and pong, the closing.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-from collections.abc import Iterator
+import asyncio
+import os
+from collections.abc import Callable
+
+from aiohttp.http import WSMsgType
+from aiohttp.web_ws import WebSocketResponse
 
 from sampan.api import query
-from sampan.api.hijack import Pump
-from sampan.api.http1 import head
-from sampan.api.request import Request
+from sampan.api.backend import AttachStream
+from sampan.api.hijack import PIECE, Escape
+from sampan.api.request import Request, Stream
 from sampan.api.routes import named, route
 from sampan.errors import InvalidRequest
 
-MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-FRAME_LIMIT = 1024 * 1024
-BINARY, CLOSE, PING, PONG = 2, 8, 9, 10
+MESSAGE_LIMIT = 1024 * 1024
+CLOSING = 2.0  # seconds for the client to answer a close
 
 
-def accept_key(request: Request) -> bytes:
-    """Check the handshake; return what proves that it was understood.  Raises InvalidRequest."""
-    key = request.header("sec-websocket-key")
-    try:
-        right = len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        right = False
-    if not right or request.header("upgrade").lower() != "websocket":
+def _handshake(request: Request) -> WebSocketResponse:
+    """Check what a client asks for.  Raises InvalidRequest."""
+    made = WebSocketResponse(timeout=CLOSING, compress=False, max_msg_size=MESSAGE_LIMIT, decode_text=False)
+    if request.header("sec-websocket-version") != "13" or not request.header("sec-websocket-key").isascii():
+        raise InvalidRequest("unsupported websocket version, or a malformed key")
+    if not made.can_prepare(request.raw):
         raise InvalidRequest("malformed websocket handshake")
-    if request.header("sec-websocket-version") != "13":
-        raise InvalidRequest("unsupported websocket version")
-    digest = hashlib.sha1(key.encode() + MAGIC, usedforsecurity=False).digest()
-    return base64.b64encode(digest)
+    return made
 
 
-def frame(kind: int, data: bytes) -> bytes:
-    """One unmasked frame, final."""
-    size = len(data)
-    if size < 126:
-        return bytes((0x80 | kind, size)) + data
-    if size < 65536:
-        return bytes((0x80 | kind, 126)) + size.to_bytes(2, "big") + data
-    return bytes((0x80 | kind, 127)) + size.to_bytes(8, "big") + data
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
-class Frames:
-    """Takes a client's frames apart; a client masks every one."""
+class _Joint:
+    """A websocket and a process's stream: each waits while the other is slow."""
 
-    def __init__(self) -> None:
-        self._buffer = b""
+    def __init__(self, socket: WebSocketResponse, stream: AttachStream, keys: bytes) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket
+        self._stream = stream
+        self._fd = stream.fileno()
+        self._escape = Escape(keys)
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield kind and payload of every whole frame.  Raises ValueError."""
-        self._buffer += data
-        while len(self._buffer) >= 2:
-            first, second = self._buffer[0], self._buffer[1]
-            if first & 0x70 or not second & 0x80:
-                raise ValueError("reserved bits, or no mask")
-            size, start = second & 0x7F, 2
-            if size >= 126:
-                start = 4 if size == 126 else 10
-                size = int.from_bytes(self._buffer[2:start], "big")
-            if size > FRAME_LIMIT:
-                raise ValueError("frame too large")
-            if len(self._buffer) < start + 4 + size:
-                return
-            mask = self._buffer[start : start + 4]
-            masked = self._buffer[start + 4 : start + 4 + size]
-            self._buffer = self._buffer[start + 4 + size :]
-            whole = int.from_bytes(masked, "big") ^ int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-            yield first & 0x0F, whole.to_bytes(size, "big")
-
-
-class WebsocketPump(Pump):
-    """A pump whose client speaks frames."""
-
-    def __init__(self, request: Request, tty: bool) -> None:
-        super().__init__(request, tty)
-        self._frames = Frames()
-
-    def data_received(self, data: bytes) -> None:
+    async def run(self) -> None:
+        """Until the output ends, the client leaves, or the keys are typed."""
+        tasks = [asyncio.ensure_future(self._output()), asyncio.ensure_future(self._input())]
         try:
-            for kind, payload in self._frames.feed(data):
-                if kind == CLOSE:
-                    self._transport.write(frame(CLOSE, payload[:2]))
-                    self._finish()
-                elif kind == PING:
-                    self._transport.write(frame(PONG, payload))
-                elif kind < CLOSE and payload:
-                    super().data_received(payload)
-        except ValueError:
-            self._transport.write(frame(CLOSE, b"\x03\xea"))  # 1002: protocol error
-            self._finish()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._stream.close()
 
-    def _give(self, data: bytes) -> None:
-        self._transport.write(frame(BINARY, data))
+    async def _output(self) -> None:
+        while True:
+            try:
+                data = os.read(self._fd, PIECE)
+            except BlockingIOError:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+                continue
+            except OSError:
+                return
+            if not data:
+                return
+            await self._socket.send_bytes(data)
+
+    async def _input(self) -> None:
+        async for message in self._socket:
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+                continue
+            data, detached = self._escape.feed(message.data)
+            await self._give(data)
+            if detached:
+                self._stream.detached()
+                return
+        await self._give(self._escape.rest())
+
+    async def _give(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
+            except OSError:  # EPIPE: the process reads no more; its output goes on
+                return
+
+    async def _ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        waiting = self._loop.create_future()
+        add(self._fd, _wake, waiting)
+        try:
+            await waiting
+        finally:
+            remove(self._fd)
 
 
 @route("GET", "/containers/{}/attach/ws", job="attach")
 async def attach(request: Request) -> None:
     """ContainerAttachWebsocket.  101 and binary frames; 400, 404, 409."""
     q = request.query
-    accept = accept_key(request)
+    socket = _handshake(request)
     keys = query.detach_keys(q.text("detachKeys"))
     every = request.version < (1, 42)
     stream = await request.engine.containers.attach(
@@ -113,10 +117,13 @@ async def attach(request: Request) -> None:
         logs=q.flag("logs"),
     )
     try:
-        lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n"
-        request.connection.write(head(101, lines))
-        taken = WebsocketPump(request, stream.tty)
+        await socket.prepare(request.raw)
+        request.cancellable = True
+        request.stream = Stream(socket)
+        joint = _Joint(socket, stream, keys if stream.tty else b"")
     except BaseException:
         stream.close()
         raise
-    await taken.pump(stream, keys if stream.tty else b"")
+    await joint.run()
+    await socket.close()
+    request.stream.end()

@@ -31,6 +31,7 @@ from sampan.launch.client import sealed_interpreter
 from sampan.network.manager import Networks
 from sampan.state import State
 from sampan.storage.overlay import Overlay
+from sampan.storage.volumes import Volumes
 
 log = logging.getLogger("sampan.daemon")
 _CODE = "from sampan.daemon import entry; entry()"
@@ -121,7 +122,8 @@ def _serves(engine: Engine) -> backend.Engine:
     images: backend.Images = engine.images
     networks: backend.Networks = engine.networks
     system: backend.System = engine.system
-    del containers, execs, images, networks, system
+    volumes: backend.Volumes = engine.volumes
+    del containers, execs, images, networks, system, volumes
     return cast("backend.Engine", engine)
 
 
@@ -161,6 +163,8 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     engines: list[Engine] = []
     layers = Overlay(data_root, state)
     undo.callback(layers.close)
+    volumes = Volumes(data_root, state)
+    undo.callback(volumes.close)
     images = Images(
         data_root, state, layers, in_use=lambda image: engines[0].in_use(image),
         emit=lambda kind, action, actor, attributes: bus.emit(kind, action, actor, attributes),
@@ -170,7 +174,7 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     undo.push_async_callback(_let_go, networks, options.cgroup_parent)
     rooms = Rooms(
         data_root=data_root, exec_root=exec_root, state=state, layers=layers, images=images, networks=networks,
-        launcher=launcher, bus=bus, cgroup_parent=options.cgroup_parent, init=options.init,
+        launcher=launcher, bus=bus, volumes=volumes, cgroup_parent=options.cgroup_parent, init=options.init,
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)

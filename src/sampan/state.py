@@ -52,7 +52,7 @@ class State:
         except BlockingIOError:
             os.close(self._lock_fd)
             raise Conflict(f"data root {data_root} is in use by another daemon") from None
-        self._mutex = threading.RLock()
+        self.mutex = threading.RLock()  # rooms that change records and folders together use it as their own lock
         self._depth = 0
         try:
             self._db = self._open(data_root)
@@ -90,7 +90,7 @@ class State:
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """Make every write inside one commit; an exception undoes them all.  Batches nest into the outermost."""
-        with self._mutex:
+        with self.mutex:
             if self._depth == 0:
                 self._db.execute("BEGIN IMMEDIATE")
             self._depth += 1
@@ -107,12 +107,12 @@ class State:
 
     def write(self, sql: str, *values: object) -> int:
         """Run one writing statement (within the current batch, or as a commit of its own); return the rows changed."""
-        with self._mutex:
+        with self.mutex:
             return self._db.execute(sql, values).rowcount
 
     def read(self, sql: str, *values: object) -> list[tuple[str, bytes]]:
         """Return the rows (key, body) of one reading statement."""
-        with self._mutex:
+        with self.mutex:
             return self._db.execute(sql, values).fetchall()
 
 

@@ -235,3 +235,32 @@ def test_info_and_system_words(daemon: Daemon) -> None:
     assert shown["Driver"] == "overlay2"
     assert any("seccomp" in option for option in shown["SecurityOptions"])
     assert not shown.get("ServerErrors")
+
+
+def test_volume_commands(daemon: Daemon) -> None:
+    assert daemon.docker("volume", "create", "--label", "a=b", "data").stdout == b"data\n"
+    daemon.docker("run", "--rm", "-v", "data:/v", "busybox", "sh", "-c", "echo kept >/v/file")
+    found = daemon.docker("run", "--rm", "--mount", "type=volume,src=data,dst=/v,readonly", "busybox", "cat", "/v/file")
+
+    assert found.stdout == b"kept\n"
+    assert daemon.docker("volume", "ls", "-q", "-f", "label=a=b").stdout == b"data\n"
+    assert json.loads(daemon.docker("volume", "inspect", "data").stdout)[0]["Labels"] == {"a": "b"}
+    daemon.docker("create", "--name", "user", "-v", "data:/v", "busybox", "true")
+    refused = daemon.docker("volume", "rm", "data", check=False)
+    assert refused.returncode == 1 and b"volume is in use" in refused.stderr
+    daemon.docker("rm", "user")
+    assert daemon.docker("volume", "rm", "data").stdout == b"data\n"
+    assert daemon.docker("volume", "rm", "-f", "data").returncode == 0
+    anonymous = daemon.docker("volume", "create").stdout.decode().strip()
+    assert anonymous in daemon.docker("volume", "prune", "-f").stdout.decode()
+
+
+def test_volume_options_and_subpath(daemon: Daemon) -> None:
+    daemon.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "fast")
+    shown = daemon.docker("run", "--rm", "-v", "fast:/v", "busybox", "df", "/v").stdout
+
+    assert shown.splitlines()[1].split()[:2] == [b"tmpfs", b"1024"]
+    daemon.docker("run", "--rm", "-v", "data:/v", "busybox", "sh", "-c", "mkdir /v/sub; echo deep >/v/sub/f")
+    mount = "type=volume,src=data,dst=/m,volume-subpath=sub"
+    assert daemon.docker("run", "--rm", "--mount", mount, "busybox", "cat", "/m/f").stdout == b"deep\n"
+    daemon.docker("volume", "rm", "fast", "data")

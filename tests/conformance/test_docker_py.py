@@ -106,3 +106,17 @@ def test_events_decode(client: docker.DockerClient) -> None:
 
 def test_networks(client: docker.DockerClient) -> None:
     assert {"bridge", "host", "none"} <= {network.name for network in client.networks.list()}
+
+
+def test_volumes(client: docker.DockerClient) -> None:
+    volume = client.volumes.create("pyvol", labels={"a": "b"})
+    client.containers.run(
+        "busybox", ["sh", "-c", "echo kept >/v/file"], volumes={"pyvol": {"bind": "/v", "mode": "rw"}}, remove=True
+    )
+    shown = client.containers.run("busybox", ["cat", "/v/file"], volumes={"pyvol": {"bind": "/v", "mode": "ro"}}, remove=True)
+
+    assert shown == b"kept\n"
+    assert [one.name for one in client.volumes.list(filters={"label": "a=b"})] == ["pyvol"]
+    volume.remove()
+    with pytest.raises(docker.errors.NotFound):
+        client.volumes.get("pyvol")

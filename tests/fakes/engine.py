@@ -14,6 +14,7 @@ from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
 from sampan.wire import system as s
+from sampan.wire import volumes as v
 
 ID = "f" * 64
 IMAGE = "sha256:" + "a" * 64
@@ -289,6 +290,32 @@ class FakeNetworks:
         return n.Network(name="bridge", id=ID, created="", driver="bridge", ipam=n.Ipam())
 
 
+class FakeVolumes:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    async def create(self, body: v.CreateBody) -> v.Volume:
+        self.calls.append(("create", body))
+        return v.Volume(name=body.name or ID, options=body.driver_opts, labels=body.labels)
+
+    async def list(self, filters: Filters) -> v.VolumeList:
+        self.calls.append(("list", filters))
+        return v.VolumeList(volumes=[await self.inspect("data")])
+
+    async def inspect(self, name: str) -> v.Volume:
+        if name != "data":
+            raise NotFound(f"get {name}: no such volume")
+        return v.Volume(name=name, created_at="2026-11-24T02:00:54Z", mountpoint="/v/data/_data")
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        if not force:
+            raise Conflict(f"remove {name}: volume is in use - [{ID}]")
+
+    async def prune(self, filters: Filters) -> v.PruneResult:
+        self.calls.append(("prune", filters))
+        return v.PruneResult(volumes_deleted=["data"], space_reclaimed=5)
+
+
 class FakeSystem:
     def __init__(self) -> None:
         self.events_closed = asyncio.Event()
@@ -346,6 +373,7 @@ class FakeEngine:
         self.images = FakeImages()
         self.networks = FakeNetworks()
         self.system = FakeSystem()
+        self.volumes = FakeVolumes()
         self.jobs: list[str] = []
         self.arguments: list[Mapping[str, str]] = []
 

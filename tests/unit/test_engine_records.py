@@ -135,8 +135,8 @@ def test_what_create_must_refuse_is_refused(host: c.HostConfig) -> None:
 
 
 def test_what_is_not_there_yet_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="VolumesFrom"):
-        validate.host(c.HostConfig(volumes_from=["web"]))
+    with pytest.raises(Unsupported, match="Links"):
+        validate.host(c.HostConfig(links=["web"]))
 
 
 def test_binds_volumes_and_tmpfs_become_places(tmp_path: object) -> None:

@@ -14,6 +14,7 @@ from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
 from sampan.wire import system as s
+from sampan.wire import volumes as v
 
 Filters = Mapping[str, tuple[str, ...]]
 
@@ -108,6 +109,14 @@ class Networks(Protocol):
     async def inspect(self, ref: str, *, verbose: bool, scope: str) -> n.Network: ...
 
 
+class Volumes(Protocol):
+    async def create(self, body: v.CreateBody) -> v.Volume: ...
+    async def list(self, filters: Filters) -> v.VolumeList: ...
+    async def inspect(self, name: str) -> v.Volume: ...
+    async def remove(self, name: str, *, force: bool) -> None: ...
+    async def prune(self, filters: Filters) -> v.PruneResult: ...
+
+
 class System(Protocol):
     async def info(self) -> s.Info: ...
     async def version(self) -> s.Version: ...
@@ -132,6 +141,7 @@ class Engine(Protocol):
     images: Images
     networks: Networks
     system: System
+    volumes: Volumes
 
     def job(self, name: str, arguments: Mapping[str, str]) -> Job:
         """Open a job, logged as `[id] +job name(args)`; leaving logs `[id] -job name(args) = OK (0)` or `ERR (text)`."""

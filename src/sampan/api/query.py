@@ -181,9 +181,10 @@ FILTERS: dict[str, frozenset[str]] = {
         | {"service", "type", "volume"}
     ),
     "volumes": frozenset({"dangling", "driver", "label", "name"}),
+    "volumes/prune": frozenset({"all", "label", "label!"}),
     "plugins": frozenset({"enabled", "capability"}),
 }
-_BOOLEAN = frozenset({"dangling", "is-task", "enabled"})
+_BOOLEAN = frozenset({"all", "dangling", "is-task", "enabled"})
 _NUMBER = frozenset({"exited"})
 _CHOICES = {
     "status": frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"}),

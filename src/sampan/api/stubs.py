@@ -8,19 +8,6 @@ from sampan.api.routes import Handler, route
 from sampan.errors import NotFound, Unavailable, Unsupported
 
 
-@route("GET", "/volumes", job="volumes")
-async def volumes(request: Request) -> Response:
-    """VolumeList.  200, none yet."""
-    request.query.filters("volumes")
-    return reply({"Volumes": [], "Warnings": None})
-
-
-@route("GET", "/volumes/{}", job="volume_inspect")
-async def volume(request: Request) -> Response:
-    """VolumeInspect.  404."""
-    raise NotFound(f"get {request.name}: no such volume")
-
-
 @route("GET", "/plugins", job="plugins", since="1.25")
 async def plugins(request: Request) -> Response:
     """PluginList.  200, none."""
@@ -71,9 +58,6 @@ LATER = (
     ("POST", "/networks/{}/connect", "connecting to networks"),
     ("POST", "/networks/{}/disconnect", "disconnecting from networks"),
     ("DELETE", "/networks/{}", "removing networks"),
-    ("POST", "/volumes/create", "creating volumes"),
-    ("POST", "/volumes/prune", "pruning volumes"),
-    ("DELETE", "/volumes/{}", "removing volumes"),
     ("POST", "/plugins/pull", "installing plugins"),
     ("POST", "/plugins/create", "installing plugins"),
     ("POST", "/swarm/init", "swarm"),

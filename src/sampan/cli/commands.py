@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import commands_resources
 from sampan.cli.options import Command, Flag, flag
 
 GLOBAL = (
@@ -158,9 +159,11 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("[OPTIONS]", "Show what this host has and lacks", "extras:doctor", (_FORMAT,), examples=("sampan doctor",)),
     "explain": Command("[OPTIONS] CONTAINER", "Show what the kernel holds for a container, and the commands that show it",
                        "extras:explain", (_FORMAT,), (1, 1), examples=("sampan explain web",)),
+    **commands_resources.COMMANDS,
 }  # fmt: skip
 
 ALIASES: dict[str, str] = {
+    **commands_resources.ALIASES,
     "container ls": "ps", "container list": "ps", "container ps": "ps", "container remove": "rm",
     "image ls": "images", "image list": "images", "image rm": "rmi", "image remove": "rmi", "network list": "network ls",
     "system info": "info", "system events": "events", "container run": "run", "container create": "create",
@@ -169,7 +172,7 @@ ALIASES: dict[str, str] = {
         "explain")},
     **{f"image {verb}": verb for verb in ("load", "save", "import", "tag", "history")},
 }  # fmt: skip
-GROUPS = ("container", "image", "network", "system")
+GROUPS = ("container", "image", "network", "system", "volume")
 
 
 def _daemon() -> Command:

@@ -71,13 +71,18 @@ def network(call: Invocation) -> int:
     return _show(call.arguments, o.format, lambda ref: call.client.networks.inspect_json(ref, verbose=o.verbose))
 
 
+def volume(call: Invocation) -> int:
+    return _show(call.arguments, call.options.format, call.client.volumes.inspect_json)
+
+
 def anything(call: Invocation) -> int:
-    """Containers, then images, then networks, as docker looks for them."""
+    """Containers, then images, networks and volumes, as docker looks for them."""
     o = call.options
     kinds: dict[str, Finder] = {
         "container": lambda ref: call.client.containers.inspect_json(ref, size=o.size),
         "image": call.client.images.inspect_json,
         "network": call.client.networks.inspect_json,
+        "volume": call.client.volumes.inspect_json,
     }
     if o.type:
         if o.type not in kinds:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.client.images import Images
     from sampan.client.networks import Networks
     from sampan.client.system import System
+    from sampan.client.volumes import Volumes
 
 T = TypeVar("T")
 Parameters = Mapping[str, str | int | bool | Iterable[str] | None]
@@ -70,6 +71,12 @@ class Client:
         from sampan.client.networks import Networks
 
         return Networks(self)
+
+    @functools.cached_property
+    def volumes(self) -> Volumes:
+        from sampan.client.volumes import Volumes
+
+        return Volumes(self)
 
     @functools.cached_property
     def system(self) -> System:

@@ -19,6 +19,7 @@ from sampan.launch.client import Spawner, start_spawner
 from sampan.network.manager import Networks
 from sampan.state import State, Table
 from sampan.storage.overlay import Overlay
+from sampan.storage.volumes import Volumes
 
 if TYPE_CHECKING:
     from sampan.engine.containers.container import Container
@@ -72,6 +73,7 @@ class Rooms:
     networks: Networks
     launcher: Launcher
     bus: Bus
+    volumes: Volumes
     cgroup_parent: str = "/sampan"
     jobs: Jobs = field(default_factory=Jobs)
     index: Index = field(default_factory=Index)

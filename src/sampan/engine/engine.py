@@ -11,6 +11,7 @@ from sampan.engine.health import HealthWatch
 from sampan.engine.jobs import Job
 from sampan.engine.networks import Networks
 from sampan.engine.system import System
+from sampan.engine.volumes.volumes import Volumes
 
 
 class Engine:
@@ -23,6 +24,7 @@ class Engine:
         self.health = rooms.health = HealthWatch(self.execs)
         self.images = rooms.images
         self.networks = Networks(rooms.networks, self.containers)
+        self.volumes = Volumes(rooms)
         self.system = System(rooms, self.containers, labels, debug=debug)
 
     def job(self, name: str, arguments: Mapping[str, str]) -> Job:

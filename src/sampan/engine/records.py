@@ -8,7 +8,11 @@ from sampan.wire import containers as c
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A mount of the container.  source: a host folder or file; kind "bind", "volume" or "tmpfs"."""
+    """A mount of the container.  source: a host folder or file; kind "bind", "volume" or "tmpfs".
+
+    mode: the words that inspect shows.  recursive: with what is mounted below the source; recursive_readonly: and that
+    read-only too.  listed: whether inspect shows it.  create: a bind's missing source is made.
+    """
 
     kind: str
     source: str
@@ -21,6 +25,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     volume: str = ""
     anonymous: bool = False
     copy: bool = False
+    subpath: str = ""
+    recursive_readonly: bool = True
+    listed: bool = True
+    create: bool = True
 
 
 class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from sampan.engine.records import ContainerRecord, Place
 from sampan.errors import InvalidRequest
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import clone_tree, set_attributes
+from sampan.kernel.paths import Resolve, open_in
 from sampan.oci.runtime import Mount
 
 log = logging.getLogger("sampan.engine")
@@ -58,7 +59,7 @@ def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd
         trees.append(tree)
         options = ["rprivate" if not place.propagation else place.propagation]
         if place.readonly:
-            options.append("rro" if place.recursive else "ro")
+            options.append("rro" if place.recursive and place.recursive_readonly else "ro")
         made.append(Mount(destination=place.target, source=place.source, options=tuple(options), tree=len(trees) - 1))
     taken = {place.target for place in record.places}
     for target in ETC:
@@ -74,10 +75,21 @@ def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd
     return made
 
 
+def _open_source(place: Place) -> Fd:
+    """Open what is to be mounted; a subpath cannot leave its volume (CVE-2023-25173, row 6)."""
+    if not place.subpath:
+        return open_fd(place.source, os.O_PATH)
+    try:
+        with open_fd(place.source, os.O_PATH | os.O_DIRECTORY) as volume:
+            return open_in(volume, place.subpath, os.O_PATH, resolve=Resolve.BENEATH | Resolve.NO_MAGICLINKS)
+    except OSError as error:
+        raise InvalidRequest(f"cannot access path {place.source}/{place.subpath}: {(error.strerror or '').lower()}") from None
+
+
 def source_tree(place: Place, userns: Fd | None) -> Fd:
     """Return a host folder or file as a detached mount, mapped through `userns` where its file system can be."""
     try:
-        with open_fd(place.source, os.O_PATH) as source:
+        with _open_source(place) as source:
             kind = os.fstat(source.fileno()).st_mode
             recursive = place.recursive and stat.S_ISDIR(kind)
             tree = clone_tree("", at=source, recursive=recursive)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sampan import messages as m
-from sampan.engine.containers import start
+from sampan.engine.containers import start, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group
@@ -43,6 +43,8 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
         if container.record.running or (folder / "keeper.sock").exists() or (folder / "exit").exists():
             if await _meet(container):
                 alive.append(container.id)
+                for name in volumes.names(container.record):
+                    rooms.volumes.mounted(name, container.id)
             elif container.record.running or (folder / "exit").exists():
                 _ended_meanwhile(container)
         if not container.record.running and rooms.health is not None:
@@ -53,6 +55,8 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
         if endpoint.container_id not in alive:
             rooms.networks.detach(endpoint)
     _sweep_folders(rooms, containers, unreadable)
+    for line in rooms.volumes.sweep():
+        log.info("swept %s", line)
     for container in list(containers.all.values()):
         background_restart(container)
 
@@ -64,6 +68,8 @@ def _load(rooms: Rooms, containers: Containers, record: ContainerRecord) -> None
         log.error("container %s: %s", record.id[:12], error)
         return
     containers.add(Container(rooms, record))
+    for name in volumes.names(record):
+        rooms.volumes.use(name, record.id)
 
 
 async def _meet(container: Container) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from sampan.oci.digest import Digest, chain_id, encoded
 from sampan.state import State, Table
 from sampan.storage import mounts
 from sampan.storage.driver import Layer, Usage
+from sampan.storage.measure import measure
 from sampan.storage.trash import Trash
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -63,7 +63,7 @@ class Overlay:
         self._state = state
         self._layer_records = Table(state, "layer", LayerRecord)
         self._snapshot_records = Table(state, "snapshot", SnapshotRecord)
-        self._mutex = threading.Lock()  # between prepare and remove_layer: a chain in use is not taken apart
+        self._mutex = state.mutex  # prepare may run inside a batch: a lock of its own would be taken in two orders
 
     # Layers
 
@@ -218,30 +218,7 @@ class Overlay:
         return {"UpperDir": lowers[0], **({"LowerDir": ":".join(lowers[1:])} if len(lowers) > 1 else {})}
 
     def usage(self, container: str) -> Usage:
-        upper = self.upper(container)
-        size = inodes = 0
-        linked: set[int] = set()
-        waiting = [str(upper)]
-        while waiting:
-            try:
-                entries = list(os.scandir(waiting.pop()))
-            except FileNotFoundError:  # the container is at work while we look
-                continue
-            for entry in entries:
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                    if found.st_ino in linked:
-                        continue
-                    linked.add(found.st_ino)
-                inodes += 1
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                else:
-                    size += found.st_size
-        return Usage(size, inodes)
+        return measure(self.upper(container))
 
     def remove(self, container: str) -> None:
         place = self._place(container)

@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from msgspec import UNSET, structs
 
 from sampan.engine import spec
-from sampan.engine.containers import healthcheck, places, validate
+from sampan.engine.containers import healthcheck, places, validate, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
-from sampan.engine.records import ContainerRecord, Place
+from sampan.engine.records import ContainerRecord
 from sampan.errors import InvalidRequest, NotFound
 from sampan.network.names import check_address
 from sampan.wire import containers as c
@@ -44,7 +44,8 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
     for endpoint in endpoints.values():
         if endpoint.ipam_config and endpoint.ipam_config.i_pv4_address:
             check_address(endpoint.ipam_config.i_pv4_address)
-    found = places.of_body(rooms.data_root, config, host)
+    others = tuple(place for text in host.volumes_from or () for place in places.volumes_from(rooms, text))
+    found = places.of_body(rooms.data_root, config, host, others)
     record = ContainerRecord(
         id=identity, name="", created=time.time_ns(), image=image.id, image_ref=body.image, path=command[0],
         args=tuple(command[1:]), config=config, host=host, networking=endpoints, places=found,
@@ -60,8 +61,10 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
             rooms.layers.prepare(identity, image.chain_ids)
             undo.callback(rooms.layers.remove, identity)
             rooms.records.put(identity, record)
-        _make_volumes(rooms, found, image)
+            made = volumes.claim(rooms, record, places.volume_options(host), undo)
         undo.pop_all()
+    for volume in made:
+        rooms.bus.emit("volume", "create", volume, {"driver": "local"})
     container = Container(rooms, record)
     container.emit("create")
     return container, _warnings(host)
@@ -104,16 +107,6 @@ def _check_platform(text: str, image: Image) -> None:
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(parts[1], parts[1]) if len(parts) > 1 else image.architecture
     if parts[0] != "linux" or architecture != image.architecture:
         raise NotFound(f"image with reference {image.id} was found but does not provide the platform ({text[:64]})")
-
-
-def _make_volumes(rooms: Rooms, found: tuple[Place, ...], image: Image) -> None:
-    """Make the folders of volumes; an empty one with copy-up is filled at the first start from the image."""
-    for place in found:
-        if place.kind == "volume":
-            folder = places.volume_folder(rooms.data_root, place.volume)
-            folder.parent.parent.mkdir(mode=0o711, exist_ok=True)
-            folder.parent.mkdir(mode=0o711, exist_ok=True)
-            folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def _warnings(host: c.HostConfig) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 
 from sampan import messages as m
 from sampan.cgroups import Hierarchy
+from sampan.engine.containers import volumes
 from sampan.engine.containers.container import Container
 from sampan.errors import SampanError
 
@@ -64,6 +65,7 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
             "network", "disconnect", endpoint.network_id,
             {"container": container.id, "name": "bridge", "type": "bridge"},
         )  # fmt: skip
+    volumes.let_go(container)
     seconds = max(0, container.record.finished - record.started) // 10**9
     if exited.oom_killed:
         container.emit("oom")

@@ -58,12 +58,17 @@ def mounts(record: ContainerRecord) -> list[c.MountPoint]:
     return [
         c.MountPoint(
             type=place.kind, name=place.volume or UNSET, source=place.source, destination=place.target,
-            driver="local" if place.kind == "volume" else UNSET, mode="" if place.anonymous else place.mode,
-            rw=not place.readonly,
+            driver="local" if place.kind == "volume" else UNSET, mode=place.mode, rw=not place.readonly,
             propagation=place.propagation or ("rprivate" if place.kind == "bind" else ""),
         )
         for place in record.places
+        if place.listed
     ]  # fmt: skip
+
+
+def _listed(record: ContainerRecord) -> list[c.MountPoint]:
+    """The same for the list, where volumes that a path asked for (mode "") show no source."""
+    return [structs.replace(one, source="") if one.type == "volume" and not one.mode else one for one in mounts(record)]
 
 
 def endpoints(record: ContainerRecord, *, names: bool) -> dict[str, c.EndpointSettings]:
@@ -127,7 +132,7 @@ def summary(container: Container, tags: dict[str, tuple[str, ...]], *, size: boo
         command=command_line(record), created=record.created // 10**9, ports=rows, labels=record.labels,
         state="removing" if container.removing else record.state, status=status(container),
         host_config=c.SummaryHostConfig(network_mode=record.host.network_mode, annotations=annotations),
-        network_settings=c.SummaryNetworks(networks=endpoints(record, names=False)), mounts=mounts(record),
+        network_settings=c.SummaryNetworks(networks=endpoints(record, names=False)), mounts=_listed(record),
         size_rw=own[0], size_root_fs=own[1],
     )  # fmt: skip
 

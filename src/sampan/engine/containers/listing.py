@@ -10,6 +10,7 @@ from sampan.engine.containers.inspect import exposed
 from sampan.engine.containers.validate import port_of
 from sampan.engine.context import Rooms
 from sampan.engine.events import label_matches
+from sampan.engine.patterns import Patterns
 from sampan.errors import InvalidRequest, SampanError
 
 Filters = Mapping[str, tuple[str, ...]]
@@ -37,24 +38,13 @@ def all_of(tests: list[Callable[[Container], bool]], container: Container) -> bo
     return all(test(container) for test in tests)
 
 
-def _matches(patterns: tuple[str, ...], *texts: str) -> bool:
-    """Docker's filters are Go regular expressions; here only anchors and plain text are patterns, so nothing backtracks."""
-    for pattern in patterns:
-        start, end = pattern.startswith("^"), pattern.endswith("$")
-        core = pattern.removeprefix("^").removesuffix("$")
-        for text in texts:
-            if (start and end and text == core) or (start and not end and text.startswith(core)):
-                return True
-            if (end and not start and text.endswith(core)) or (not start and not end and core in text):
-                return True
-    return False
-
-
 def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: tuple[str, ...]) -> Callable[[Container], bool]:
     if key == "id":
-        return lambda one: any(one.id.startswith(value) for value in values) or _matches(values, one.id)
+        ids = Patterns(values)
+        return lambda one: any(one.id.startswith(value) for value in values) or ids.match(one.id)
     if key == "name":
-        return lambda one: _matches(values, one.record.name, f"/{one.record.name}")
+        names = Patterns(values)
+        return lambda one: names.match(one.record.name, f"/{one.record.name}")
     if key == "label":
         return lambda one: all(label_matches(one.record.labels, value) for value in values)
     if key == "status":

@@ -33,18 +33,19 @@ async def remove(container: Container, *, force: bool, volumes: bool) -> None:
     except BaseException:
         container.removing = False
         raise
-    await asyncio.to_thread(_files, container, volumes)
+    gone = await asyncio.to_thread(_files, container, volumes)
     rooms.index.remove(container.record.name)
     rooms.ranges.give_back(record.uid_base)
     for found in list(container.execs.values()):
         found.forget()
     container.forget()
     container.emit("destroy")
+    for volume in gone:
+        rooms.bus.emit("volume", "destroy", volume, {"driver": "local"})
     container.tell_removal()
 
 
-def _files(container: Container, with_volumes: bool) -> None:
+def _files(container: Container, with_volumes: bool) -> list[str]:
     shutil.rmtree(container.rooms.folder(container.id), ignore_errors=True)
     shutil.rmtree(container.rooms.state_dir(container.id), ignore_errors=True)
-    if with_volumes:
-        volumes.remove_anonymous(container)
+    return volumes.leave(container, anonymous=with_volumes)

@@ -121,7 +121,7 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | N
     base = record.uid_base if record.uid_base is not None else parts.uid_base
     if base is not None:
         userns = parts.fds[parts.add(rooms.ranges.namespace(base, rooms.launcher.spawner.userns))]
-    volumes.fill(container)
+    volumes.fill(container, undo)
     parts.mounts = spec_mounts.places(record, rooms.folder(record.id), userns, parts.fds)
     if base is not None and userns is not None:
         tree = rooms.layers.mount(record.id, uid_base=base, userns=userns)
@@ -331,6 +331,7 @@ def _running(container: Container, ready: m.Ready, endpoint: Endpoint | None) ->
         container.rooms.bus.emit(
             "network", "connect", endpoint.network_id, {"container": container.id, "name": "bridge", "type": "bridge"}
         )
+    volumes.tell_mounts(container)
     container.emit("start")
     if container.rooms.health is not None:
         container.rooms.health.began(container)

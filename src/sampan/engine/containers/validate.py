@@ -224,8 +224,7 @@ def _modes(v: c.HostConfig) -> None:
 def _later(v: c.HostConfig) -> None:
     """What this engine does not do yet is refused by name."""
     absent = {
-        "Links": v.links, "DeviceRequests": v.device_requests, "VolumesFrom": v.volumes_from,
-        "VolumeDriver": v.volume_driver if v.volume_driver not in ("", "local") else None,
+        "Links": v.links, "DeviceRequests": v.device_requests,
         "StorageOpt": None if v.storage_opt is UNSET else v.storage_opt,
         "CpuCount": v.cpu_count, "CpuPercent": v.cpu_percent,
     }  # fmt: skip

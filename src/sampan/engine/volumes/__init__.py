@@ -1,0 +1,1 @@
+"""Volumes as Docker promises them; their files are storage/volumes.py's."""

@@ -9,14 +9,13 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 from support import malformed, nonsense
 from support.daemon import Daemon
-from support.host import engine_processes
+from support.holds import Holds, nothing_more_than
 
 PATIENCE = 20.0
 
@@ -32,52 +31,6 @@ def target() -> Iterator[Daemon]:
         assert "Traceback" not in made.log
     finally:
         made.close()
-
-
-@dataclass
-class Holds:
-    """What a daemon holds: descriptors, threads, and everything of a container's or an image's."""
-
-    descriptors: int
-    threads: int
-    containers: frozenset[str]
-    images: frozenset[str]
-    files: frozenset[str]
-    processes: int
-
-    @classmethod
-    def now(cls, daemon: Daemon) -> Holds:
-        places = ("data/containers", "data/content", "data/layers", "data/volumes", "exec/containers")
-        return cls(
-            descriptors=len(os.listdir(f"/proc/{daemon.pid}/fd")),
-            threads=len(os.listdir(f"/proc/{daemon.pid}/task")),
-            containers=frozenset(one["Id"] for one in daemon.ok("GET", "/containers/json?all=1")),
-            images=frozenset(one["Id"] for one in daemon.ok("GET", "/images/json?all=1")),
-            files=frozenset(
-                str(path) for place in places for depth in ("*", "*/*", "*/*/*") for path in (daemon.work / place).glob(depth)
-            ),
-            processes=len([one for one in engine_processes() if f" {one.split()[1]}" in (" sampan-keeper", " sampan-init")])
-            if not os.environ.get("SAMPAN_SHARED_HOST")
-            else 0,
-        )
-
-    def gained(self, before: Holds) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for field in fields(self):
-            now, then = getattr(self, field.name), getattr(before, field.name)
-            if isinstance(now, int):
-                if now > then:
-                    found[field.name] = (then, now)
-            elif now - then:
-                found[field.name] = sorted(now - then)
-        return found
-
-
-def nothing_more_than(daemon: Daemon, before: Holds) -> None:
-    """Wait until the daemon holds no more than before: it closes its end of a connection a moment after the client."""
-    deadline = time.monotonic() + PATIENCE
-    while gained := Holds.now(daemon).gained(before):
-        assert time.monotonic() < deadline, gained
 
 
 def send(daemon: Daemon, data: bytes, *, over: bool = False) -> bytes:

@@ -1,0 +1,71 @@
+"""What a daemon holds, to be compared before and after: descriptors, threads, processes, containers, images, files."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, fields
+
+from support.daemon import Daemon
+
+PATIENCE = 20.0
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes below `pid`: spawner, keepers, inits, what runs in containers."""
+    parents: dict[int, int] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isascii() and entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat") as file:
+                    parents[int(entry)] = int(file.read().rpartition(")")[2].split()[1])
+            except (OSError, ValueError):
+                continue
+    found: set[int] = set()
+    while more := {one for one, parent in parents.items() if parent in found | {pid}} - found:
+        found |= more
+    return found
+
+
+@dataclass
+class Holds:
+    """What a daemon holds: descriptors, threads, and everything of a container's or an image's."""
+
+    descriptors: int
+    threads: int
+    containers: frozenset[str]
+    images: frozenset[str]
+    files: frozenset[str]
+    processes: int
+
+    @classmethod
+    def now(cls, daemon: Daemon) -> Holds:
+        places = ("data/containers", "data/content", "data/layers", "data/volumes", "exec/containers")
+        return cls(
+            descriptors=len(os.listdir(f"/proc/{daemon.pid}/fd")),
+            threads=len(os.listdir(f"/proc/{daemon.pid}/task")),
+            containers=frozenset(one["Id"] for one in daemon.ok("GET", "/containers/json?all=1")),
+            images=frozenset(one["Id"] for one in daemon.ok("GET", "/images/json?all=1")),
+            files=frozenset(
+                str(path) for place in places for depth in ("*", "*/*", "*/*/*") for path in (daemon.work / place).glob(depth)
+            ),
+            processes=len(descendants(daemon.pid)),
+        )
+
+    def gained(self, before: Holds) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for field in fields(self):
+            now, then = getattr(self, field.name), getattr(before, field.name)
+            if isinstance(now, int):
+                if now > then:
+                    found[field.name] = (then, now)
+            elif now - then:
+                found[field.name] = sorted(now - then)
+        return found
+
+
+def nothing_more_than(daemon: Daemon, before: Holds) -> None:
+    """Wait until the daemon holds no more than before: it closes its end of a connection a moment after the client."""
+    deadline = time.monotonic() + PATIENCE
+    while gained := Holds.now(daemon).gained(before):
+        assert time.monotonic() < deadline, gained

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from sampan.kernel.fds import Fd, memfd
 from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
 from sampan.network.manager import Networks
+from sampan.registry.hosts import Settings, read_mirror
 from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.storage.volumes import Volumes
@@ -57,6 +59,12 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     tlscert: str = ""
     tlskey: str = ""
     tlsverify: bool = False
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    registry_certs: tuple[str, ...] = ()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -65,7 +73,11 @@ def main(settings: dict[str, Any]) -> int:
         for key in _REFUSED:
             if settings.get(key):
                 raise Unsupported(f"--{key} is not supported yet")
-        options = msgspec.convert({key.replace("-", "_"): value for key, value in settings.items()}, DaemonOptions)
+        given = {
+            name: os.environ.get(name.upper(), "") or os.environ.get(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")
+        }
+        given.update({key.replace("-", "_"): value for key, value in settings.items()})
+        options = msgspec.convert(given, DaemonOptions)
         run(options)
     except (SampanError, msgspec.ValidationError, OSError) as error:
         sys.stderr.write(f"sampan: {error}\n")
@@ -113,6 +125,17 @@ def _roots(options: DaemonOptions) -> tuple[Path, Path]:
     for folder in (data_root / "containers", data_root / "volumes", exec_root / "containers"):
         folder.mkdir(mode=0o700, exist_ok=True)
     return data_root, exec_root
+
+
+def _registries(options: DaemonOptions) -> Settings:
+    """What the options say about registries.  Raises InvalidRequest for a mirror that is none."""
+    for mirror in options.registry_mirrors:
+        read_mirror(mirror)
+    made = Settings(
+        mirrors=options.registry_mirrors, insecure=options.insecure_registries, http_proxy=options.http_proxy,
+        https_proxy=options.https_proxy, no_proxy=options.no_proxy,
+    )  # fmt: skip
+    return replace(made, certificates=options.registry_certs) if options.registry_certs else made
 
 
 def _serves(engine: Engine) -> backend.Engine:
@@ -167,7 +190,7 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     undo.callback(volumes.close)
     images = Images(
         data_root, state, layers, in_use=lambda image: engines[0].in_use(image),
-        emit=lambda kind, action, actor, attributes: bus.emit(kind, action, actor, attributes),
+        emit=lambda kind, action, actor, attributes: bus.emit(kind, action, actor, attributes), registries=_registries(options),
     )  # fmt: skip
     networks = Networks(state, bridge=options.bridge, bip=options.bip or None, instance=str(data_root))
     networks.start()

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 from sampan.api.backend import Filters
-from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
+from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified, Unauthorized
 from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
+from sampan.wire import registry as r
 from sampan.wire import system as s
 from sampan.wire import volumes as v
 
@@ -225,6 +226,7 @@ class FakeExecs:
 class FakeImages:
     def __init__(self) -> None:
         self.read = -1
+        self.asked: tuple[str, str, str, str] | None = None
         self.error: BaseException | None = None
 
     async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> List[i.ImageSummary]:
@@ -267,6 +269,32 @@ class FakeImages:
         if recipe != "busybox":
             raise InvalidRequest(f"unknown recipe {recipe!r}")
         yield i.Progress(status="done")
+
+    async def pull(self, image: str, *, tag: str, platform: str, auth: str) -> AsyncIterator[i.Progress]:
+        self.asked = (image, tag, platform, auth)
+        if image == "missing":
+            raise NotFound("manifest for missing:latest not found: manifest unknown: manifest unknown")
+        yield i.Progress(status=f"Pulling from library/{image}", id=tag)
+        yield i.Progress(status="Pulling fs layer", id="a" * 12, progress_detail=i.ProgressDetail())
+        if image == "broken":
+            raise InvalidRequest("filesystem layer verification failed")
+
+    async def push(self, image: str, *, tag: str, auth: str) -> AsyncIterator[i.Progress]:
+        self.asked = (image, tag, "", auth)
+        yield i.Progress(status=f"The push refers to repository [{image}]")
+        yield i.Progress(progress_detail=i.ProgressDetail(), aux={"Tag": tag, "Digest": IMAGE, "Size": 527})
+
+    async def distribution(self, ref: str, *, auth: str) -> r.Distribution:
+        descriptor = r.OfDescriptor(media_type="application/vnd.oci.image.index.v1+json", digest=IMAGE, size=5)
+        return r.Distribution(descriptor=descriptor, platforms=[r.OfPlatform(architecture="amd64", os="linux")])
+
+    async def search(self, term: str, *, limit: int, filters: Filters, auth: str) -> List[r.SearchResult]:
+        return [r.SearchResult(name=term, star_count=limit)]
+
+    async def login(self, body: r.AuthConfig) -> r.AuthAnswer:
+        if body.password != "right":
+            raise Unauthorized("unauthorized: incorrect username or password")
+        return r.AuthAnswer(identity_token="token")
 
     async def save(self, refs: List[str]) -> AsyncIterator[bytes]:
         await self.inspect(refs[0])

@@ -63,10 +63,14 @@ async def load(request: Request) -> None:
 
 @route("POST", "/images/create", job="image_create")
 async def create(request: Request) -> None:
-    """ImageCreate.  200 and progress: an import from the body; 400, 501 for what needs a registry."""
+    """ImageCreate.  200 and progress: a pull, or an import from the body; 400, 403, 404, 500; 501 for other sources."""
     q = request.query
     if q.text("fromImage"):
-        raise Unsupported(f"pulling {q.text('fromImage')[:200]}: registries are not supported yet; use load, import or bootstrap")
+        platform = q.text("platform") if request.version >= (1, 32) else ""
+        auth = request.header("x-registry-auth")
+        messages = request.engine.images.pull(q.text("fromImage"), tag=q.text("tag"), platform=platform, auth=auth)
+        await progress.send(request, messages)
+        return
     source = q.text("fromSrc")
     if not source:
         raise InvalidRequest("either fromImage or fromSrc is needed")
@@ -82,6 +86,27 @@ async def create(request: Request) -> None:
             platform=q.text("platform") if request.version >= (1, 32) else "",
         )
         await progress.send(request, messages)
+
+
+@route("POST", "/images/{}/push", job="push")
+async def push(request: Request) -> None:
+    """ImagePush.  200 and progress, failures in-band; 400 bad reference."""
+    auth = request.header("x-registry-auth")
+    messages = request.engine.images.push(named(request), tag=request.query.text("tag"), auth=auth)
+    await progress.send(request, messages)
+
+
+@route("GET", "/images/search", job="search")
+async def search(request: Request) -> Response:
+    """ImageSearch.  200; 400, 500 the index cannot be reached, 501 registries that cannot be searched."""
+    q = request.query
+    found = await request.engine.images.search(
+        q.text("term"),
+        limit=q.number("limit", 0) or 0,
+        filters=q.filters("images/search"),
+        auth=request.header("x-registry-auth"),
+    )
+    return reply(found)
 
 
 @route("GET", "/images/get", job="image_save")

@@ -175,6 +175,7 @@ FILTERS: dict[str, frozenset[str]] = {
     "containers/prune": frozenset({"label", "label!", "until"}),
     "images": frozenset({"before", "since", "dangling", "label", "label!", "reference", "until"}),
     "images/prune": frozenset({"dangling", "label", "label!", "until"}),
+    "images/search": frozenset({"is-automated", "is-official", "stars"}),
     "networks": frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"}),
     "events": frozenset(
         {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"}

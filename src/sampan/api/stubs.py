@@ -33,7 +33,6 @@ async def _no_swarm(request: Request) -> Response:
 
 
 LATER = (
-    ("POST", "/auth", "logging in to a registry"),
     ("POST", "/build", "building images"),
     ("POST", "/build/prune", "pruning the build cache"),
     ("POST", "/build/cancel", "cancelling a build"),
@@ -41,9 +40,6 @@ LATER = (
     ("POST", "/grpc", "BuildKit"),
     ("POST", "/commit", "committing a container"),
     ("GET", "/system/df", "measuring disk usage"),
-    ("GET", "/distribution/{}/json", "asking a registry"),
-    ("GET", "/images/search", "searching a registry"),
-    ("POST", "/images/{}/push", "pushing an image"),
     ("GET", "/containers/{}/stats", "container statistics"),
     ("GET", "/containers/{}/changes", "listing a container's changes"),
     ("GET", "/containers/{}/export", "exporting a container"),

@@ -130,6 +130,25 @@ COMMANDS: dict[str, Command] = {
         flag("-c --change", "list", "Apply Dockerfile instruction to the created image"),
         flag("-m --message", "string", "Set commit message for imported image"), _PLATFORM,
     ), (1, 2), examples=("tar -C rootfs -c . | sampan import - mine:1",)),
+    "pull": Command("[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "registry:pull", (
+        flag("-a --all-tags", "bool", "Download all tagged images in the repository"), _PLATFORM,
+        flag("-q --quiet", "bool", "Suppress verbose output"),
+    ), (1, 1), examples=("sampan pull debian:bookworm-slim", "sampan pull registry.example.org/team/base:1")),
+    "push": Command("[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "registry:push", (
+        flag("-a --all-tags", "bool", "Push all tags of an image to the repository"),
+        flag("-q --quiet", "bool", "Suppress verbose output"),
+    ), (1, 1), examples=("sampan push registry.example.org/team/base:1",)),
+    "login": Command("[OPTIONS] [SERVER]", "Authenticate to a registry", "registry:login", (
+        flag("-p --password", "string", "Password or Personal Access Token (PAT)"),
+        flag("--password-stdin", "bool", "Take the Password or Personal Access Token (PAT) from stdin"),
+        flag("-u --username", "string", "Username"),
+    ), (0, 1), examples=("sampan login -u me --password-stdin registry.example.org < token",)),
+    "logout": Command("[SERVER]", "Log out from a registry", "registry:logout", (), (0, 1),
+                      examples=("sampan logout registry.example.org",)),
+    "search": Command("[OPTIONS] TERM", "Search Docker Hub for images", "registry:search", (
+        flag("-f --filter", "list", "Filter output based on conditions provided"), _FORMAT,
+        flag("--limit", "int", "Max number of search results"), _WHOLE,
+    ), (1, 1), examples=("sampan search --limit 5 nginx",)),
     "tag": Command("SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", "images:tag",
                    (), (2, 2), examples=("sampan tag busybox mine:1",)),
     "history": Command("[OPTIONS] IMAGE", "Show the history of an image", "images:history", (
@@ -170,7 +189,7 @@ ALIASES: dict[str, str] = {
     **{f"container {verb}": verb for verb in (
         "exec", "logs", "stop", "start", "restart", "kill", "rm", "attach", "wait", "rename", "pause", "unpause", "top", "port",
         "explain")},
-    **{f"image {verb}": verb for verb in ("load", "save", "import", "tag", "history")},
+    **{f"image {verb}": verb for verb in ("load", "save", "import", "tag", "history", "pull", "push")},
 }  # fmt: skip
 GROUPS = ("container", "image", "network", "system", "volume")
 

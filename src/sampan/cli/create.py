@@ -88,10 +88,10 @@ def tagged(image: str) -> str:
 
 
 def pull(call: Invocation, image: str) -> None:
+    from sampan.cli.credentials import header
     from sampan.cli.progress import follow
+    from sampan.cli.registry import split
 
-    name, at, digest = image.partition("@")
-    tag = digest
-    if not at:
-        name, _, tag = tagged(image).rpartition(":")
-    follow(call.client.images.pull(name, tag, platform=call.options.platform), quiet=call.options.quiet, file=sys.stderr)
+    name, tag = split(tagged(image))
+    auth = header(image)
+    follow(call.client.images.pull(name, tag, platform=call.options.platform, auth=auth), quiet=call.options.quiet, file=sys.stderr)

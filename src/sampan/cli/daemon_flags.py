@@ -28,11 +28,18 @@ DAEMON = (
     flag("--tlscert", "string", "Path to TLS certificate file"),
     flag("--tlskey", "string", "Path to TLS key file"),
     flag("--tlsverify", "bool", "Use TLS and verify the remote"),
+    flag("--insecure-registry", "list", "Registry (host:port or CIDR) that is spoken to without verified TLS, or without TLS"),
+    flag("--registry-mirror", "list", "Mirror asked before a registry: [REGISTRY=]URL (default docker.io's)"),
+    flag("--registry-certs", "list", "Folder of certificates by registry (default /etc/sampan/certs.d, /etc/docker/certs.d)"),
+    flag("--http-proxy", "string", "HTTP proxy URL to use for registries (default from HTTP_PROXY)"),
+    flag("--https-proxy", "string", "HTTPS proxy URL to use for registries (default from HTTPS_PROXY)"),
+    flag("--no-proxy", "string", "Comma-separated hosts or IPs to reach without a proxy (default from NO_PROXY)"),
     flag("--validate", "bool", "Validate the configuration and exit"),
 )
 
 # The file's keys, with the kind of their values; a flag's key is its name but for these.
-PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts"}
+PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts", "insecure-registry": "insecure-registries",
+          "registry-mirror": "registry-mirrors"}  # fmt: skip
 KINDS: dict[str, type] = {
     "hosts": list, "data-root": str, "exec-root": str, "bridge": str,
     "bip": str, "cgroup-parent": str, "pidfile": str,
@@ -41,3 +48,5 @@ KINDS: dict[str, type] = {
     "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
     "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
 }  # fmt: skip
+KINDS.update({name: list for name in ("insecure-registries", "registry-mirrors", "registry-certs")})
+KINDS.update({name: str for name in ("http-proxy", "https-proxy", "no-proxy")})

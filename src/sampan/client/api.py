@@ -87,11 +87,12 @@ class Client:
     # How requests are made
 
     def open(
-        self, method: str, path: str, query: Parameters | None = None, body: bytes | BinaryIO | None = None
-    ) -> http.client.HTTPResponse:
+        self, method: str, path: str, query: Parameters | None = None, body: bytes | BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:  # fmt: skip
         """Send a request; return the response with its body unread.  The caller closes it."""
         connection = Connection(self.host, self._tls)
-        headers = {"User-Agent": AGENT}
+        headers = {"User-Agent": AGENT, **(headers or {})}
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/json"
         elif body is not None:
@@ -120,17 +121,23 @@ class Client:
         except (http.client.HTTPException, ConnectionError) as error:
             raise ProtocolError(f"{self.host.text} does not answer as a daemon: {error or type(error).__name__}") from error
 
-    def raw(self, method: str, path: str, query: Parameters | None = None, body: bytes | None = None) -> bytes:
+    def raw(
+        self, method: str, path: str, query: Parameters | None = None, body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:  # fmt: skip
         """Make a request and return the whole body of its answer."""
-        with self.open(method, path, query, body) as response:
+        with self.open(method, path, query, body, headers) as response:
             try:
                 return response.read()
             except (http.client.HTTPException, ConnectionError) as error:
                 raise ProtocolError(f"the daemon's answer broke off: {error}") from error
 
-    def get(self, kind: type[T], method: str, path: str, query: Parameters | None = None, body: Any = None) -> T:
+    def get(
+        self, kind: type[T], method: str, path: str, query: Parameters | None = None, body: Any = None, *,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:  # fmt: skip
         """Make a request whose answer is a JSON value of `kind`."""
-        data = self.raw(method, path, query, None if body is None else msgspec.json.encode(body))
+        data = self.raw(method, path, query, None if body is None else msgspec.json.encode(body), headers)
         try:
             return msgspec.json.decode(data, type=kind)
         except msgspec.ValidationError:

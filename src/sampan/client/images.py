@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import http.client
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ from sampan.client.api import Client, Filters, Parameters, filters, segment
 from sampan.client.errors import ApiError, ProtocolError
 from sampan.client.stream import json_lines
 from sampan.wire import images as i
+from sampan.wire import registry as r
 
 
 class Images:
@@ -60,8 +61,25 @@ class Images:
         }  # fmt: skip
         return self._progress("/images/create", query, tar)
 
-    def pull(self, name: str, tag: str, *, platform: str = "") -> Iterator[i.Progress]:
-        return self._progress("/images/create", {"fromImage": name, "tag": tag, "platform": platform or None}, None)
+    def pull(self, name: str, tag: str, *, platform: str = "", auth: str = "") -> Iterator[i.Progress]:
+        """Fetch from a registry: one tag or digest, or with "" every tag.  auth: X-Registry-Auth."""
+        query = {"fromImage": name, "tag": tag or None, "platform": platform or None}
+        return self._progress("/images/create", query, None, auth)
+
+    def push(self, name: str, tag: str, *, auth: str = "") -> Iterator[i.Progress]:
+        """Send to a registry: one tag, or with "" every tag of the repository."""
+        return self._progress(f"/images/{segment(name)}/push", {"tag": tag or None}, None, auth or "e30=")
+
+    def login(self, given: Mapping[str, str]) -> r.AuthAnswer:
+        """Try credentials (username, password, serveraddress ...)."""
+        return self._client.get(r.AuthAnswer, "POST", "/auth", None, dict(given))
+
+    def search(
+        self, term: str, *, limit: int | None = None, wanted: Filters | None = None, auth: str = ""
+    ) -> builtins.list[r.SearchResult]:
+        query = {"term": term, "limit": limit, "filters": filters(wanted)}
+        headers = {"X-Registry-Auth": auth} if auth else None
+        return self._client.get(builtins.list[r.SearchResult], "GET", "/images/search", query, headers=headers)
 
     def bootstrap(self, recipe: str, *, tag: str = "") -> Iterator[i.Progress]:
         """Make a base image from the distribution's own packages."""
@@ -76,8 +94,9 @@ class Images:
             except http.client.IncompleteRead:
                 raise ProtocolError("the daemon's answer broke off") from None
 
-    def _progress(self, path: str, query: Parameters, tar: BinaryIO | None) -> Iterator[i.Progress]:
-        with closing(self._client.open("POST", path, query, tar)) as response:
+    def _progress(self, path: str, query: Parameters, tar: BinaryIO | None, auth: str = "") -> Iterator[i.Progress]:
+        headers = {"X-Registry-Auth": auth} if auth else None
+        with closing(self._client.open("POST", path, query, tar, headers)) as response:
             try:
                 for value in json_lines(response):
                     message = msgspec.convert(value, i.Progress)

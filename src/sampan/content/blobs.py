@@ -2,6 +2,7 @@
 
     <data-root>/content/blobs/sha256/<hex>     0400, complete and verified
     <data-root>/content/ingest/<random>        being written; removed at the next start
+    <data-root>/content/partial/...            being downloaded (partials.py); kept
 
 Order: write and hash, fsync, rename, fsync of the folder.  After that the blob survives a power cut; whoever refers to
 it writes a record next.  Blobs that no record refers to are found by `Blobs.digests` and deleted by their owner.
@@ -134,6 +135,12 @@ class Blobs:
         with self.ingest() as ingest:
             ingest.write(content)
             return ingest.commit(expected)
+
+    def adopt(self, path: Path, digest: Digest) -> None:
+        """Make a file that was verified and flushed the blob `digest`; durable when it returns."""
+        target = self.path(digest)
+        path.rename(target)
+        _sync_folder(target.parent)
 
     def has(self, digest: Digest) -> bool:
         return self.path(digest).is_file()

@@ -66,6 +66,26 @@ class Name(msgspec.Struct, frozen=True, kw_only=True):
     since: int = 0
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A layer that was pulled whole before its image was; since: nanoseconds."""
+
+    layer: LayerRef
+    since: int
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Repositories (full names) known to hold a blob, newest last."""
+
+    repositories: tuple[str, ...] = ()
+
+
+class Packed(msgspec.Struct, frozen=True, kw_only=True):
+    """How a layer that is stored plain was compressed for a registry."""
+
+    digest: Digest
+    size: int
+
+
 class Catalogue:
     """Images and their names.  Thread-safe; every change is durable when it returns."""
 
@@ -75,6 +95,9 @@ class Catalogue:
         self._images = Table(state, "image", ImageRecord)
         self._tags = Table(state, "tag", Name)
         self._digests = Table(state, "repo-digest", Name)
+        self._kept = Table(state, "kept-layer", Kept)
+        self.sources = Table(state, "blob-source", Sources)
+        self.packed = Table(state, "packed-layer", Packed)
         self._configs: dict[Digest, ImageConfig] = {}
         self._users = 0
         self._quiet = threading.Condition()
@@ -83,7 +106,39 @@ class Catalogue:
 
     def add(self, record: ImageRecord) -> None:
         """Make the image known; its blobs and layers must be stored already."""
-        self._images.put(record.id, record)
+        with self.state.batch():
+            self._images.put(record.id, record)
+            for layer in record.layers:
+                self._kept.delete(layer.chain_id)
+
+    def keep_layer(self, layer: LayerRef, now: int) -> None:
+        """Keep a layer whose image is not here yet, for a day: a pull that goes on finds it."""
+        self._kept.put(layer.chain_id, Kept(layer=layer, since=now))
+
+    def find_layer(self, chain_id: Digest) -> LayerRef | None:
+        """Return a layer of any image, or one that is kept for an image to come."""
+        kept = self._kept.get(chain_id)
+        if kept is not None:
+            return kept.layer
+        for _, record in self._images.items():
+            for layer in record.layers:
+                if layer.chain_id == chain_id:
+                    return layer
+        return None
+
+    def drop_kept(self, before: int) -> int:
+        """Keep layers without an image no longer that were pulled before `before` (nanoseconds); return how many."""
+        old = [chain for chain, kept in self._kept.items() if kept.since < before]
+        for chain in old:
+            self._kept.delete(chain)
+        return len(old)
+
+    def add_source(self, digest: Digest, repository: str) -> None:
+        """Remember that a repository (its full name) holds the blob; the ten newest are kept."""
+        found = self.sources.get(digest) or Sources()
+        if found.repositories[-1:] != (repository,):
+            rest = tuple(one for one in found.repositories if one != repository)
+            self.sources.put(digest, Sources(repositories=(*rest, repository)[-10:]))
 
     def get(self, image: Digest) -> ImageRecord:
         """Return the record.  Raises NotFound."""
@@ -220,8 +275,11 @@ class Catalogue:
         for record in self.all():
             blobs.update(record.blobs())
             chains.update(record.chain_ids)
+        for chain, kept in self._kept.items():
+            blobs.add(kept.layer.blob)
+            chains.add(Digest(chain))
         return blobs, chains
 
     def broken(self) -> list[tuple[str, str]]:
         """Return (key, reason) of every record that cannot be read."""
-        return [*self._images.broken(), *self._tags.broken(), *self._digests.broken()]
+        return [*self._images.broken(), *self._tags.broken(), *self._digests.broken(), *self._kept.broken()]

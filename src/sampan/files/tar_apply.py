@@ -67,11 +67,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Applied:
-    """What was done.  size: bytes of regular files; skipped_xattrs: what the file system or our rights did not take."""
+    """What was done.
+
+    size: bytes of regular files; skipped_xattrs: what the file system or our rights did not take; has_root: whether an entry
+    gave the root its attributes.
+    """
 
     size: int
     entries: int
     skipped_xattrs: int = 0
+    has_root: bool = False
 
 
 def apply(
@@ -106,7 +111,7 @@ def apply(
                     raise BadArchive(str(error.strerror), offset=entry.offset, entry=entry.name) from error
                 raise OSError(error.errno, error.strerror, entry.name) from error
         applier.finish()
-    return Applied(size, entries, applier.skipped)
+        return Applied(size, entries, applier.skipped, "" in applier._folders)
 
 
 class _Applier:

@@ -55,6 +55,7 @@ class Descriptor(Camel, frozen=True, kw_only=True):
     digest: str
     size: int
     annotations: dict[str, str] | None = None
+    artifact_type: str | None = None
     platform: Platform | None = None
 
     def checked(self) -> Digest:

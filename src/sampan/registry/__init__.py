@@ -1,1 +1,1 @@
-"""The distribution protocol: client and server."""
+"""The distribution protocol: the client's half (pull, push, auth) and the server's."""

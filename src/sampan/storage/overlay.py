@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,16 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     diff_id: Digest
     parent: Digest | None
     size: int
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A layer that is unpacked and belongs nowhere yet.  size: bytes; has_root: its archive sets the root's attributes."""
+
+    place: Path
+    diff_id: Digest
+    size: int
+    has_root: bool
 
 
 class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +88,15 @@ class Overlay:
         if expected is not None and (known := self.layer(chain_id(parent, expected))) is not None:
             self._verify(HashingReader(tar), expected, budget)
             return known
+        with self.stage(tar, expected, budget=budget) as staged:
+            return self.adopt(staged, parent)
+
+    @contextmanager
+    def stage(self, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()) -> Iterator[Staged]:
+        """Unpack a layer where nobody sees it, for `adopt`: the layers of an image can be unpacked side by side.
+
+        Unpacked and flushed when the body begins; what was not adopted is gone after it.  Raises as `apply`.
+        """
         with ExitStack() as undo:
             place = self._temporary / secrets.token_hex(16)
             (place / "diff").mkdir(mode=0o700, parents=True)
@@ -84,11 +104,22 @@ class Overlay:
             undo.callback(self._trash.throw, place)
             reader = HashingReader(tar)
             with open_fd(place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
-                self._like_parent(folder, parent)
+                self._like_parent(folder, None)
                 result = apply(reader, folder, whiteouts=Whiteouts.OVERLAY, budget=budget)
                 diff_id = self._verify(reader, expected, budget)
                 syncfs(folder)
-            return self._keep(place, parent, diff_id, result.size)
+            yield Staged(place, diff_id, result.size, result.has_root)
+
+    def adopt(self, staged: Staged, parent: Digest | None) -> Layer:
+        """Make a staged layer the one on top of the chain `parent`; durable when it returns.  Raises NotFound."""
+        if parent is not None:
+            if self.layer(parent) is None:
+                raise NotFound(f"layer {parent} is not stored")
+            if not staged.has_root:
+                with open_fd(staged.place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
+                    self._like_parent(folder, parent)
+                    os.fsync(folder.fileno())
+        return self._keep(staged.place, parent, staged.diff_id, staged.size)
 
     def _keep(self, place: Path, parent: Digest | None, diff_id: Digest, size: int) -> Layer:
         """Rename an unpacked layer to its own name and record it; the first of two that unpacked the same one wins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from builtins import list as List
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -10,17 +11,24 @@ from typing import BinaryIO, TypeVar
 
 from sampan.content.blobs import Blobs
 from sampan.content.images import Catalogue
-from sampan.engine.images import bootstrap, import_, inspect, list, load, remove, save, tag
+from sampan.content.partials import Partials
+from sampan.engine.images import bootstrap, import_, inspect, list, load, pull, push, remote, remove, save, tag
 from sampan.engine.images.context import Emit, Event, InUse, Stores
 from sampan.engine.images.filters import Filters
 from sampan.engine.images.image import Image, image_of
+from sampan.engine.images.layers import Layers
 from sampan.engine.images.streams import Reporter, streamed
 from sampan.errors import NotFound
+from sampan.registry.client import Client
+from sampan.registry.credentials import from_header
+from sampan.registry.hosts import Hosts, Settings
 from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.wire.images import Deleted, HistoryItem, ImageInspect, ImageSummary, Progress, PruneResult
+from sampan.wire.registry import AuthAnswer, AuthConfig, Distribution, SearchResult
 
 T = TypeVar("T")
+KEPT_FOR = 86400 * 10**9  # nanoseconds that a layer without an image is kept
 
 
 class Images:
@@ -30,17 +38,25 @@ class Images:
     emit: emits an event of (type, action, actor id, attributes); called in the event loop's thread.
     """
 
-    def __init__(self, data_root: Path, state: State, layers: Overlay, *, in_use: InUse, emit: Emit) -> None:
+    def __init__(
+        self, data_root: Path, state: State, layers: Overlay, *, in_use: InUse, emit: Emit, registries: Settings = Settings()
+    ) -> None:
         self.blobs = Blobs(data_root)
         self.catalogue = Catalogue(state, self.blobs)
         self.layers = layers
         self._stores = Stores(self.blobs, self.catalogue, layers, in_use)
         self._emit = emit
+        self.partials = Partials(self.blobs)
+        self.registries = Client(Hosts(registries))
+        self._pulls = pull.Pulls(self._stores, self.registries, Layers(self._stores, self.partials))
+        self._pushes = push.Pushes(self._stores, self.registries)
 
     def sweep(self) -> List[str]:
         """Remove what a crash left: half-written blobs, and blobs and layers that no image needs.  Blocks; at start only,
         after `layers.sweep`.  Returns what was found, and every record that cannot be read."""
         found = [f"{count} half-written blobs"] if (count := self.blobs.sweep()) else []
+        found += [f"{count} old unfinished downloads"] if (count := self.partials.sweep()) else []
+        self.catalogue.drop_kept(time.time_ns() - KEPT_FOR)
         found += [f"record {key} cannot be read: {reason}" for key, reason in self.catalogue.broken()]
         if not self.catalogue.broken():  # what an unreadable record needs is unknown, so nothing is garbage
             _, layers = self._stores.collect()
@@ -102,8 +118,27 @@ class Images:
 
         return self._stream(work)
 
-    async def _stream(self, work: Callable[[Reporter[T | Event]], None]) -> AsyncGenerator[T, None]:
-        stream = streamed(work)
+    # With registries.  `auth`: the value of X-Registry-Auth.
+
+    def pull(self, image: str, *, tag: str, platform: str, auth: str) -> AsyncIterator[Progress]:
+        return self._told(self._pulls.run(pull.requested(image, tag, platform, from_header(auth))))
+
+    def push(self, image: str, *, tag: str, auth: str) -> AsyncIterator[Progress]:
+        return self._told(self._pushes.run(push.requested(image, tag), from_header(auth)))
+
+    async def distribution(self, ref: str, *, auth: str) -> Distribution:
+        return await remote.distribution(self.registries, ref, from_header(auth))
+
+    async def search(self, term: str, *, limit: int, filters: Filters, auth: str) -> List[SearchResult]:
+        return await remote.search(self.registries, term, limit, filters, from_header(auth))
+
+    async def login(self, body: AuthConfig) -> AuthAnswer:
+        return await remote.login(self.registries, body)
+
+    def _stream(self, work: Callable[[Reporter[T | Event]], None]) -> AsyncIterator[T]:
+        return self._told(streamed(work))
+
+    async def _told(self, stream: AsyncGenerator[T | Event, None]) -> AsyncGenerator[T, None]:
         try:
             async for item in stream:
                 if isinstance(item, Event):

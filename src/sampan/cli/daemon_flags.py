@@ -48,5 +48,5 @@ KINDS: dict[str, type] = {
     "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
     "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
 }  # fmt: skip
-KINDS.update({name: list for name in ("insecure-registries", "registry-mirrors", "registry-certs")})
-KINDS.update({name: str for name in ("http-proxy", "https-proxy", "no-proxy")})
+KINDS.update(dict.fromkeys(("insecure-registries", "registry-mirrors", "registry-certs"), list))
+KINDS.update(dict.fromkeys(("http-proxy", "https-proxy", "no-proxy"), str))

@@ -206,7 +206,7 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning: true keeps our side open
         self._ended = True
         self._wake()
-        if self._state in (State.HEAD, State.WEBSOCKET, State.ENDED) and self.request is None:
+        if self._state is State.WEBSOCKET or (self._state in (State.HEAD, State.ENDED) and self.request is None):
             return False
         if self.request is not None and self.request.cancellable:
             self._leave()
@@ -226,6 +226,7 @@ class Connection(RequestHandler):
     def _leave(self) -> None:
         """The client is gone: a stream to it ends, other work is finished."""
         if self.task is not None and self.request is not None and self.request.cancellable:
+            self.request.cancellable = False  # once: what it does in its own end is not disturbed
             self.task.cancel()
 
     def _wake(self) -> None:
@@ -379,8 +380,8 @@ class Connection(RequestHandler):
         """The server stops: an idle connection closes, a stream ends, other work is finished first."""
         if self._state is State.HEAD:
             self.force_close()
-        elif self.request is not None and self.request.cancellable and self.task is not None:
-            self.task.cancel()
+        else:
+            self._leave()
 
     def expire(self, now: float) -> None:
         """Close when a deadline has passed."""

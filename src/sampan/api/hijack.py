@@ -128,9 +128,14 @@ class Hangups:
         self._callbacks[fd] = callback
         self._epoll.register(fd, 0)
 
-    def unwatch(self, fd: int) -> None:
-        if self._callbacks.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+    def unwatch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Watch no more; a number that has become another connection's meanwhile is left alone."""
+        if self._callbacks.get(fd) == callback:
+            del self._callbacks[fd]
+            try:
+                self._epoll.unregister(fd)
+            except OSError:  # closed already, and so forgotten by the kernel
+                pass
 
     def close(self) -> None:
         self._loop.remove_reader(self._epoll.fileno())
@@ -139,7 +144,7 @@ class Hangups:
     def _events(self) -> None:
         for fd, _ in self._epoll.poll(0):
             callback = self._callbacks[fd]
-            self.unwatch(fd)
+            self.unwatch(fd, callback)
             callback()
 
 
@@ -226,6 +231,7 @@ class Pump(asyncio.Protocol):
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._hangups.unwatch(self._client, self._hung_up)
         self._lost = True
         self._finish()
 
@@ -323,7 +329,7 @@ class Pump(asyncio.Protocol):
 
     def _stop(self) -> None:
         self._forget()
-        self._hangups.unwatch(self._client)
+        self._hangups.unwatch(self._client, self._hung_up)
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             self._loop.remove_writer(self._fd)

@@ -153,6 +153,8 @@ class Server:
 
     async def close(self, grace: float = 5.0) -> None:
         """Stop accepting, end streams and takeovers, let other requests finish within `grace` seconds."""
+        if self.closing:
+            return
         self.closing = True
         self._sweeper.cancel()
         for server in self._listeners:

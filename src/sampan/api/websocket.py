@@ -14,7 +14,7 @@ from aiohttp.web_ws import WebSocketResponse
 
 from sampan.api import query
 from sampan.api.backend import AttachStream
-from sampan.api.hijack import PIECE, Escape
+from sampan.api.hijack import LAST_WORDS, PIECE, Escape
 from sampan.api.request import Request, Stream
 from sampan.api.routes import named, route
 from sampan.errors import InvalidRequest
@@ -41,23 +41,42 @@ def _wake(waiting: asyncio.Future[None]) -> None:
 class _Joint:
     """A websocket and a process's stream: each waits while the other is slow."""
 
-    def __init__(self, socket: WebSocketResponse, stream: AttachStream, keys: bytes) -> None:
+    def __init__(self, request: Request, socket: WebSocketResponse, stream: AttachStream, keys: bytes) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket
         self._stream = stream
         self._fd = stream.fileno()
         self._escape = Escape(keys)
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._server = request.connection.server
+        transport = request.connection.transport
+        self._client = transport.get_extra_info("socket").fileno() if transport is not None else -1
 
     async def run(self) -> None:
         """Until the output ends, the client leaves, or the keys are typed."""
+        forget = self._server.took(self)
+        if self._client >= 0:
+            self._server.hangups.watch(self._client, self._hung_up)
         tasks = [asyncio.ensure_future(self._output()), asyncio.ensure_future(self._input())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*tasks, self._ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            forget()
+            self._server.hangups.unwatch(self._client, self._hung_up)
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._stream.close()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                self._stream.close()
+
+    def _hung_up(self) -> None:
+        """The client is gone, though it may not be read at the moment: what it has said before is still passed on."""
+        self._loop.call_later(LAST_WORDS, self.end)
+
+    def end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     async def _output(self) -> None:
         while True:
@@ -118,9 +137,8 @@ async def attach(request: Request) -> None:
     )
     try:
         await socket.prepare(request.raw)
-        request.cancellable = True
         request.stream = Stream(socket)
-        joint = _Joint(socket, stream, keys if stream.tty else b"")
+        joint = _Joint(request, socket, stream, keys if stream.tty else b"")
     except BaseException:
         stream.close()
         raise

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from sampan.api.backend import Filters
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified, Unauthorized
+from sampan.wire import archive as a
 from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
@@ -72,12 +73,30 @@ class FakeLogs:
         self.closed.set()
 
 
+class FakeBytes:
+    """Some bytes on their way out, the tar of a path or a whole root."""
+
+    def __init__(self, pieces: list[bytes], stat: a.PathStat) -> None:
+        self.stat = stat
+        self.pieces = pieces
+        self.closed = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+
+    async def close(self) -> None:
+        self.closed = True
+
+
 class FakeContainers:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.streams: list[FakeStream] = []
         self.waits: list[FakeWait] = []
         self.open_logs: list[FakeLogs] = []
+        self.out: list[FakeBytes] = []
+        self.changed: list[a.Change] = []
         self.tty = False
         self.error: BaseException | None = None
 
@@ -124,6 +143,28 @@ class FakeContainers:
             config=c.ContainerConfig(tty=self.tty),
             network_settings=c.NetworkSettings(networks={"mine": c.EndpointSettings(aliases=["a"])}),
         )
+
+    async def path_stat(self, ref: str, path: str) -> a.PathStat:
+        self._find(ref)
+        if not path:
+            raise InvalidRequest("bad parameter: path cannot be empty")
+        return a.PathStat(name=path.rpartition("/")[2], size=4096, mode=2147484141, mtime="2026-11-24T02:00:54.16402812Z")
+
+    async def copy_out(self, ref: str, path: str) -> FakeBytes:
+        self.out.append(FakeBytes([b"a" * 512, b"b" * 512], await self.path_stat(ref, path)))
+        return self.out[-1]
+
+    async def copy_in(self, ref: str, path: str, tar: BinaryIO, *, keep_kinds: bool, as_user: bool) -> None:
+        self._find(ref)
+        body = await asyncio.to_thread(tar.read)
+        self.calls.append(("copy_in", (path, body, keep_kinds, as_user)))
+
+    async def export(self, ref: str) -> FakeBytes:
+        return await self.copy_out(ref, "/")
+
+    async def changes(self, ref: str) -> List[a.Change]:
+        self._find(ref)
+        return self.changed
 
     async def start(self, ref: str) -> None:
         self._find(ref)

@@ -18,7 +18,21 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_server import Server as WebServer
 
 from sampan import __version__
-from sampan.api import containers, execs, extras, images, networks, phrases, registry, routes, stubs, system, volumes, websocket
+from sampan.api import (
+    archive,
+    containers,
+    execs,
+    extras,
+    images,
+    networks,
+    phrases,
+    registry,
+    routes,
+    stubs,
+    system,
+    volumes,
+    websocket,
+)
 from sampan.api.backend import Engine
 from sampan.api.connection import HEAD_DEADLINE, Connection
 from sampan.api.heads import MALFORMED
@@ -37,7 +51,7 @@ CONNECTIONS = 4096
 log = logging.getLogger("sampan.api")
 
 # Importing an area registers its routes; named here so that the import is not idle.
-AREAS = (system, containers, execs, images, registry, networks, volumes, extras, stubs, websocket)
+AREAS = (archive, system, containers, execs, images, registry, networks, volumes, extras, stubs, websocket)
 
 
 class Closable(Protocol):

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable
 
 from sampan.files.tar_entry import BadArchive
+from sampan.files.view import View
 from sampan.kernel.fds import Fd
 from sampan.kernel.paths import open_in
 
@@ -26,10 +27,12 @@ class Parents:
     make: makes the missing folder `name` in the folder `at`; it may replace what is there and is no folder.
     """
 
-    def __init__(self, root: int | Fd, make: Callable[[int, str], None]) -> None:
-        self._root = int(root)
+    def __init__(self, root: int | Fd | View, make: Callable[[int, str], None]) -> None:
+        self._view = root if isinstance(root, View) and not root.plain else None
+        self._root = int(root.root if isinstance(root, View) else root)
         self._make = make
         self._held: dict[str, Fd] = {}
+        self._real: dict[str, str] = {}
 
     def __enter__(self) -> Parents:
         return self
@@ -45,6 +48,7 @@ class Parents:
                 kept[path] = folder
             else:
                 folder.close()
+                self._real.pop(path, None)
         self._held = kept
 
     def folder(self, path: str) -> int:
@@ -61,16 +65,32 @@ class Parents:
         if (held := self._held.get(path)) is not None:
             return held.fileno()
         try:
-            opened = open_in(self._root, path, _FOLDER)
+            opened = self._open(path, path)
         except (FileNotFoundError, NotADirectoryError):
             if not create:
                 raise
-            opened = open_in(self._root, self._make_all(path), _FOLDER)
+            opened = self._open(self._make_all(path), path)
         if len(self._held) >= _HELD:
             oldest = next(iter(self._held))
             self._held.pop(oldest).close()
+            self._real.pop(oldest, None)
         self._held[path] = opened
         return opened.fileno()
+
+    def _open(self, path: str, name: str) -> Fd:
+        """Open the folder `path`, and remember what it really is as that of `name`."""
+        if self._view is None:
+            return open_in(self._root, path or ".", _FOLDER)
+        opened, real = self._view.open(path)
+        if not stat.S_ISDIR(os.fstat(opened.fileno()).st_mode):
+            opened.close()
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        self._real[name] = real
+        return opened
+
+    def real(self, path: str) -> str:
+        """Return what the folder `path`, which was just asked for, is without links; `path` itself when no view is at hand."""
+        return self._real.get(path, path) if path else ""
 
     def _make_all(self, path: str) -> str:
         """Make the missing folders of `path`, also behind dangling links; return the path without links."""
@@ -84,7 +104,7 @@ class Parents:
             if name == "..":
                 real[-1:] = []
                 continue
-            with open_in(self._root, "/".join(real) or ".", _FOLDER) as at:
+            with self._open("/".join(real), "") as at:
                 target = self._step(at.fileno(), name)
             if target is None:
                 real.append(name)

@@ -20,6 +20,7 @@ from sampan.files.digests import Readable
 from sampan.files.parents import ARCHIVE_FAULTS, Parents, clean
 from sampan.files.tar_entry import MAX_COMPONENT, MAX_ID, BadArchive, Entry, Kind
 from sampan.files.tar_reader import TarReader
+from sampan.files.view import View
 from sampan.files.whiteouts import OPAQUE, WHITEOUT, Whiteouts, hide, hide_all, make_folder
 from sampan.files.xattrs import set_xattrs
 from sampan.kernel.fds import Fd, open_fd
@@ -27,6 +28,7 @@ from sampan.kernel.fds import Fd, open_fd
 __all__ = ["Applied", "BadArchive", "Budget", "Options", "OverBudget", "Whiteouts", "apply"]
 
 _SPECIAL = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
+_NOBODY = 65534
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -53,6 +55,7 @@ class Options:
 
     into: folder inside the root that the names are relative to; made when missing.
     id_shift: added to every owner and group.
+    id_limit: owners from here on, whom the tree's user namespace does not know, become nobody (65534); None for no limit.
     owner: (uid, gid) for everything, instead of what the archive says.
     keep_kinds: refuse to replace a folder by something else and the reverse (docker cp).
     special: make devices and keep setuid and setgid bits; without it devices are refused and the bits dropped.
@@ -60,6 +63,7 @@ class Options:
 
     into: str = ""
     id_shift: int = 0
+    id_limit: int | None = None
     owner: tuple[int, int] | None = None
     keep_kinds: bool = False
     special: bool = True
@@ -81,13 +85,15 @@ class Applied:
 
 def apply(
     stream: Readable,
-    root: int | Fd,
+    root: int | Fd | View,
     *,
     whiteouts: Whiteouts = Whiteouts.OVERLAY,
     budget: Budget = Budget(),
     options: Options = Options(),
 ) -> Applied:
     """Apply the (uncompressed) tar archive `stream` to the open folder `root`; `stream` may have bytes left after it.
+
+    In a view, what is mounted is neither removed nor replaced: OSError(EBUSY), as the kernel would say.
 
     Raises BadArchive when the archive is malformed or asks to leave the root, OverBudget, OSError when
     the host fails (disk full, no right).  What was applied before stays: the caller owns the tree and throws it away.
@@ -115,11 +121,12 @@ def apply(
 
 
 class _Applier:
-    def __init__(self, reader: TarReader, root: int | Fd, whiteouts: Whiteouts, options: Options) -> None:
+    def __init__(self, reader: TarReader, root: int | Fd | View, whiteouts: Whiteouts, options: Options) -> None:
         self._reader = reader
         self._whiteouts = whiteouts
         self._options = options
         self._into = clean(options.into)
+        self._view = root if isinstance(root, View) else None
         self._parents = Parents(root, lambda at, name: make_folder(at, name, whiteouts))
         self._folders: dict[str, tuple[int, int, int, int]] = {}  # path -> inode, mode, atime, mtime: set at the end
         self._touched: set[int] = set()  # inodes this archive brought; REMOVE only
@@ -145,6 +152,8 @@ class _Applier:
         if len(name) * 4 > MAX_COMPONENT and len(os.fsencode(name)) > MAX_COMPONENT:
             raise BadArchive(f"a name longer than {MAX_COMPONENT} bytes")
         at = self._parents.folder(folder)
+        if self._view is not None and self._mounted(folder, name, path, entry):
+            return
         if entry.kind is Kind.FILE:
             self._file(at, name, entry)
         elif entry.kind is Kind.DIRECTORY:
@@ -153,6 +162,29 @@ class _Applier:
             self._hard_link(folder, name, entry)
         else:
             self._node(at, name, entry)
+
+    def _mounted(self, folder: str, name: str, path: str, entry: Entry) -> bool:
+        """Deal with an entry where something is mounted: a folder gets its attributes, everything else is refused."""
+        view = self._view
+        real = f"{self._parents.real(folder)}/{name}".lstrip("/")
+        if view is None or not view.busy(real):
+            return False
+        place = view.place(real)
+        if entry.kind is not Kind.DIRECTORY or (place is not None and not stat.S_ISDIR(os.fstat(place.fileno()).st_mode)):
+            if self._options.keep_kinds and entry.kind is not Kind.DIRECTORY and self._is_folder(real):
+                raise InvalidRequest(f'cannot overwrite directory "/{path}" with non-directory "{entry.name}"')
+            raise OSError(errno.EBUSY, "device or resource busy", path)
+        if place is None:
+            return False
+        with open_fd(".", os.O_RDONLY | os.O_DIRECTORY, at=place) as held:
+            self._folder_attributes(held.fileno(), path, entry)
+        return True
+
+    def _is_folder(self, real: str) -> bool:
+        assert self._view is not None
+        held, _ = self._view.open(real, follow=False)
+        with held:
+            return stat.S_ISDIR(os.fstat(held.fileno()).st_mode)
 
     def _place(self, path: str) -> str:
         return f"{self._into}/{path}".strip("/") if self._into else path
@@ -192,7 +224,9 @@ class _Applier:
 
     def _owner(self, entry: Entry) -> tuple[int, int]:
         uid, gid = self._options.owner or (entry.uid, entry.gid)
-        shift = self._options.id_shift
+        shift, limit = self._options.id_shift, self._options.id_limit
+        if limit is not None:
+            uid, gid = (number if number < limit else _NOBODY for number in (uid, gid))
         if not (0 <= uid + shift <= MAX_ID and 0 <= gid + shift <= MAX_ID):
             raise BadArchive(f"owner {uid}:{gid} is out of range")
         return uid + shift, gid + shift

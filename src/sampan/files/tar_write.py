@@ -16,6 +16,7 @@ from sampan.errors import Unsupported
 from sampan.files.digests import Writable
 from sampan.files.tar_entry import MAX_NAME, Entry, Kind
 from sampan.files.tar_header import END, header, padding
+from sampan.files.view import View
 from sampan.files.whiteouts import OPAQUE, WHITEOUT, is_whiteout
 from sampan.files.xattrs import CAPABILITY, allowed
 from sampan.kernel.fds import Fd, open_fd
@@ -28,6 +29,7 @@ _KINDS = {
     stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK, stat.S_IFCHR: Kind.CHAR,
     stat.S_IFBLK: Kind.BLOCK, stat.S_IFIFO: Kind.FIFO,
 }  # fmt: skip
+_RANGE, _NOBODY = 65536, 65534
 _REDIRECTS = ("redirect", "metacopy")
 
 
@@ -38,20 +40,31 @@ class Source:
     path: the object inside the root, links in its folders resolved in the root, itself not followed; "" is the root.
     name: what stands for `path` in the archive; "" leaves the root itself out and names what is below it.
     overlay: the tree is the upper folder of an overlay: write whiteouts as `.wh.` files.
-    id_shift: added to every owner and group.
+    id_shift: added to every owner and group; below 0 it takes a container's range back to 0 to 65535, and who is not of the
+        range is nobody (65534).
+    follow: in a view, follow `path` when it is a link.
+    skip: paths below `path` that are left out.
     """
 
     path: str = ""
     name: str = ""
     overlay: bool = False
     id_shift: int = 0
+    follow: bool = False
+    skip: frozenset[str] = frozenset()
 
 
-def tree_tar(root: int | Fd, source: Source = Source()) -> Iterator[bytes]:
+def tree_tar(root: int | Fd | View, source: Source = Source()) -> Iterator[bytes]:
     """Yield the tar archive of a tree, in the order of the names' bytes; what vanishes on the way is left out.
 
-    Close the generator when it is not used up.  Raises FileNotFoundError when there is no `path`, OSError.
+    In a view the places are part of the tree.  Close the generator when it is not used up.  Raises FileNotFoundError
+    when there is no `path`, OSError.
     """
+    if isinstance(root, View):
+        start, real = root.open(source.path, follow=source.follow)
+        with start:
+            yield from _Writer(start, source, root, real).run()
+        return
     with _open_start(root, source.path) as start:
         yield from _Writer(start, source).run()
 
@@ -84,9 +97,11 @@ def _open_start(root: int | Fd, path: str) -> Fd:
 class _Writer:
     """One archive.  Holds the descriptor of one folder at a time: the depth of a tree costs no descriptors."""
 
-    def __init__(self, start: Fd, source: Source) -> None:
+    def __init__(self, start: Fd, source: Source, view: View | None = None, real: str = "") -> None:
         self._start = start
         self._source = source
+        self._view = view
+        self._real = real
         self._linked: dict[tuple[int, int], str] = {}
 
     def run(self) -> Iterator[bytes]:
@@ -97,7 +112,7 @@ class _Writer:
         elif self._source.overlay and self._is_opaque(self._start):
             yield header(self._mark(OPAQUE, found))
         if stat.S_ISDIR(found.st_mode):
-            yield from self._below(name)
+            yield from self._below(name if not name or name.endswith("/") else f"{name}/")
         yield END
 
     def _below(self, top: str) -> Iterator[bytes]:
@@ -113,14 +128,16 @@ class _Writer:
                     continue
                 if folder.closed:
                     try:
-                        folder = open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=_BELOW)
+                        folder = self._open(path)
                     except OSError as error:
                         _only_vanished(error)
                         waiting.pop()
                         continue
                 name = names.pop()
                 child = f"{path}/{name}" if path else name
-                is_folder = yield from self._child(folder, name, f"{top}/{child}" if top else child)
+                if child in self._source.skip:
+                    continue
+                is_folder = yield from self._child(folder, name, child, f"{top}{child}")
                 if is_folder:
                     folder.close()
                     waiting.append((child, self._names(child)))
@@ -130,15 +147,32 @@ class _Writer:
     def _names(self, path: str) -> list[str]:
         """Return a folder's names, the first one last; none when it has vanished or is another mount's."""
         try:
-            with open_in(self._start, path or ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW) as folder:
-                return sorted(os.listdir(folder.fileno()), key=os.fsencode, reverse=True)
+            with self._open(path) as held, open_fd(".", os.O_RDONLY | os.O_DIRECTORY, at=held) as folder:
+                names = os.listdir(folder.fileno())
+                if self._view is not None:
+                    names = list({*names, *self._view.names(self._real_path(path))})
+                return sorted(names, key=os.fsencode, reverse=True)
         except OSError as error:
             _only_vanished(error)
             return []
 
-    def _child(self, folder: Fd, name: str, path: str) -> Generator[bytes, None, bool]:
+    def _real_path(self, path: str) -> str:
+        return f"{self._real}/{path}".strip("/") if self._real else path
+
+    def _open(self, path: str) -> Fd:
+        """Open the folder `path` below the start, through no link."""
+        if self._view is None or self._view.plain:
+            return open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=_BELOW)
+        held = self._view.straight(self._real_path(path))
+        if not stat.S_ISDIR(os.fstat(held.fileno()).st_mode):
+            held.close()
+            raise NotADirectoryError(errno.ENOTDIR, "replaced by something else", path)
+        return held
+
+    def _child(self, folder: Fd, name: str, child: str, path: str) -> Generator[bytes, None, bool]:
+        place = self._view.place(self._real_path(child)) if self._view is not None else None
         try:
-            held = open_fd(name, _HELD, at=folder)
+            held = open_fd(name, _HELD, at=folder) if place is None else Fd(os.dup(place.fileno()))
         except FileNotFoundError:
             return False
         with held:
@@ -176,17 +210,21 @@ class _Writer:
             link = os.readlink("", dir_fd=held.fileno())
         device = kind in (Kind.CHAR, Kind.BLOCK)
         return Entry(
-            name=f"{path}/" if kind is Kind.DIRECTORY else path,
+            name=f"{path.rstrip('/')}/" if kind is Kind.DIRECTORY else path,
             kind=kind,
             mode=stat.S_IMODE(found.st_mode),
-            uid=found.st_uid + self._source.id_shift,
-            gid=found.st_gid + self._source.id_shift,
+            uid=self._id(found.st_uid),
+            gid=self._id(found.st_gid),
             mtime_ns=int(found.st_mtime_ns),
             linkname=link,
             devmajor=os.major(found.st_rdev) if device else 0,
             devminor=os.minor(found.st_rdev) if device else 0,
             xattrs={} if link else self._xattrs(held, path),
         )
+
+    def _id(self, number: int) -> int:
+        shift = self._source.id_shift
+        return number + shift if shift >= 0 or 0 <= number + shift < _RANGE else _NOBODY
 
     def _xattrs(self, held: Fd, path: str) -> dict[str, bytes]:
         """Return what travels: file capabilities and user.*.  The /proc name is the held object itself, links too."""

@@ -40,6 +40,7 @@ class Clone(enum.IntFlag):
     """CLONE_*, include/uapi/linux/sched.h."""
 
     NONE = 0
+    FS = 0x00000200
     PIDFD = 0x00001000
     PARENT = 0x00008000
     NEWTIME = 0x00000080

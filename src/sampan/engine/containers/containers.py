@@ -6,17 +6,34 @@ import asyncio
 import functools
 from builtins import list as List
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import BinaryIO
 
 from msgspec import structs
 
 from sampan import messages as m
-from sampan.engine.containers import attach, create, inspect, listing, logs, remove, start, stop, top, validate, waiting
+from sampan.engine.containers import (
+    archive,
+    attach,
+    create,
+    export,
+    inspect,
+    listing,
+    logs,
+    remove,
+    start,
+    stop,
+    top,
+    validate,
+    waiting,
+)
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.events import label_matches, moment
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
 from sampan.wire import containers as c
 from sampan.wire import system as s
+from sampan.wire.archive import Change, PathStat
 
 Filters = Mapping[str, tuple[str, ...]]
 
@@ -196,6 +213,49 @@ class Containers:
         found = await asyncio.to_thread(top.top, container, ps_args)
         container.emit("top")
         return found
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        container = self.find(ref)
+        async with container.lock:
+            self._present(container)
+            return await asyncio.to_thread(archive.path_stat, container, path, ref.lstrip("/"))
+
+    async def copy_out(self, ref: str, path: str) -> archive.Outgoing:
+        container = self.find(ref)
+        async with container.lock:
+            self._present(container)
+            found = await asyncio.to_thread(archive.outgoing, container, path, ref.lstrip("/"))
+        container.emit("archive-path", path=path)
+        return found
+
+    async def copy_in(self, ref: str, path: str, tar: BinaryIO, *, keep_kinds: bool, as_user: bool) -> None:
+        container = self.find(ref)
+        await asyncio.shield(self._copy_in(container, archive.Wish(path, ref.lstrip("/"), keep_kinds, as_user), tar))
+        container.emit("extract-to-dir", path=path)
+
+    async def _copy_in(self, container: Container, wish: archive.Wish, tar: BinaryIO) -> None:
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(container.lock)
+            self._present(container)
+            incoming = await asyncio.to_thread(archive.Incoming, container, wish)
+            try:
+                if container.record.running:  # it writes to the container's own mount: nobody need wait
+                    await held.aclose()
+                await asyncio.to_thread(incoming.apply, tar)
+            finally:
+                incoming.close()
+
+    async def export(self, ref: str) -> export.Export:
+        container = self.find(ref)
+        async with container.lock:
+            self._present(container)
+            found = await asyncio.to_thread(export.export, container)
+        container.emit("export")
+        return found
+
+    async def changes(self, ref: str) -> List[Change]:
+        container = self.find(ref)
+        return await asyncio.to_thread(export.list_changes, container)
 
     async def registered_wait(self, ref: str, condition: str) -> waiting.Wait:
         return waiting.Wait(self.find(ref), condition)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import InvalidRequest
+from sampan.files.users import Identity, resolve
 from sampan.kernel.fds import Fd, open_fd
-from sampan.runtime.users import Identity, resolve
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001:Ann:/home/ann:/bin/sh\n99999999999:x:0:0::/:\nbroken\n7:x:8:8::/seven:\n"
 GROUP = "root:x:0:\nann:x:1001:\nwheel:x:10:root,ann\naudio:x:29:ann\n"

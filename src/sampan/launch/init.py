@@ -17,6 +17,7 @@ from typing import NoReturn
 from sampan import messages
 from sampan.cgroups import Doors
 from sampan.errors import InvalidRequest, StepFailed
+from sampan.files.users import LARGEST_ID, Identity, home_of, resolve
 from sampan.kernel import idents
 from sampan.kernel.fds import Fd, close_from, open_fd
 from sampan.kernel.mount import new_mount
@@ -30,7 +31,6 @@ from sampan.runtime.identity import give_up_privileges, set_limits
 from sampan.runtime.plan import Step
 from sampan.runtime.program import DEFAULT_PATH, find
 from sampan.runtime.sysctls import set_sysctls
-from sampan.runtime.users import LARGEST_ID, Identity, home_of, resolve
 
 _SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT,

@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable
 
 from sampan.errors import StepFailed
+from sampan.files.users import Identity
 from sampan.kernel import caps, idents, seccomp
 from sampan.kernel.process import PR, prctl
 from sampan.oci.runtime import Process
-from sampan.runtime.users import Identity
 
 
 def set_limits(process: Process) -> list[str]:

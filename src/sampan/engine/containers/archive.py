@@ -18,9 +18,9 @@ from sampan.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from sampan.files.compression import open_decompressed
 from sampan.files.tar_apply import Budget, Options, Whiteouts, apply
 from sampan.files.tar_write import Source, tree_tar
+from sampan.files.users import resolve
 from sampan.files.view import View
 from sampan.kernel.fds import Fd
-from sampan.runtime.users import resolve
 from sampan.wire.archive import PathStat
 
 _BUDGET = Budget(max_bytes=1 << 60, max_entries=1 << 40)  # the disk's own limits hold, as for whatever else runs inside

@@ -93,9 +93,9 @@ def opened(container: Container, *, writable: bool) -> Iterator[Tree]:
 def whole(container: Container, *, writable: bool) -> Tree:
     """Return the whole tree; whoever asked closes its view."""
     record, rooms = container.record, container.rooms
-    if not record.running:
-        volumes.fill(container)
-    with ExitStack() as undo:
+    with ExitStack() as undo, ExitStack() as uses:
+        if not record.running:
+            volumes.fill(container, uses)  # only until the trees are copied: they are mounts of their own
         top, base = root(container, writable=writable)
         undo.callback(top.close)
         userns = None

@@ -178,7 +178,7 @@ class BlobStream:
         """Yield the bytes from the offset on.  Raises Interrupted when they end too early, InvalidRequest when too late."""
         skip, begun, came = self.skip, time.monotonic(), 0
         try:
-            while data := await self._response.content.readany():
+            async for data in _to_the_last(self._response.content):
                 self._at += len(data)
                 came += len(data)
                 if self._at > self._size:
@@ -195,6 +195,20 @@ class BlobStream:
             raise Interrupted(f"{shown(str(self._response.url))}: {str(error)[:200] or 'timed out'}") from error
         if self._at < self._size:
             raise Interrupted(f"{shown(str(self._response.url))}: the connection ended early")
+
+
+async def _to_the_last(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield all that came, also what was waiting when the connection broke: aiohttp would drop it and raise at once."""
+    try:
+        while data := await content.readany():
+            yield data
+    except (aiohttp.ClientError, OSError):
+        left = list(getattr(content, "_buffer", ()))
+        skip = int(getattr(content, "_buffer_offset", 0))
+        for data in left:
+            yield data[skip:]
+            skip = 0
+        raise
 
 
 def verify(content: bytes, digest: Digest, size: int) -> None:

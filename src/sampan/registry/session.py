@@ -117,24 +117,22 @@ class Session:
             response = await self._redirected(method, target, headers, body)
             if response.status == 401 and not again and self.is_home(response.url):
                 challenges = response.headers.getall("WWW-Authenticate", [])
-                response.release()
-                value = await self.authorizer.answer(challenges, scopes, self)
+                content = await _rest(response)
+                before, value = value, await self.authorizer.answer(challenges, scopes, self)
                 if value:
                     continue
-            await self._check(method, response, value)
+                raise refusal(401, method, str(response.url), content, before)
+            if response.status >= 400:
+                raise await self._refused(method, response, value)
             return response
         raise AssertionError("unreachable")
 
-    async def _check(self, method: str, response: aiohttp.ClientResponse, authorization: str) -> None:
-        if response.status < 400:
-            return
-        async with response:
-            content = await whole(response, MAX_ERROR_BODY, cut=True)
+    async def _refused(self, method: str, response: aiohttp.ClientResponse, authorization: str) -> Exception:
         url = str(response.url)
-        error = refusal(response.status, method, url, content, authorization)
+        error = refusal(response.status, method, url, await _rest(response), authorization)
         if response.status in RETRIED:
-            raise Interrupted(str(error), _retry_after(response.headers.get("Retry-After", "")))
-        raise error
+            return Interrupted(str(error), _retry_after(response.headers.get("Retry-After", "")))
+        return error
 
     async def _redirected(self, method: str, target: str, headers: dict[str, str], body: Body | None) -> aiohttp.ClientResponse:
         url = await self._url(target)
@@ -143,7 +141,7 @@ class Session:
             if response.status not in REDIRECTS or method not in ("GET", "HEAD"):
                 return response
             location = response.headers.get("Location", "")
-            response.release()
+            await _rest(response)
             url = self.follow(url, location)
         raise RegistryFailed(f"{shown(str(url))}: more than {MAX_REDIRECTS} redirects")
 
@@ -238,6 +236,15 @@ async def whole(response: aiohttp.ClientResponse, limit: int, *, cut: bool = Fal
                 break
             raise RegistryFailed(f"{shown(str(response.url))} is larger than {limit} bytes")
     return b"".join(parts)[:limit]
+
+
+async def _rest(response: aiohttp.ClientResponse) -> bytes:
+    """Return the (beginning of the) body of an answer that is not what was wanted; the connection can be used again."""
+    async with response:
+        try:
+            return await whole(response, MAX_ERROR_BODY, cut=True)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return b""
 
 
 def _fault(method: str, url: URL, error: BaseException) -> SampanError:

@@ -162,6 +162,11 @@ class FakeContainers:
     async def export(self, ref: str) -> FakeBytes:
         return await self.copy_out(ref, "/")
 
+    async def commit(self, ref: str, options: a.CommitOptions, body: c.ContainerConfig) -> a.Committed:
+        self._find(ref)
+        self.calls.append(("commit", (options, body)))
+        return a.Committed(id=IMAGE)
+
     async def changes(self, ref: str) -> List[a.Change]:
         self._find(ref)
         return self.changed

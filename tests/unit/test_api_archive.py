@@ -62,3 +62,15 @@ def test_changes_are_numbers_and_null_when_there_are_none(api: Api) -> None:
         {"Path": "/etc", "Kind": 0},
         {"Path": "/etc/x", "Kind": 2},
     ]
+
+
+def test_commit_hands_over_query_and_body_and_answers_with_the_id(api: Api) -> None:
+    target = "/v1.41/commit?container=web&repo=r&tag=t&comment=c&author=a&pause=0&changes=ENV%20A=1&changes=CMD%20x%0AUSER%20y"
+
+    for body, user in ((b"null\n", ""), (b'{"User": "1"}', "1"), (None, "")):
+        status, _, answer = api.ask("POST", target, body)
+        name, (options, config) = api.engine.containers.calls[-1]
+        assert (status, json.loads(answer)["Id"][:7], name, config.user) == (201, "sha256:", "commit", user)
+    assert (options.repo, options.tag, options.comment, options.author, options.pause) == ("r", "t", "c", "a", False)
+    assert options.changes == ["ENV A=1", "CMD x", "USER y"]
+    assert api.ask("POST", "/v1.41/commit")[0] == 400 and api.ask("POST", "/v1.41/commit?container=nope")[0] == 404

@@ -10,7 +10,9 @@ import msgspec
 from sampan.api.backend import ByteStream
 from sampan.api.request import Request, Response, empty, reply
 from sampan.api.routes import named, route
-from sampan.wire.archive import PathStat
+from sampan.errors import InvalidRequest
+from sampan.wire.archive import CommitOptions, PathStat
+from sampan.wire.containers import ContainerConfig
 
 TAR = b"application/x-tar"
 
@@ -57,6 +59,21 @@ async def changes(request: Request) -> Response:
     """ContainerChanges.  200, null for none; 404."""
     request.cancellable = True
     return reply(await request.engine.containers.changes(named(request)) or None)
+
+
+@route("POST", "/commit", job="commit")
+async def commit(request: Request) -> Response:
+    """ImageCommit.  201; 400 bad reference or changes, 404, 409 being removed."""
+    q = request.query
+    ref = q.text("container")
+    if not ref:
+        raise InvalidRequest("the container to commit is not given")
+    options = CommitOptions(
+        repo=q.text("repo"), tag=q.text("tag"), comment=q.text("comment"), author=q.text("author"),
+        pause=q.flag("pause", True), changes=[line for text in q.all("changes") for line in text.split("\n") if line.strip()],
+    )  # fmt: skip
+    body = await request.json(ContainerConfig | None, ContainerConfig())  # type: ignore[arg-type]
+    return reply(await request.engine.containers.commit(ref, options, body or ContainerConfig()), 201)
 
 
 async def _send(request: Request, found: ByteStream, kind: bytes, headers: bytes = b"") -> None:

@@ -38,7 +38,6 @@ LATER = (
     ("POST", "/build/cancel", "cancelling a build"),
     ("POST", "/session", "BuildKit"),
     ("POST", "/grpc", "BuildKit"),
-    ("POST", "/commit", "committing a container"),
     ("GET", "/system/df", "measuring disk usage"),
     ("GET", "/containers/{}/stats", "container statistics"),
     ("POST", "/containers/{}/update", "updating a container"),

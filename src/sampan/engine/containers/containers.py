@@ -15,6 +15,7 @@ from sampan import messages as m
 from sampan.engine.containers import (
     archive,
     attach,
+    commit,
     create,
     export,
     inspect,
@@ -33,7 +34,7 @@ from sampan.engine.events import label_matches, moment
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
 from sampan.wire import containers as c
 from sampan.wire import system as s
-from sampan.wire.archive import Change, PathStat
+from sampan.wire.archive import Change, CommitOptions, Committed, PathStat
 
 Filters = Mapping[str, tuple[str, ...]]
 
@@ -256,6 +257,9 @@ class Containers:
     async def changes(self, ref: str) -> List[Change]:
         container = self.find(ref)
         return await asyncio.to_thread(export.list_changes, container)
+
+    async def commit(self, ref: str, options: CommitOptions, body: c.ContainerConfig) -> Committed:
+        return await asyncio.shield(commit.commit(self.find(ref), options, body))
 
     async def registered_wait(self, ref: str, condition: str) -> waiting.Wait:
         return waiting.Wait(self.find(ref), condition)

@@ -12,13 +12,14 @@ from typing import BinaryIO, TypeVar
 from sampan.content.blobs import Blobs
 from sampan.content.images import Catalogue
 from sampan.content.partials import Partials
-from sampan.engine.images import bootstrap, import_, inspect, list, load, pull, push, remote, remove, save, tag
+from sampan.engine.images import bootstrap, commit, import_, inspect, list, load, pull, push, remote, remove, save, tag
 from sampan.engine.images.context import Emit, Event, InUse, Stores
 from sampan.engine.images.filters import Filters
 from sampan.engine.images.image import Image, image_of
 from sampan.engine.images.layers import Layers
 from sampan.engine.images.streams import Reporter, streamed
 from sampan.errors import NotFound
+from sampan.oci.digest import Digest
 from sampan.registry.client import Client
 from sampan.registry.credentials import from_header
 from sampan.registry.hosts import Hosts, Settings
@@ -86,6 +87,10 @@ class Images:
 
     async def history(self, ref: str) -> List[HistoryItem]:
         return await self._run(lambda: inspect.history(self._stores, ref))
+
+    def draft(self, parent: Digest) -> commit.Draft:
+        """Begin an image on top of `parent`.  Blocks.  Raises Conflict when that is gone."""
+        return commit.Draft(self._stores, parent)
 
     async def tag(self, ref: str, repo: str, tag_: str) -> None:
         self._tell(await self._run(lambda: tag.tag(self._stores, ref, repo, tag_)))

@@ -72,8 +72,8 @@ async def commit(request: Request) -> Response:
         repo=q.text("repo"), tag=q.text("tag"), comment=q.text("comment"), author=q.text("author"),
         pause=q.flag("pause", True), changes=[line for text in q.all("changes") for line in text.split("\n") if line.strip()],
     )  # fmt: skip
-    body = await request.json(ContainerConfig | None, ContainerConfig())  # type: ignore[arg-type]
-    return reply(await request.engine.containers.commit(ref, options, body or ContainerConfig()), 201)
+    body = await request.json(ContainerConfig, ContainerConfig())
+    return reply(await request.engine.containers.commit(ref, options, body), 201)
 
 
 async def _send(request: Request, found: ByteStream, kind: bytes, headers: bytes = b"") -> None:

@@ -135,9 +135,9 @@ class Request:
             transport.write(CONTINUE)
 
     async def json(self, kind: type[T], default: T | None = None) -> T:
-        """The body as a `kind`; `default`, when given, stands for an empty one.  Raises InvalidRequest."""
+        """The body as a `kind`; `default`, when given, stands for an empty one and for null.  Raises InvalidRequest."""
         data = await self._document()
-        if default is not None and not data.strip(b" \t\r\n"):
+        if default is not None and data.strip(b" \t\r\n") in (b"", b"null"):
             return default
         return versions.lift(strict.decode(data, kind), self.version)
 

@@ -3,24 +3,29 @@
 Every message is one SEQPACKET packet (unix(7)); descriptors go beside it (SCM_RIGHTS).  launch/channel.py sends and
 receives: a long body travels in a memfd, which is then the packet's last descriptor.
 
-    daemon                     spawner                     keeper                        init
-      |  Launch + fds            |                           |                             |
-      |------------------------->|  fork ------------------->|                             |
-      |                          |                           |  cgroups, then clone3 ----->|  (userns, pid, mount, ipc, uts, net)
-      |  Created(pid) + pidfd, netns fd                      |  maps written; Go("maps")-->|
-      |<-----------------------------------------------------|                             |  root file system, mounts, masks
-      |  (moves the veth in, sets addresses)                 |                             |
-      |  Proceed                                             |                             |
-      |----------------------------------------------------->|  Go("exec") --------------->|  privileges, execve
-      |                                                      |<----------- Failed | EOF ---|
-      |  Ready | Failed                                      |
-      |<-----------------------------------------------------|
-      |  Attach + fd, Exec + fds, Resize, Signal, Query      |
-      |----------------------------------------------------->|
-      |  ExecStarted | ExecFailed, ExecExited, Exited, Status|
-      |<-----------------------------------------------------|
-      |  Release (the daemon has recorded the exit)          |
-      |----------------------------------------------------->|  removes cgroups, keeper.sock; exits
+    daemon           spawner            keeper             starter                    init
+      |                |  fork ---------->|  fork ----------->|  clone3 --------------->|  (pid, mount, ipc, uts, net; userns)
+      |                |                  |   all three wait for what comes next; init's parent is the keeper
+      |  Launch + fds  |  the same        |                   |                         |
+      |--------------->|------------------------------------->|  maps written; Task --->|
+      |  Created(pid) + pidfd, netns fd                       |                         |  root attached, container's root
+      |<------------------------------------------------------|  control groups made    |
+      |  (makes the veth pair, sets addresses)                |  Go("group") + doors -->|  joins; mounts, masks, pivot
+      |  Proceed                                              |<---------------- Built -|
+      |------------------------------------------------------>|  Go("exec") ----------->|  privileges, execve
+      |                                                       |<---------- Failed | EOF |
+      |                                   |<-- Handed + fds --|
+      |  Ready | Failed                   |                   |
+      |<------------------------------------------------------|  exits
+      |  Attach + fd, Exec + fds, Resize, Signal, Query
+      |---------------------------------->|
+      |  ExecStarted | ExecFailed, ExecExited, Exited, Status
+      |<----------------------------------|
+      |  Release (the daemon has recorded the exit)
+      |---------------------------------->|  removes cgroups, keeper.sock; exits
+
+The starter does what takes much memory and then leaves, so that the keeper stays small.  An exec is born of the keeper itself,
+with the same Task, Built and Go.
 
 The daemon's end of the first connection is passed inside Launch ("control").  A later daemon connects to
 `<state_dir>/keeper.sock`; the keeper greets every new connection with Status + pidfd, and the newest connection is the
@@ -69,6 +74,7 @@ class Launch(Message, frozen=True, kw_only=True):
 
     control: the keeper's end of a SEQPACKET pair whose other end the daemon keeps.
     rootfs: the detached mount of the root file system.
+    filter: a memfd with the compiled seccomp filter; spec.linux.seccomp itself is not sent.  None: unconfined.
     spec.mounts[].tree, spec.linux.namespaces[].fd: indexes too.
     id_maps: whether spec.linux.uid_mappings are to be written (a user namespace of its own).
     wait_for_network: say Created and wait for Proceed before the program is started.
@@ -82,6 +88,7 @@ class Launch(Message, frozen=True, kw_only=True):
     control: int
     rootfs: int
     state_dir: str
+    filter: int | None = None
     log: LogTarget = LogTarget(driver="none")
     attachments: tuple[Attachment, ...] = ()
     open_stdin: bool = False
@@ -238,7 +245,75 @@ class Release(Message, frozen=True, kw_only=True):
     """The daemon has recorded the exit: clean up and leave."""
 
 
-# keeper <-> init --------------------------------------------------------------------------------------------------
+# starter -> keeper ------------------------------------------------------------------------------------------------
+
+
+class Handed(Message, frozen=True, kw_only=True):
+    """The program runs: the container is the keeper's now.  The numbers are indexes into the message's descriptors.
+
+    Before the body goes one byte: how many of the first descriptors wake the keeper, which sleeps on them with the message
+    unread; 0 means at once.
+    group: the control group's path, "" for none.  filter: as in Launch, for execs.
+    stdin, stdout, stderr: the outer ends of the pipes; master: the terminal's.
+    """
+
+    id: str
+    state_dir: str
+    pid: int
+    started_at: int
+    group: str
+    terminal: bool
+    stdin_once: bool
+    log: LogTarget
+    attachments: tuple[Attachment, ...]
+    control: int
+    pidfd: int
+    helper: int  # the pid of a process to be reaped, 0 for none
+    listener: int
+    filter: int | None = None
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+    master: int | None = None
+
+
+# starter or keeper <-> init ---------------------------------------------------------------------------------------
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a container's first process needs.
+
+    rootfs, trees: indexes of Launch's descriptors, as the spec names them; `trees` are sent in this order.
+    folder: where the root is attached for a moment.  in_userns: in a user namespace, new or joined.
+    controllers: v1 hierarchies as (folder, mount options), () on v2.
+    """
+
+    spec: Spec
+    rootfs: int
+    trees: tuple[int, ...]
+    folder: str
+    in_userns: bool
+    own_netns: bool
+    own_namespaces: tuple[str, ...]
+    controllers: tuple[tuple[str, str], ...]
+
+
+class Task(Message, frozen=True, kw_only=True):
+    """What a newborn process is to become; with a place it is the container's first one, otherwise an exec.
+
+    Descriptors: stdio for 0, 1, 2 when `pipes`, Launch's reaper when `reaper`, then the place's trees.
+    program: the compiled seccomp filter, b"" for none.  enter_as_root: it is in a user namespace, where it is nobody yet.
+    """
+
+    process: Process
+    user: str | None
+    group_add: tuple[str, ...]
+    pipes: bool
+    program: bytes
+    last_cap: int
+    enter_as_root: bool
+    reaper: bool = False
+    place: Place | None = None
 
 
 class Born(Message, frozen=True, kw_only=True):
@@ -256,7 +331,7 @@ class Built(Message, frozen=True, kw_only=True):
 
 
 class Go(Message, frozen=True, kw_only=True):
-    """stage is "maps" (the id maps are written) or "exec" (network ready, start the program)."""
+    """stage is "group" (enter the control group; descriptors: its v1 files) or "exec" (network ready, start the program)."""
 
     stage: str
 
@@ -266,7 +341,7 @@ FromKeeper = Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | 
 ToKeeper = Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release
 AnyMessage = (
     Launch | MakeUserns | UsernsMade | Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
-    | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Born | Built | Go
+    | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Handed | Task | Born | Built | Go
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,4 +1,4 @@
-"""The keeper's half of starting a process: namespaces, id maps, and the conversation with init drawn in messages.py."""
+"""Making a process in namespaces: clone or join, id maps, and the conversation with init drawn in messages.py."""
 
 from __future__ import annotations
 
@@ -20,29 +20,21 @@ KINDS = {
     "user": Clone.NEWUSER, "mount": Clone.NEWNS, "pid": Clone.NEWPID, "network": Clone.NEWNET, "ipc": Clone.NEWIPC,
     "uts": Clone.NEWUTS, "cgroup": Clone.NEWCGROUP, "time": Clone.NEWTIME,
 }  # fmt: skip
-_JOIN_ORDER = (
-    "user",
-    "mount",
-    "pid",
-    "network",
-    "ipc",
-    "uts",
-    "cgroup",
-    "time",
-)  # the user namespace gives the rights
+_JOIN_ORDER = tuple(KINDS)  # the user namespace gives the rights over the others
 PATIENCE = 60.0  # seconds that a step of init may take: a dead NFS server must not hold the keeper for ever
 
 
 @dataclass
 class Born:
-    """A process that waits to be let go on; this side owns its pidfd and the channel."""
+    """A process that waits to be told what it is; this side owns its pidfd and the channel."""
 
     pid: int
     pidfd: Fd
     channel: Channel
+    helper: int = 0  # a process that has ended and waits for the caller's parent to reap it
 
     def kill(self) -> None:
-        """Kill and reap it, whatever it is doing."""
+        """Kill it, whatever it is doing, and reap it when it is the caller's child."""
         try:
             pidfd_signal(self.pidfd, 9)
             os.waitid(os.P_PIDFD, self.pidfd.fileno(), os.WEXITED)
@@ -56,12 +48,12 @@ class Namespaces:
     """What to make (clone flags) and what to join (descriptor, type)."""
 
     make: Clone
-    join: tuple[tuple[Fd, Clone], ...]
+    join: tuple[tuple[Fd, Clone], ...] = ()
 
 
 def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
     """Return what the config asks for.  The control group namespace is left to init.  Raises StepFailed."""
-    make, join, seen = Clone.NONE, [], set()
+    make, join, seen = 0, [], set()
     for wanted in linux.namespaces:
         if wanted.type not in KINDS or wanted.type in seen:
             raise StepFailed("namespaces", 0, f"namespace {wanted.type!r} is unknown or named twice")
@@ -69,23 +61,29 @@ def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
         if wanted.fd is not None:
             join.append((_JOIN_ORDER.index(wanted.type), fds[wanted.fd], KINDS[wanted.type]))
         elif wanted.type != "cgroup":
-            make |= KINDS[wanted.type]
-    if not make & Clone.NEWNS:
+            make |= int(KINDS[wanted.type])
+    if not make & int(Clone.NEWNS):
         raise StepFailed("namespaces", 0, "a container needs a mount namespace of its own")
     join.sort(key=lambda item: item[0])
-    return Namespaces(make, tuple((fd, kind) for _, fd, kind in join))
+    return Namespaces(Clone(make), tuple((fd, kind) for _, fd, kind in join))
 
 
-def give_birth(wanted: Namespaces, job: init.Job, place: init.Place | None, doors: Doors) -> Born:
-    """Make the process in the control group behind `doors`; it waits for Go("maps").  Raises StepFailed or OSError."""
+def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Born:
+    """Make a process that waits for its Task.
+
+    On cgroup v2, and wherever namespaces are joined, it is in the group of `doors` from the first, and these are closed;
+    otherwise the caller sends `doors` after it with Go("group").
+    sibling: its parent is the caller's parent, not the caller.  Raises StepFailed or OSError.
+    """
     ours, theirs = Channel.pair()
     try:
         if wanted.join:
-            return _through_namespaces(wanted, job, place, doors, (ours, theirs))
-        pid, pidfd = clone(wanted.make, cgroup=doors.folder)
+            return _through_namespaces(wanted, doors, (ours, theirs), sibling=sibling)
+        flags = wanted.make | Clone.PARENT if sibling else wanted.make
+        pid, pidfd = clone(flags, cgroup=doors.folder)
         if pid == 0:
-            _keep_own(wanted, job, place, theirs, doors)
-            init.run(job, place, theirs, doors)
+            keep_only([0, 1, 2, theirs.fileno()])
+            init.run(theirs)
         if pidfd is None:
             raise StepFailed("clone", 0, "the kernel gave no pidfd")
         return Born(pid, pidfd, ours)
@@ -94,47 +92,41 @@ def give_birth(wanted: Namespaces, job: init.Job, place: init.Place | None, door
         raise
     finally:
         theirs.close()
-        doors.close()
 
 
-def _through_namespaces(
-    wanted: Namespaces, job: init.Job, place: init.Place | None, doors: Doors, ends: tuple[Channel, Channel]
-) -> Born:
-    """Join from a process in between, so that the keeper itself stays outside; its child gets the keeper as parent."""
+def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, Channel], *, sibling: bool) -> Born:
+    """Join from a process in between, so that the caller itself stays outside.
+
+    The child's parent is the caller, or with `sibling` the caller's parent: then the process in between is its child too.
+    """
     ours, theirs = ends
-    middle, watch = clone(cgroup=doors.folder)
+    middle, watch = clone(Clone.PARENT if sibling else Clone.NONE, cgroup=doors.folder)
     if middle == 0:
-        _keep_own(wanted, job, place, theirs, doors)
+        # No host folder or socket may be open in a process that enters (row 18).
+        keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd, _ in wanted.join), *(fd.fileno() for fd in doors.tasks)])
         try:
             doors.enter()
             for fd, kind in wanted.join:
                 setns(fd, kind)
             pid, pidfd = clone(wanted.make | Clone.PARENT)
             if pid == 0:
-                init.run(job, place, theirs, doors)
+                keep_only([0, 1, 2, theirs.fileno()])
+                init.run(theirs)
             theirs.send(messages.Born(pid=pid), [pidfd] if pidfd is not None else [])
         except OSError as error:
             theirs.send(messages.Failed(step="namespaces", code=error.errno or 0, text=str(error)))
         finally:
             os._exit(0)
     theirs.close()
+    doors.close()
     if watch is not None:
         watch.close()
     message, fds = hear(ours)
-    os.waitpid(middle, 0)
+    if not sibling:
+        os.waitpid(middle, 0)
     if isinstance(message, messages.Born) and fds:
-        return Born(message.pid, fds[0], ours)
+        return Born(message.pid, fds[0], ours, helper=middle if sibling else 0)
     raise failure(message)
-
-
-def _keep_own(wanted: Namespaces, job: init.Job, place: init.Place | None, theirs: Channel, doors: Doors) -> None:
-    """Close what is the keeper's: no host folder or socket may be open in a process that enters (row 18)."""
-    keep = [fd for fd, _ in wanted.join] + list(job.stdio or ()) + doors.tasks
-    if job.reaper is not None:
-        keep.append(job.reaper)
-    if place is not None:
-        keep += [place.rootfs, *place.trees]
-    keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd in keep if not fd.closed)])
 
 
 def write_maps(pid: int, linux: Linux) -> None:
@@ -177,6 +169,28 @@ def hear(channel: Channel) -> tuple[messages.AnyMessage | None, list[Fd]]:
     if not poller.poll(PATIENCE * 1000):
         raise StepFailed("init", 110, f"no sign of life for {PATIENCE:.0f} seconds")
     return channel.receive()
+
+
+def built(born: Born, message: messages.AnyMessage | None, stdio: Sequence[Fd]) -> list[str]:
+    """Take init's word that all is built: give the process its stdio, whose inner ends are closed; return warnings."""
+    if not isinstance(message, messages.Built):
+        raise failure(message)
+    owner = host_uid(born.pid, message.uid)
+    for fd in stdio:
+        if owner is not None:  # so that a program of another user can open /dev/stdout again
+            os.fchown(fd.fileno(), owner, -1)
+    return list(message.warnings)
+
+
+def adjust_oom(born: Born, value: int | None) -> list[str]:
+    """Set oom_score_adj; return a warning where the host may not lower it (no CAP_SYS_RESOURCE)."""
+    if value is None:
+        return []
+    try:
+        write_proc_file(f"/proc/{born.pid}/oom_score_adj", str(value))
+    except PermissionError:
+        return [f"oom_score_adj stays as it is: the host may not lower it to {value}"]
+    return []
 
 
 def failure(message: messages.AnyMessage | None) -> StepFailed:

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from sampan import messages
 from sampan.kernel.fds import Fd, memfd, receive_with_fds, send_with_fds
@@ -15,6 +16,12 @@ _INLINE = 32 * 1024  # a longer body travels in a memfd: the socket's buffer is 
 _LARGEST = 16 << 20
 _LONG = struct.Struct(">BQ")  # 0xc1 starts no msgpack value
 _LONG_MARK = 0xC1
+
+
+class Packet(NamedTuple):
+    """A message as it came, to be passed on: its descriptors include the memfd of a long one."""
+
+    body: bytes
 
 
 class Channel:
@@ -51,6 +58,18 @@ class Channel:
         with memfd("sampan-message", body) as long:
             send_with_fds(self._socket, _LONG.pack(_LONG_MARK, len(body)), [*fds, long], flags)
 
+    def forward(self, packet: Packet, fds: Iterable[int | Fd]) -> None:
+        """Send a packet on, as `send` does."""
+        send_with_fds(self._socket, packet.body, fds, socket.MSG_NOSIGNAL)
+
+    def receive_packet(self) -> tuple[Packet | None, list[Fd]]:
+        """Return the next packet undecoded and its descriptors, which the caller owns; (None, []) when the peer is gone."""
+        try:
+            body, fds = receive_with_fds(self._socket, 65536, 0)
+        except ConnectionResetError:
+            return None, []
+        return (Packet(body), fds) if body else (None, [])
+
     def receive(self, *, nonblocking: bool = False) -> tuple[messages.AnyMessage | None, list[Fd]]:
         """Return the next message and its descriptors, which the caller owns; (None, []) when the peer is gone.
 
@@ -69,9 +88,7 @@ class Channel:
         if not body:
             return None, []
         try:
-            if body[0] == _LONG_MARK:
-                body = _read_long(body, fds)
-            return messages.from_bytes(body), fds
+            return unpack(Packet(body), fds), fds
         except BaseException:
             for fd in fds:
                 fd.close()
@@ -79,6 +96,15 @@ class Channel:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def unpack(packet: Packet, fds: list[Fd]) -> messages.AnyMessage:
+    """Return a packet's message; takes the memfd of a long one out of `fds` and closes it.
+
+    Raises OSError or msgspec's errors on a body that is no message.
+    """
+    body = packet.body
+    return messages.from_bytes(_read_long(body, fds) if body[0] == _LONG_MARK else body)
 
 
 def _read_long(head: bytes, fds: list[Fd]) -> bytes:

@@ -10,10 +10,13 @@ import socket
 import sys
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from sampan import messages
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import Attr, clone_tree, set_attributes
 from sampan.launch.channel import Channel
+from sampan.launch.filters import Filters
 
 SPAWNER_FD = 3
 _CODE = "from sampan.launch.spawner import main; main()"
@@ -39,6 +42,7 @@ class Spawner:
     def __init__(self, pid: int, channel: Channel) -> None:
         self.pid = pid
         self._channel = channel
+        self._filters = Filters()
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -46,9 +50,16 @@ class Spawner:
     def launch(self, request: messages.Launch, fds: Iterable[int | Fd]) -> None:
         """Ask for a container; the answers come on the request's control socket.
 
-        Raises BrokenPipeError or ConnectionResetError when the spawner is dead.
+        The seccomp filter goes compiled.  Raises BrokenPipeError or ConnectionResetError when the spawner is dead, an error
+        of errors.py when there can be no such filter.
         """
-        self._channel.send(request, fds)
+        numbers = list(fds)
+        linux = request.spec.linux
+        if linux.seccomp is not None:
+            numbers.append(self._filters.compiled(linux.seccomp))
+            spec = replace(request.spec, linux=replace(linux, seccomp=None))
+            request = replace(request, spec=spec, filter=len(numbers) - 1)
+        self._channel.send(request, numbers)
 
     def userns(self, base: int, size: int) -> Fd:
         """Return a fresh user namespace that maps 0..size-1 to `base` up.  Any thread; about a millisecond.
@@ -72,6 +83,7 @@ class Spawner:
     def close(self) -> None:
         """Let the spawner end, and wait for it; keepers go on."""
         self._channel.close()
+        self._filters.close()
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:

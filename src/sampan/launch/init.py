@@ -10,9 +10,8 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
 from sampan import messages
 from sampan.cgroups import Doors
@@ -25,10 +24,10 @@ from sampan.kernel.paths import open_in
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
 from sampan.kernel.pty import make_controlling, open_terminal, set_size
 from sampan.launch.channel import Channel
-from sampan.oci.runtime import Process, Spec
+from sampan.oci.runtime import Spec
 from sampan.runtime import apply
 from sampan.runtime.identity import give_up_privileges, set_limits
-from sampan.runtime.plan import Step
+from sampan.runtime.plan import Step, plan
 from sampan.runtime.program import DEFAULT_PATH, find
 from sampan.runtime.sysctls import set_sysctls
 
@@ -37,47 +36,13 @@ _SIGNALS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Job:
-    """One process to start.
-
-    stdio: descriptors for 0, 1, 2, None with a terminal.  enter_as_root: it is in a user namespace, where it is nobody yet.
-    reaper: what is executed in the program's place, and starts it (launch/reaper.py).
-    """
-
-    process: Process
-    user: str | None
-    group_add: tuple[str, ...]
-    stdio: tuple[Fd, Fd, Fd] | None
-    program: bytes
-    last_cap: int
-    enter_as_root: bool = False
-    reaper: Fd | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """What only the container's first process needs."""
-
-    spec: Spec
-    steps: Sequence[Step]
-    trees: Sequence[Fd]
-    rootfs: Fd
-    folder: str
-    in_userns: bool
-    own_netns: bool
-    own_namespaces: frozenset[str]
-    controllers: tuple[tuple[str, str], ...]
-
-
-def run(job: Job, place: Place | None, channel: Channel, doors: Doors) -> NoReturn:
-    """Start the program; never returns.  With a place it is the container's first process, otherwise an exec.
-
-    First of all it goes through `doors`, which may have been passed already.
-    """
+def run(channel: Channel) -> NoReturn:
+    """Wait for a Task and become its program; never returns.  The channel is all that is open besides 0, 1, 2."""
     try:
-        doors.enter()
-        _start(job, place, channel)
+        task, fds = channel.receive()
+        if not isinstance(task, messages.Task):
+            os._exit(127)  # whoever made this process gave up; nobody listens
+        _start(task, fds, channel)
     except StepFailed as error:
         failed = messages.Failed(step=error.step, code=error.code, text=error.text)
     except InvalidRequest as error:
@@ -94,15 +59,30 @@ def run(job: Job, place: Place | None, channel: Channel, doors: Doors) -> NoRetu
         os._exit(127)
 
 
-def _start(job: Job, place: Place | None, channel: Channel) -> None:
-    _wait(channel, "maps")
+class Given(NamedTuple):
+    """The Task's descriptors.  pipes: for 0, 1, 2, None with a terminal.  reaper: what is executed in the program's place."""
+
+    pipes: tuple[Fd, Fd, Fd] | None
+    reaper: Fd | None
+    trees: Mapping[int, Fd]
+
+
+def _given(task: messages.Task, fds: list[Fd]) -> Given:
+    rest = iter(fds)
+    pipes = (next(rest), next(rest), next(rest)) if task.pipes else None
+    reaper = next(rest) if task.reaper else None
+    return Given(pipes, reaper, dict(zip(task.place.trees if task.place is not None else (), rest, strict=True)))
+
+
+def _start(task: messages.Task, fds: list[Fd], channel: Channel) -> None:
     os.setsid()
     set_name("sampan-init")
     prctl(PR.SET_DUMPABLE, 0)
     idents.join_fresh_session_keyring()
+    given, place = _given(task, fds), task.place
     # Still the host's root in the eyes of its folders, which nobody else may pass; the container's root is nobody there.
-    root = apply.enter(place.rootfs, place.folder) if place is not None else None
-    if job.enter_as_root:
+    root = apply.enter(given.trees[place.rootfs], place.folder) if place is not None else None
+    if task.enter_as_root:
         idents.set_groups([])
         idents.set_gid(0)
         idents.set_uid(0)
@@ -110,50 +90,52 @@ def _start(job: Job, place: Place | None, channel: Channel) -> None:
     proc: Fd | None = None
     terminal: tuple[Fd, Fd] | None = None
     if place is not None and root is not None:
-        terminal, proc = _build(job, place, root)
+        steps = _plan(place.spec)
+        Doors(tasks=_wait(channel, "group")).enter()
+        terminal, proc = _build(place, steps, given.trees, root)
     _forget_the_host()
     with open_fd("/", os.O_PATH | os.O_DIRECTORY) as root:
-        if place is None and job.process.terminal:
+        if place is None and task.process.terminal:
             with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
                 terminal = open_terminal(multiplexer)
-        identity = _identity(root, job)
-        warnings = set_limits(job.process)
+        identity = _identity(root, task)
+        warnings = set_limits(task.process)
         master = [terminal[0]] if terminal else []
         channel.send(messages.Built(uid=identity.uid, gid=identity.gid, warnings=tuple(warnings)), master)
         _wait(channel, "exec")
         if place is not None and proc is not None:
             set_sysctls(proc, place.spec.linux.sysctl, place.own_namespaces)
-        _become(job, identity, root, terminal)
+        _become(task, identity, root, terminal, given)
 
 
-def _wait(channel: Channel, stage: str) -> None:
+def _wait(channel: Channel, stage: str) -> list[Fd]:
     message, fds = channel.receive()
-    for fd in fds:
-        fd.close()
     if not isinstance(message, messages.Go) or message.stage != stage:
-        os._exit(127)  # the keeper gave up; nobody listens
+        os._exit(127)  # the starter gave up; nobody listens
+    return fds
 
 
-def _build(job: Job, place: Place, root: Fd) -> tuple[tuple[Fd, Fd] | None, Fd]:
+def _plan(spec: Spec) -> tuple[Step, ...]:
+    try:
+        return plan(spec)
+    except InvalidRequest as error:
+        raise StepFailed("config", 0, str(error)) from None
+
+
+def _build(place: messages.Place, steps: Sequence[Step], trees: Mapping[int, Fd], root: Fd) -> tuple[tuple[Fd, Fd] | None, Fd]:
     """Make the root file system and enter it; return the terminal, if any, and the private procfs."""
     spec = place.spec
     if "cgroup" in place.own_namespaces:
-        unshare(Clone.NEWCGROUP)  # only now: its root is the group that the keeper has just put us in
+        unshare(Clone.NEWCGROUP)  # only now: its root is the group that we have just entered
     if spec.hostname and "uts" in place.own_namespaces:
         idents.set_hostname(spec.hostname)
     if spec.domainname and "uts" in place.own_namespaces:
         idents.set_domainname(spec.domainname)
     # Before any mount of the container's, and reachable by this descriptor only (row 4).
     proc = new_mount("proc") if spec.linux.sysctl else Fd(-1)
-    state = apply.Walk(
-        root=root,
-        trees=place.trees,
-        in_userns=place.in_userns,
-        own_netns=place.own_netns,
-        controllers=place.controllers,
-    )
-    apply.walk(place.steps, state)
-    if state.terminal is None and job.process.terminal:
+    state = apply.Walk(root=root, trees=trees, in_userns=place.in_userns, own_netns=place.own_netns, controllers=place.controllers)
+    apply.walk(steps, state)
+    if state.terminal is None and spec.process.terminal:
         with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
             state.terminal = open_terminal(multiplexer)
     return state.terminal, proc
@@ -167,18 +149,18 @@ def _forget_the_host() -> None:
     sys.path_importer_cache.clear()
 
 
-def _identity(root: Fd, job: Job) -> Identity:
-    if job.user is not None:
-        return resolve(root, job.user, job.group_add)
-    user = job.process.user
+def _identity(root: Fd, task: messages.Task) -> Identity:
+    if task.user is not None:
+        return resolve(root, task.user, task.group_add)
+    user = task.process.user
     if not all(0 <= number <= LARGEST_ID for number in (user.uid, user.gid, *user.additional_gids)):
         raise InvalidRequest(f"user {user.uid}:{user.gid} is out of range 0-{LARGEST_ID}")
     groups = tuple(dict.fromkeys([user.gid, *user.additional_gids]))
     return Identity(user.uid, user.gid, groups, home_of(root, user.uid))
 
 
-def _become(job: Job, identity: Identity, root: Fd, terminal: tuple[Fd, Fd] | None) -> None:
-    process = job.process
+def _become(task: messages.Task, identity: Identity, root: Fd, terminal: tuple[Fd, Fd] | None, given: Given) -> None:
+    process = task.process
     if terminal is not None:
         master, slave = terminal
         if process.console_size is not None:
@@ -186,8 +168,8 @@ def _become(job: Job, identity: Identity, root: Fd, terminal: tuple[Fd, Fd] | No
         os.fchown(slave.fileno(), identity.uid, -1)
         make_controlling(slave)
         stdio = (slave, slave, slave)
-    elif job.stdio is not None:
-        stdio = job.stdio
+    elif given.pipes is not None:
+        stdio = given.pipes
     else:
         raise StepFailed("stdio", 0, "neither pipes nor a terminal")
     environment = list(process.env)
@@ -203,14 +185,13 @@ def _become(job: Job, identity: Identity, root: Fd, terminal: tuple[Fd, Fd] | No
     arguments = [os.fsencode(argument) for argument in process.args]
     if not arguments or any(b"\0" in word for word in arguments) or any("\0" in entry for entry in environment):
         raise StepFailed("exec", errno.EINVAL, "the command is empty or holds a NUL")
-    give_up_privileges(process, identity, job.program, job.last_cap)
+    give_up_privileges(process, identity, task.program, task.last_cap)
     program = find(root, process.cwd, process.args[0], path)
     close_from(3, only_mark=True)
-    prctl(
-        PR.SET_PDEATHSIG, signal.SIGKILL
-    )  # a container does not outlive its keeper; last, for a change of ids clears it (prctl(2))
-    if job.reaper is not None:
-        _execute(job.reaper.fileno(), [b"sampan-init", os.fsencode(program), *arguments], environment, process.args[0])
+    # A container does not outlive its keeper; last, for a change of ids clears it (prctl(2)).
+    prctl(PR.SET_PDEATHSIG, signal.SIGKILL)
+    if given.reaper is not None:
+        _execute(given.reaper.fileno(), [b"sampan-init", os.fsencode(program), *arguments], environment, process.args[0])
     _execute(program, arguments, environment, process.args[0])
 
 

@@ -5,8 +5,8 @@ It belongs to the container, not to the daemon: daemons come and go, and it noti
 
 from __future__ import annotations
 
-import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -16,63 +16,76 @@ from typing import NoReturn
 import msgspec
 
 from sampan import messages
-from sampan.errors import InvalidRequest, SampanError, StepFailed, Unsupported
+from sampan.errors import SampanError
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import pidfd_signal, set_name
 from sampan.kernel.pty import set_size
 from sampan.launch.channel import Channel
 from sampan.launch.container import Container, Running, exit_status
+from sampan.launch.failures import failed
+from sampan.launch.host import Host
 from sampan.launch.loop import READ, Loop
-from sampan.launch.prepared import Prepared
 
 _PEER = struct.Struct("3i")
 
 
-def main(request: messages.Launch, fds: list[Fd], prepared: Prepared) -> NoReturn:
-    """Keep one container from its birth to its end; never returns."""
+def main(starter: int, starters: Channel, host: Host) -> NoReturn:
+    """Wait until the starter (a child of this process) hands a container over; keep it to its end; never returns."""
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         set_name("sampan-keeper")
         os.setsid()
-        Keeper(request, fds, prepared).run()
+        packet, fds = starters.receive_packet()
+        if packet is not None:
+            os.waitpid(starter, 0)
+            _sleep(fds[: packet.body[0]])
+            handed = messages.from_bytes(packet.body[1:])
+            if isinstance(handed, messages.Handed):
+                Keeper(handed, fds, host).run()
+        while True:  # nothing came of it: the starter and all it made are this process's children
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
     finally:
         os._exit(0)
+
+
+def _sleep(fds: list[Fd]) -> None:
+    """Return when something happens on one of `fds`.
+
+    Until then the keeper has touched next to nothing of the memory that it shares with the spawner: a quiet container costs
+    its kernel objects and little more.
+    """
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd.fileno(), select.POLLIN)
+    if fds:
+        poller.poll()
 
 
 class Keeper:
     """The container with its connections."""
 
-    def __init__(self, request: messages.Launch, fds: list[Fd], prepared: Prepared) -> None:
-        self._id = request.id
-        self._state_dir = request.state_dir
-        self._control: Channel | None = Channel.adopt(fds[request.control])
+    def __init__(self, handed: messages.Handed, fds: list[Fd], host: Host) -> None:
+        self._id = handed.id
+        self._state_dir = handed.state_dir
+        self._control: Channel | None = Channel.adopt(fds[handed.control])
+        self._listener: socket.socket | None = socket.socket(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fds[handed.listener].take()
+        )
         self._loop = Loop()
-        self._container = Container(self._loop, request, fds, prepared)
+        self._container = Container(self._loop, handed, fds, host)
+        self._started_at = handed.started_at
+        if handed.helper:
+            os.waitpid(handed.helper, 0)
         self._execs: dict[str, Running] = {}
         self._ended_execs: dict[str, int] = {}
         self._exited: messages.Exited | None = None
-        self._started_at = 0
-        self._listener: socket.socket | None = None
         self._over = False
 
     def run(self) -> None:
-        """Start the container, serve until it has ended and the daemon knows, clean up."""
-        try:
-            if self._control is None:
-                return
-            warnings = self._container.start(self._control, self._listen)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must hear of it, and nothing may stay
-            self._container.undo()
-            self._unlink("keeper.sock")
-            self._say(_failed(error))
-            return
-        self._started_at = time.time_ns()
+        """Serve until the container has ended and the daemon knows, clean up."""
         self._watch()
-        first = self._container.first
-        self._say(
-            messages.Ready(pid=first.pid, keeper_pid=os.getpid(), started_at=self._started_at, warnings=warnings),
-            [first.pidfd],
-        )
         while not (self._over and self._drained()):
             self._loop.step()
 
@@ -80,19 +93,6 @@ class Keeper:
         return self._container.first.stdio.drained and not self._execs
 
     # Connections.
-
-    def _listen(self) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._unlink("keeper.sock")
-        with open_fd(self._state_dir, os.O_PATH | os.O_DIRECTORY) as folder:
-            # By descriptor: a socket's path may have 107 bytes at most (unix(7)).
-            old = os.umask(0o177)
-            try:
-                listener.bind(f"{folder.path}/keeper.sock")
-            finally:
-                os.umask(old)
-        listener.listen(8)
-        self._listener = listener
 
     def _watch(self) -> None:
         if self._control is not None:
@@ -201,8 +201,8 @@ class Keeper:
         try:
             running = self._container.exec(request, fds)
         except Exception as error:  # noqa: BLE001 - as above
-            failed = _failed(error)
-            self._say(messages.ExecFailed(exec_id=request.exec_id, step=failed.step, code=failed.code, text=failed.text))
+            why = failed(error)
+            self._say(messages.ExecFailed(exec_id=request.exec_id, step=why.step, code=why.code, text=why.text))
             return
         self._execs[request.exec_id] = running
         self._loop.watch(running.pidfd.fileno(), READ, lambda _: self._exec_ended(request.exec_id))
@@ -262,15 +262,3 @@ class Keeper:
             os.unlink(os.path.join(self._state_dir, name))
         except OSError:
             pass
-
-
-def _failed(error: BaseException) -> messages.Failed:
-    if isinstance(error, StepFailed):
-        return messages.Failed(step=error.step, code=error.code, text=error.text or str(error))
-    if isinstance(error, OSError):
-        name = f"{error.filename!s}: " if error.filename else ""
-        return messages.Failed(step="start", code=error.errno or 0, text=f"{name}{error.strerror}")
-    if isinstance(error, InvalidRequest | Unsupported):
-        return messages.Failed(step="start", code=errno.EINVAL, text=str(error))
-    text = str(error) if isinstance(error, SampanError) else f"{type(error).__name__}: {error}"
-    return messages.Failed(step="start", code=0, text=text)

@@ -8,18 +8,22 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 from sampan.kernel.fds import Fd, close_from, open_fd
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
-from sampan.launch import keeper
-from sampan.launch.channel import Channel
+from sampan.launch.channel import Channel, Packet, unpack
 from sampan.launch.client import SPAWNER_FD
-from sampan.launch.prepared import Host, prepare
-from sampan.messages import Launch, MakeUserns, UsernsMade
-from sampan.oci.runtime import Seccomp
+from sampan.launch.failures import failed
+from sampan.launch.host import Host
+from sampan.launch.nursery import Nursery
+from sampan.messages import AnyMessage, Launch, MakeUserns, UsernsMade
+
+_USERNS = b"MakeUserns"  # a body begins with its message's name
 
 
 def main() -> None:
@@ -53,26 +57,56 @@ def _warm_up() -> None:
     sys.unraisablehook = lambda *_: None
 
 
-def _serve(channel: Channel) -> None:
-    filters: dict[Seccomp, bytes] = {}
-    host = Host.look()
+def _serve(channel: Channel) -> NoReturn:
+    """Pass every Launch on unread.
+
+    What this process writes to between two forks, the keepers before it hold a copy of for as long as they live.
+    """
+    nursery = Nursery(Host.look())
+    nursery.fill()
     while True:
-        message, fds = channel.receive()
-        if message is None:
+        if not _wait(channel, nursery):
+            nursery.fill()
+            continue
+        packet, fds = channel.receive_packet()
+        if packet is None:
             os._exit(0)
+        try:
+            if _USERNS in packet.body[:16]:
+                _make_userns(unpack(packet, fds), fds)
+            else:
+                _launch(nursery, packet, fds)
+        finally:
+            for fd in fds:
+                fd.close()
+
+
+def _wait(channel: Channel, nursery: Nursery) -> bool:
+    """Return True when the daemon has something to say, False when the last start is over: time to prepare the next."""
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    if nursery.busy is not None:
+        poller.register(nursery.busy.fileno(), select.POLLIN)
+    ready = [fd for fd, _ in poller.poll()]
+    if channel.fileno() in ready:
+        return True
+    nursery.rest()
+    return False
+
+
+def _launch(nursery: Nursery, packet: Packet, fds: list[Fd]) -> None:
+    try:
+        nursery.send(packet, fds)
+    except OSError as error:
+        message = unpack(packet, fds)
         if isinstance(message, Launch):
-            prepared = prepare(message, host, filters)
-            if os.fork() == 0:
-                channel.close()
-                keeper.main(message, fds, prepared)
-        elif isinstance(message, MakeUserns):
-            _make_userns(message, Channel.adopt(Fd(fds[message.control].take())))
-        for fd in fds:
-            fd.close()
+            Channel.adopt(Fd(fds[message.control].take())).send(failed(error))
 
 
-def _make_userns(wanted: MakeUserns, control: Channel) -> None:
+def _make_userns(wanted: AnyMessage, fds: list[Fd]) -> None:
     """Make the namespace with a child that lives only for a moment; answer with its descriptor."""
+    assert isinstance(wanted, MakeUserns)
+    control = Channel.adopt(Fd(fds[wanted.control].take()))
     ours, theirs = socket.socketpair()
     try:
         pid = os.fork()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from sampan.errors import SampanError
 from sampan.kernel.fds import Fd
 from sampan.launch.loop import GONE, READ, WRITE, Loop
 from sampan.messages import Attachment
@@ -43,10 +44,11 @@ class Client:
 class Stdio:
     """The three streams of one process; owns every descriptor given to it."""
 
-    def __init__(self, loop: Loop, *, terminal: bool, log: Log | None = None, stdin_once: bool = True) -> None:
+    def __init__(self, loop: Loop, *, terminal: bool, log: Callable[[], Log | None] | None = None, stdin_once: bool = True) -> None:
         self._loop = loop
         self._terminal = terminal
-        self._log = log
+        self._open_log = log
+        self._log: Log | None = None
         self._stdin_once = stdin_once
         self._outputs: dict[int, Fd] = {}
         self._input: Fd | None = None
@@ -158,17 +160,24 @@ class Stdio:
         if not data:
             self._end_output(stream)
             return False
-        if self._log is not None:
-            try:
-                self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
-            except OSError:
-                pass  # a full disk loses log lines; it must not end the container
+        self._keep(stream, data)
         framed = data if self._terminal else b"%c\0\0\0%b%b" % (stream, len(data).to_bytes(4, "big"), data)
         for client in list(self._clients):
             if stream in client.streams:
                 client.pending += framed
                 self._flush(client)
         return True
+
+    def _keep(self, stream: int, data: bytes) -> None:
+        """Write to the log.  It is opened with the first output: a container that says nothing costs nothing."""
+        try:
+            if self._open_log is not None:
+                opening, self._open_log = self._open_log, None
+                self._log = opening()
+            if self._log is not None:
+                self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
+        except (OSError, SampanError):
+            pass  # a full disk loses log lines; it must not end the container
 
     def _end_output(self, stream: int) -> None:
         fd = self._outputs.pop(stream, None)

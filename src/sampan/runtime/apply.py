@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +53,7 @@ class Walk:
     """What the steps share: the new root, the descriptors of the Launch message, and what was made on the way."""
 
     root: Fd
-    trees: Sequence[Fd]
+    trees: Mapping[int, Fd]
     in_userns: bool
     own_netns: bool
     controllers: tuple[tuple[str, str], ...]  # (name of the folder, mount options); () means cgroup v2

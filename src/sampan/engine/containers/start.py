@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -230,7 +230,8 @@ async def _converse(container: Container, keeper: Keeper, endpoint: Endpoint | N
                         raise Broken(f"failed to set up container networking: {error}") from error
                 elif isolated(container):
                     await asyncio.to_thread(_loopback, fds[1])
-                keeper.send(m.Proceed())
+                with suppress(BrokenPipeError, ConnectionResetError):  # it has failed meanwhile, and said so
+                    keeper.send(m.Proceed())
             elif isinstance(message, m.Ready):
                 return message, Fd(fds[0].take()) if fds else None
             elif isinstance(message, m.Failed):

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -17,39 +16,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUSYBOX = "/bin/busybox"
+sys.path.append(str(ROOT / "tests"))
+
+from support.daemon import UnixHttp, busybox_rootfs  # noqa: E402
+
 IMAGE = "busybox:latest"
-
-
-class UnixHttp(http.client.HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=300)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def busybox_tar() -> bytes:
-    """Return a root file system: a static busybox and a link for each of its applets."""
-    applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name in ("bin", "etc", "root", "tmp", "usr", "usr/bin", "proc", "sys", "dev"):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
-            tar.addfile(entry)
-        tar.add(BUSYBOX, "bin/busybox")
-        for applet in applets:
-            if applet != "busybox":
-                entry = tarfile.TarInfo(f"bin/{applet}")
-                entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(entry)
-    return out.getvalue()
 
 
 class Peer:
@@ -95,7 +66,7 @@ class Peer:
         return content
 
     def import_image(self) -> None:
-        self.call(UnixHttp(self.sock), "POST", "/images/create?fromSrc=-&repo=busybox&tag=latest", busybox_tar())
+        self.call(UnixHttp(self.sock), "POST", "/images/create?fromSrc=-&repo=busybox&tag=latest", busybox_rootfs())
 
     def create(self, connection: http.client.HTTPConnection, command: list[str]) -> str:
         return json.loads(self.call(connection, "POST", "/containers/create", {"Image": IMAGE, "Cmd": command}))["Id"]
@@ -184,7 +155,7 @@ class Runc:
         self.bundle = work / "bundle"
         rootfs = self.bundle / "rootfs"
         rootfs.mkdir(parents=True)
-        with tarfile.open(fileobj=io.BytesIO(busybox_tar())) as tar:
+        with tarfile.open(fileobj=io.BytesIO(busybox_rootfs())) as tar:
             tar.extractall(rootfs, filter="fully_trusted")
         subprocess.run(["runc", "spec"], cwd=self.bundle, check=True)
         spec = json.loads((self.bundle / "config.json").read_text())

@@ -18,7 +18,6 @@ import msgspec
 
 from sampan import __version__
 from sampan.api import backend, listeners, server
-from sampan.api.listeners import Tls
 from sampan.cgroups import Hierarchy, checked_path
 from sampan.engine import supervise
 from sampan.engine.context import Launcher, Rooms
@@ -34,6 +33,7 @@ from sampan.registry.hosts import Settings, read_mirror
 from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.storage.volumes import Volumes
+from sampan.wire.hosts import TlsFiles
 
 log = logging.getLogger("sampan.daemon")
 _CODE = "from sampan.daemon import entry; entry()"
@@ -210,9 +210,9 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     return engine
 
 
-def _tls(options: DaemonOptions) -> Tls | None:
+def _tls(options: DaemonOptions) -> TlsFiles | None:
     if options.tls or options.tlsverify:
-        return Tls(options.tlscert, options.tlskey, options.tlscacert if options.tlsverify else "")
+        return TlsFiles(options.tlscacert if options.tlsverify else "", options.tlscert, options.tlskey)
     return None
 
 

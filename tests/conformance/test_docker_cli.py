@@ -31,54 +31,11 @@ def test_run_rm_prints_output_and_leaves_nothing(daemon: Daemon) -> None:
     assert daemon.docker("ps", "-aq").stdout == b""
 
 
-def test_run_keeps_stdout_and_stderr_apart(daemon: Daemon) -> None:
-    done = daemon.docker("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2")
-
-    assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
-
-
-def test_run_returns_the_exit_code(daemon: Daemon) -> None:
-    assert daemon.docker("run", "--rm", "busybox", "sh", "-c", "exit 7", check=False).returncode == 7
-    assert daemon.docker("run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'; exit $?", check=False).returncode == 137
-
-
-def test_run_of_a_missing_program_is_127_and_of_a_directory_126(daemon: Daemon) -> None:
-    missing = daemon.docker("run", "--rm", "busybox", "/no/such", check=False)
-    directory = daemon.docker("run", "--rm", "busybox", "/etc", check=False)
-
-    assert (missing.returncode, directory.returncode) == (127, 126)
-    assert b"/no/such" in missing.stderr
-    assert daemon.docker("ps", "-aq").stdout == b""
-
-
 def test_run_of_a_missing_image_is_125_and_names_it(daemon: Daemon) -> None:
     done = daemon.docker("run", "--rm", "--pull", "never", "nosuchimage:9", "true", check=False)
 
     assert done.returncode == 125
     assert b"No such image: nosuchimage:9" in done.stderr
-
-
-def test_run_with_stdin_passes_bytes_both_ways(daemon: Daemon) -> None:
-    data = bytes(range(256)) * 4096
-
-    done = daemon.docker("run", "--rm", "-i", "busybox", "cat", input=data)
-
-    assert done.stdout == data
-
-
-def test_run_it_is_a_real_terminal_that_follows_resizes(daemon: Daemon) -> None:
-    with Terminal(*docker(daemon, "run", "--rm", "-it", "busybox", "sh"), rows=31, columns=97) as terminal:
-        terminal.wait_for(b"# ")
-        terminal.type(b"stty size; tty; echo do''ne\r")
-        shown = terminal.wait_for(b"done")
-        assert b"31 97" in shown
-        assert b"/dev/pts/0" in shown or b"/dev/console" in shown
-        terminal.resize(40, 120)
-        terminal.type(b"until stty size | grep -q '40 120'; do :; done; echo resi''zed\r")
-        terminal.wait_for(b"resized")
-        terminal.type(b"exit 3\r")
-
-        assert terminal.end() == 3
 
 
 def test_run_d_ps_logs_stop_rm(daemon: Daemon) -> None:

@@ -17,44 +17,6 @@ def sampan(daemon: Daemon, *arguments: str) -> list[str]:
     return [str(SAMPAN), "-H", daemon.host, *arguments]
 
 
-def test_run_passes_output_errors_and_the_exit_code(daemon: Daemon) -> None:
-    done = daemon.sampan("run", "--rm", "busybox", "sh", "-c", "echo out; echo err >&2; exit 7", check=False)
-
-    assert (done.stdout, done.stderr, done.returncode) == (b"out\n", b"err\n", 7)
-    assert daemon.sampan("ps", "-aq").stdout == b""
-
-
-def test_run_passes_stdin_to_its_end(daemon: Daemon) -> None:
-    data = bytes(range(256)) * 8192
-
-    done = subprocess.run(
-        sampan(daemon, "run", "--rm", "-i", "busybox", "cat"), input=data, capture_output=True, timeout=60, check=True
-    )
-
-    assert done.stdout == data
-
-
-def test_run_of_what_cannot_be_run_is_127_or_126(daemon: Daemon) -> None:
-    missing = daemon.sampan("run", "--rm", "busybox", "/no/such", check=False)
-    directory = daemon.sampan("run", "--rm", "busybox", "/etc", check=False)
-
-    assert (missing.returncode, directory.returncode) == (127, 126)
-    assert b"/no/such" in missing.stderr
-    assert daemon.sampan("ps", "-aq").stdout == b""
-
-
-def test_run_it_is_a_terminal_that_follows_resizes(daemon: Daemon) -> None:
-    with Terminal(*sampan(daemon, "run", "--rm", "-it", "busybox", "sh"), rows=31, columns=97) as terminal:
-        terminal.wait_for(b"# ")
-        terminal.type(b"stty size; echo do''ne\r")
-        assert b"31 97" in terminal.wait_for(b"done")
-        terminal.resize(40, 120)
-        terminal.type(b"until stty size | grep -q '40 120'; do :; done; echo resi''zed\r")
-        terminal.wait_for(b"resized")
-        terminal.type(b"exit 3\r")
-        assert terminal.end() == 3
-
-
 def test_detaching_leaves_the_container_and_attach_comes_back(daemon: Daemon) -> None:
     with Terminal(*sampan(daemon, "run", "--name", "det", "-it", "busybox", "sh")) as terminal:
         terminal.wait_for(b"# ")

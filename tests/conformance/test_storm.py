@@ -14,16 +14,13 @@ import pytest
 
 from support.daemon import Answer, Daemon
 from support.host import HostState
+from support.tiers import running
 
 
 @pytest.fixture
 def own_daemon() -> Iterator[Daemon]:
-    made = Daemon().start()
-    try:
-        made.import_busybox()
+    with running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.slow

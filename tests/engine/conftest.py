@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from support.daemon import BUSYBOX, Daemon
+from support.daemon import Daemon
+from support.tiers import running, skip_without
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() != 0 or not BUSYBOX.exists():
-        for item in items:
-            if "tests/engine" in str(item.path):
-                item.add_marker(pytest.mark.skip(reason="needs root and /bin/busybox"))
+    skip_without(items, "engine")
 
 
 @pytest.fixture(scope="session")
 def engine_daemon() -> Iterator[Daemon]:
-    made = Daemon(environment={"CANARY": "of-the-daemon"}).start()
-    try:
-        made.import_busybox()
+    with running({"CANARY": "of-the-daemon"}) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -8,10 +8,12 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from launching import BASE, MOUNTS, Boxes, identity_userns, unframe
+from launching import BASE, MOUNTS, Box, Boxes, identity_userns, unframe
 
 from sampan import messages
 from sampan.cgroups import Hierarchy
@@ -481,18 +483,27 @@ def test_a_network_namespace_is_joined(boxes: Boxes, userns: bool) -> None:
         fd.close()
 
 
-def test_a_pid_namespace_is_joined(boxes: Boxes) -> None:
-    first = boxes.start("sleep", "77")
+@contextmanager
+def pid_namespace_of(first: Box) -> Iterator[tuple[tuple[Fd, ...], tuple[Namespace, ...]]]:
+    """What starts another container in the user and pid namespaces of `first`."""
     with (
         open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
         open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid,
     ):
-        namespaces = (
-            *(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
-            Namespace(type="user", fd=3),
-            Namespace(type="pid", fd=4),
+        yield (
+            (user, pid),
+            (
+                *(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
+                Namespace(type="user", fd=3),
+                Namespace(type="pid", fd=4),
+            ),
         )
-        code, text = boxes.run("cat /proc/1/cmdline | tr '\\0' ' '", trees=(user, pid), linux={"namespaces": namespaces})
+
+
+def test_a_pid_namespace_is_joined(boxes: Boxes) -> None:
+    first = boxes.start("sleep", "77")
+    with pid_namespace_of(first) as (trees, namespaces):
+        code, text = boxes.run("cat /proc/1/cmdline | tr '\\0' ' '", trees=trees, linux={"namespaces": namespaces})
     assert (code, text) == (0, "sleep 77 ")
 
 
@@ -519,18 +530,10 @@ def test_p4_python_finds_nothing_of_the_containers(boxes: Boxes) -> None:
 
 def test_p9_the_init_cannot_be_looked_at_from_inside(boxes: Boxes) -> None:
     first = boxes.start("sleep", "100")
-    with (
-        open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY) as user,
-        open_fd(f"/proc/{first.answer.pid}/ns/pid", os.O_RDONLY) as pid,
-    ):
-        namespaces = (
-            *(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
-            Namespace(type="user", fd=3),
-            Namespace(type="pid", fd=4),
-        )
+    with pid_namespace_of(first) as (trees, namespaces):
         second = boxes.start(
             "true",
-            trees=(user, pid),
+            trees=trees,
             linux={"namespaces": namespaces},
             wait_for_network=True,
             expect=messages.Created,

@@ -11,14 +11,16 @@ from typing import Any
 
 from fakes.engine import FakeEngine
 from sampan.api.server import Server, serve
+from sampan.wire.hosts import TlsFiles
 
 
 class Api:
     """`path` is the socket; `call` runs a function in the server's loop."""
 
-    def __init__(self, folder: Path, hosts: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, hosts: Sequence[str] = (), tls: TlsFiles | None = None) -> None:
         folder.chmod(0o700)
         self.path = str(folder / "s.sock")
+        self._tls = tls
         self._hosts = [f"unix://{self.path}", *hosts]
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
@@ -43,7 +45,7 @@ class Api:
         self._stop = asyncio.Event()
         self.engine = FakeEngine()
         try:
-            self.server = await serve(self.engine, self._hosts)
+            self.server = await serve(self.engine, self._hosts, self._tls)
         finally:
             self._ready.set()
         await self._stop.wait()

@@ -15,9 +15,10 @@ from api_support import Api, head_of, until_end
 
 from sampan import errors
 from sampan.api.errors import STATUS, status_of
-from sampan.api.listeners import open_sockets, parse
+from sampan.api.listeners import open_sockets
 from sampan.errors import Conflict, InvalidRequest
 from sampan.wire import images as i
+from sampan.wire.hosts import parse
 
 
 @pytest.fixture

@@ -255,8 +255,8 @@ def test_an_address_that_makes_no_sense_is_refused(text: str) -> None:
 
 def test_addresses_are_understood() -> None:
     assert connect.parse("unix:///a/b").path == "/a/b"
-    assert (connect.parse("tcp://[::1]:5").name, connect.parse("tcp://[::1]:5").port) == ("::1", 5)
-    assert connect.parse("h:5").name == "h"
+    assert (connect.parse("tcp://[::1]:5").host, connect.parse("tcp://[::1]:5").port) == ("::1", 5)
+    assert connect.parse("h:5").host == "h"
     assert (connect.parse("tcp://h").port, connect.parse("tcp://h", tls=True).port) == (2375, 2376)
 
 

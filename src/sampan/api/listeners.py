@@ -4,90 +4,16 @@ from __future__ import annotations
 
 import errno
 import grp
-import ipaddress
 import os
 import socket
 import stat
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sampan.errors import Broken, Conflict, InvalidRequest
-
-if TYPE_CHECKING:
-    import ssl
+from sampan.wire.hosts import Address
 
 BACKLOG = 4096  # a unix socket's client gets EAGAIN, not patience, when it is full; net.core.somaxconn caps it
 GROUPS = ("docker", "sampan")  # the first that exists owns the socket
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """PEM files.  With `ca` a client must show a certificate that it signed."""
-
-    cert: str
-    key: str
-    ca: str = ""
-
-    def context(self) -> ssl.SSLContext:
-        import ssl  # only who asks for TLS pays for it
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        try:
-            context.load_cert_chain(self.cert, self.key)
-            if self.ca:
-                context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(self.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidRequest(f"TLS files {self.cert}, {self.key}, {self.ca}: {error}") from error
-        return context
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A parsed `-H`: `path` of a unix socket, else `host` and `port`; or `fd`, a listening socket inherited."""
-
-    text: str
-    path: str = ""
-    host: str = ""
-    port: int = 0
-    fd: int = -1
-
-    @property
-    def loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-
-def parse(text: str, tls: bool = False) -> Address:
-    """Understand `unix:///path`, `tcp://host[:port]`, `fd://N`.  Raises InvalidRequest."""
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        raise InvalidRequest(f"invalid host {text!r}: unix://PATH or tcp://HOST:PORT is needed")
-    if scheme == "unix":
-        if not rest.startswith("/") or "\0" in rest or len(os.fsencode(rest)) > 107:
-            raise InvalidRequest(f"invalid host {text!r}: an absolute path of at most 107 bytes is needed")
-        return Address(text, path=rest)
-    if scheme == "fd" and rest.isascii() and rest.isdigit() and len(rest) < 5:
-        return Address(text, fd=int(rest))
-    if scheme != "tcp":
-        raise InvalidRequest(f"invalid host {text!r}: unknown scheme {scheme!r}")
-    rest = rest.rstrip("/")
-    host, colon, port = rest.rpartition(":")
-    if not colon or (host.startswith("[") and not host.endswith("]")):
-        host, port = rest, ""
-    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    if not port:
-        port = "2376" if tls else "2375"
-    if not (port.isascii() and port.isdigit()) or not int(port[:6]) <= 65535 or "/" in host:
-        raise InvalidRequest(f"invalid host {text!r}: bad port or address")
-    return Address(text, host=host, port=int(port))
 
 
 def open_sockets(address: Address) -> list[socket.socket]:

@@ -37,10 +37,11 @@ from sampan.api.backend import Engine
 from sampan.api.connection import HEAD_DEADLINE, Connection
 from sampan.api.heads import MALFORMED
 from sampan.api.hijack import Hangups
-from sampan.api.listeners import BACKLOG, Address, Tls, open_sockets, parse
+from sampan.api.listeners import BACKLOG, open_sockets
 from sampan.api.request import Request, Response, refusal, refuse
 from sampan.errors import Conflict, SampanError
 from sampan.wire import versions
+from sampan.wire.hosts import Address, TlsFiles, parse
 
 if TYPE_CHECKING:
     from aiohttp.web_response import StreamResponse
@@ -84,9 +85,9 @@ class Server:
         self._room = min(CONNECTIONS, max(64, soft // 2))
         self._sweeper = self.loop.call_later(SWEEP, self._sweep)
 
-    async def listen(self, address: Address, tls: Tls | None) -> None:
+    async def listen(self, address: Address, tls: TlsFiles | None) -> None:
         """Accept on one more address.  Raises the kinds of `open_sockets`."""
-        context = tls.context() if tls is not None and not address.path else None
+        context = tls.server() if tls is not None and not address.path else None
         careful = context is None and address.loopback
         patience = None if context is None else HEAD_DEADLINE
         for sock in open_sockets(address):
@@ -213,7 +214,7 @@ def _own_name(host: str) -> bool:
     return True
 
 
-async def serve(engine: Engine, hosts: Sequence[str], tls: Tls | None = None) -> Server:
+async def serve(engine: Engine, hosts: Sequence[str], tls: TlsFiles | None = None) -> Server:
     """Serve `engine` on every one of `hosts` ("unix:///path", "tcp://host:port"); all or none.
 
     A TCP address that is neither loopback nor TLS with client certificates is warned about loudly, on stderr.

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from sampan.cgroups import files
@@ -46,7 +47,7 @@ class Doors:
         self.tasks, self.folder = [], None
 
 
-class Group:
+class Group(ABC):
     """A group that exists.  `paths` is controller -> folder; v2 has one folder, under the name ""."""
 
     def __init__(self, paths: dict[str, str]) -> None:
@@ -59,38 +60,39 @@ class Group:
         for path in self.paths.values():
             files.write(f"{path}/cgroup.procs", str(pid))
 
+    @abstractmethod
     def apply(self, resources: Resources) -> None:
         """Set limits, at creation or later.
 
         Raises Unsupported for a limit this host has no file for, InvalidRequest for values the kernel refuses.  What Docker
         only warns of is appended to `warnings`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self) -> None:
         """Send SIGKILL to everything inside, frozen or not."""
-        raise NotImplementedError
 
+    @abstractmethod
     def freeze(self) -> None:
         """Stop everything inside; thawed again when that cannot be completed (SECURITY.md row 106)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def thaw(self) -> None:
         """Let everything inside go on; does nothing when it is not frozen."""
-        raise NotImplementedError
 
+    @abstractmethod
     def oom_killed(self) -> bool:
         """Return whether the kernel has killed a process of the group for want of memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stats(self) -> Stats:
         """Return the group's numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def memory_file(self) -> str:
         """Return the path of the file that tells the memory in use, "" when there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def doors(self) -> Doors:
         """Return what a process needs to be born in the group, or to walk in by itself; the caller owns it.
 
@@ -98,7 +100,6 @@ class Group:
         RCU grace period: some 7 ms.  A single thread that moves itself, and clone3 into a group, do not need it
         (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
         """
-        raise NotImplementedError
 
     def files_set(self) -> list[tuple[str, str]]:
         """Return every (path, value) that was written, in order."""

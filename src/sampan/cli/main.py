@@ -11,7 +11,7 @@ from sampan.cli.options import Command, HelpWanted, Options, UsageError, count, 
 
 if TYPE_CHECKING:
     from sampan.client.api import Client
-    from sampan.client.connect import TlsFiles
+    from sampan.wire.hosts import TlsFiles
 
 DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
 
@@ -55,7 +55,7 @@ class Invocation:
         common = self.common
         if not (common.tls or common.tlsverify or common.tlscacert or common.tlscert):
             return None
-        from sampan.client.connect import TlsFiles
+        from sampan.wire.hosts import TlsFiles
 
         verify = bool(common.tlsverify or common.tlscacert)
         return TlsFiles(common.tlscacert, common.tlscert, common.tlskey, verify)

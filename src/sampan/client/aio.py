@@ -16,11 +16,12 @@ import aiohttp
 import msgspec
 
 from sampan.client.api import AGENT, Filters, filters, segment
-from sampan.client.connect import DEFAULT_HOST, TlsFiles, parse
+from sampan.client.connect import DEFAULT_HOST, context, parse
 from sampan.client.errors import ApiError, NoDaemon, ProtocolError
 from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import system as s
+from sampan.wire.hosts import TlsFiles
 
 T = TypeVar("T")
 
@@ -38,9 +39,9 @@ class AsyncClient:
         if self.host.path:
             connector, base = aiohttp.UnixConnector(self.host.path, limit=0), "http://sampan"
         else:
-            secure = self._tls.context() if self._tls is not None else True
+            secure = context(self._tls) if self._tls is not None else True
             connector = aiohttp.TCPConnector(limit=0, ssl=secure)
-            name = f"[{self.host.name}]" if ":" in self.host.name else self.host.name
+            name = f"[{self.host.host}]" if ":" in self.host.host else self.host.host
             base = f"{'https' if self._tls is not None else 'http'}://{name}:{self.host.port}"
         self._session = aiohttp.ClientSession(
             base, connector=connector, timeout=aiohttp.ClientTimeout(), headers={"User-Agent": AGENT}

@@ -16,8 +16,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from sampan import __version__
-from sampan.client.connect import DEFAULT_HOST, Connection, Hijacked, TlsFiles, parse, take
+from sampan.client.connect import DEFAULT_HOST, Connection, Hijacked, parse, take
 from sampan.client.errors import ApiError, NoDaemon, ProtocolError
+from sampan.wire.hosts import TlsFiles
 
 if TYPE_CHECKING:
     from sampan.client.containers import Containers

@@ -6,12 +6,14 @@ HTTP itself is http.client's; what a takeover leaves is the plain socket and the
 from __future__ import annotations
 
 import http.client
-import os
 import socket
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sampan.client.errors import BadHost, NoDaemon, ProtocolError
+from sampan.errors import InvalidRequest
+from sampan.wire import hosts
+from sampan.wire.hosts import Address, TlsFiles
 
 if TYPE_CHECKING:
     import ssl
@@ -20,71 +22,34 @@ DEFAULT_HOST = "unix:///run/sampan/sampan.sock"
 CONNECT_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files of a client; `verify` False accepts any server."""
-
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    verify: bool = True
-
-    def context(self) -> ssl.SSLContext:
-        """Raises BadHost when a file cannot be used."""
-        import ssl
-
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            if not self.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            elif self.ca:
-                context.load_verify_locations(self.ca)
-            else:
-                context.load_default_certs()
-            if self.cert:
-                context.load_cert_chain(self.cert, self.key or None)
-        except (OSError, ssl.SSLError) as error:
-            raise BadHost(f"TLS files {self.ca} {self.cert} {self.key}: {error}") from error
-        return context
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A parsed daemon address: `path` of a unix socket, else `name` and `port`."""
-
-    text: str
-    path: str = ""
-    name: str = ""
-    port: int = 0
-
-
-def parse(text: str, *, tls: bool = False) -> Host:
-    """Understand unix:///path, tcp://host[:port] and a bare host:port.  Raises BadHost."""
+def parse(text: str, *, tls: bool = False) -> Address:
+    """Understand unix:///path, tcp://host[:port] (also http, https) and a bare host:port.  Raises BadHost."""
     scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "tcp", text
-    if scheme == "unix":
-        if not rest.startswith("/") or "\0" in rest or len(os.fsencode(rest)) > 107:
-            raise BadHost(f"invalid host {text!r}: an absolute path of at most 107 bytes is needed")
-        return Host(text, path=rest)
-    if scheme not in ("tcp", "http", "https"):
-        raise BadHost(f"invalid host {text!r}: unix://PATH or tcp://HOST:PORT is needed")
-    rest = rest.rstrip("/")
-    name, colon, port = rest.rpartition(":")
-    if not colon or (name.startswith("[") and not name.endswith("]")):
-        name, port = rest, ""
-    name = name.removeprefix("[").removesuffix("]") or "127.0.0.1"
-    port = port or ("2376" if tls else "2375")
-    if not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535 or not name.isprintable():
-        raise BadHost(f"invalid host {text!r}: bad port or address")
-    if any(sign in name for sign in "/?#@ "):
-        raise BadHost(f"invalid host {text!r}: bad address")
-    return Host(text, name=name, port=int(port))
+    if not separator or scheme in ("http", "https"):
+        rest = rest if separator else text
+        return replace(_parse(f"tcp://{rest}", tls), text=text)
+    return _parse(text, tls)
 
 
-def open_socket(host: Host, tls: TlsFiles | None) -> socket.socket:
+def _parse(text: str, tls: bool) -> Address:
+    try:
+        made = hosts.parse(text, tls)
+    except InvalidRequest as error:
+        raise BadHost(str(error)) from error
+    if made.fd >= 0:
+        raise BadHost(f"invalid host {text!r}: only a daemon can be given a descriptor")
+    return made
+
+
+def context(tls: TlsFiles) -> ssl.SSLContext:
+    """Raises BadHost when a file cannot be used."""
+    try:
+        return tls.client()
+    except InvalidRequest as error:
+        raise BadHost(str(error)) from error
+
+
+def open_socket(host: Address, tls: TlsFiles | None) -> socket.socket:
     """Connect.  Raises NoDaemon with the reason."""
     try:
         if host.path:
@@ -95,11 +60,11 @@ def open_socket(host: Host, tls: TlsFiles | None) -> socket.socket:
                 sock.close()
                 raise
             return sock
-        sock = socket.create_connection((host.name, host.port), CONNECT_SECONDS)
+        sock = socket.create_connection((host.host, host.port), CONNECT_SECONDS)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if tls is not None:
-                sock = tls.context().wrap_socket(sock, server_hostname=host.name)
+                sock = context(tls).wrap_socket(sock, server_hostname=host.host)
             sock.settimeout(None)
         except BaseException:
             sock.close()
@@ -116,8 +81,8 @@ def open_socket(host: Host, tls: TlsFiles | None) -> socket.socket:
 class Connection(http.client.HTTPConnection):
     """http.client over a socket that is already open."""
 
-    def __init__(self, host: Host, tls: TlsFiles | None) -> None:
-        super().__init__("sampan" if host.path else host.name, host.port or None)
+    def __init__(self, host: Address, tls: TlsFiles | None) -> None:
+        super().__init__("sampan" if host.path else host.host, host.port or None)
         self._where = host
         self._tls = tls
 

@@ -28,6 +28,7 @@ from sampan.errors import InvalidRequest, SampanError, Unsupported
 from sampan.kernel.fds import Fd, memfd
 from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
+from sampan.network.addresses import parse_pool
 from sampan.network.manager import Networks
 from sampan.registry.hosts import Settings, read_mirror
 from sampan.state import State
@@ -65,6 +66,7 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
+    default_address_pools: list[str] = []
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -192,7 +194,13 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
         data_root, state, layers, in_use=lambda image: engines[0].in_use(image),
         emit=lambda kind, action, actor, attributes: bus.emit(kind, action, actor, attributes), registries=_registries(options),
     )  # fmt: skip
-    networks = Networks(state, bridge=options.bridge, bip=options.bip or None, instance=str(data_root))
+    networks = Networks(
+        state,
+        bridge=options.bridge,
+        bip=options.bip or None,
+        instance=str(data_root),
+        pools=[parse_pool(text) for text in options.default_address_pools],
+    )
     networks.start()
     undo.push_async_callback(_let_go, networks, options.cgroup_parent)
     rooms = Rooms(

@@ -16,7 +16,7 @@ from support.host import engine_processes
 
 BREAKABLE = (
     "storage.overlay.Overlay.__init__", "network.manager.Networks.__init__", "network.manager.Networks.start",
-    "network.manager.Networks._write_settings", "network.manager.Networks._remake", "network.manager.Upkeep",
+    "network.host.Host.forward", "network.firewall.Firewall.remake", "network.host.Upkeep",
     "engine.engine.Engine.__init__", "engine.supervise.take_up", "engine.images.images.Images.sweep", "api.server.serve",
 )  # fmt: skip
 BREAK = """

@@ -355,6 +355,26 @@ def _drain(tar: BinaryIO) -> int:
 
 
 class FakeNetworks:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    async def create(self, body: n.NetworkCreate) -> n.NetworkCreated:
+        self.calls.append(("create", body))
+        return n.NetworkCreated(id=ID)
+
+    async def remove(self, ref: str) -> None:
+        await self.inspect(ref, verbose=False, scope="")
+
+    async def prune(self, filters: Filters) -> n.NetworksPruned:
+        self.calls.append(("prune", filters))
+        return n.NetworksPruned(networks_deleted=["old"])
+
+    async def connect(self, ref: str, body: n.NetworkConnect) -> None:
+        self.calls.append(("connect", body))
+
+    async def disconnect(self, ref: str, body: n.NetworkDisconnect) -> None:
+        self.calls.append(("disconnect", body))
+
     async def list(self, filters: Filters) -> List[n.Network]:
         return [await self.inspect("bridge", verbose=False, scope="")]
 

@@ -89,11 +89,11 @@ def test_row_74_a_neighbour_with_a_route_reaches_published_ports_only(world: Wor
         world.listen(space, port)
     neighbour = world.add_neighbour()
 
-    assert world.reaches(neighbour, LAN_HOST, 8080)
+    assert world.opens(neighbour, LAN_HOST, 8080)
     assert not world.reaches(neighbour, endpoint.ip, 82)
     assert not world.reaches(neighbour, endpoint.ip, 80)
     assert not world.reaches(neighbour, LAN_HOST, 8081)
-    assert world.reaches(world.host, "127.0.0.1", 8081)
+    assert world.opens(world.host, "127.0.0.1", 8081)
 
 
 def test_row_74_packets_for_127_0_0_1_from_the_lan_reach_no_published_port(world: World) -> None:
@@ -143,7 +143,7 @@ def test_row_81_two_daemons_networks_meet_at_published_ports_only(world: World) 
 
     assert not world.reaches(stranger, endpoint.ip, 82)
     assert not world.reaches(stranger, endpoint.ip, 80)
-    assert world.reaches(stranger, "10.213.2.1", 8080)
+    assert world.opens(stranger, "10.213.2.1", 8080)
     assert {"sampan_smpt1", "sampan_smpt2"} <= set(_tables())
 
 
@@ -191,7 +191,7 @@ def test_row_85_a_port_taken_while_the_daemon_was_dead_is_a_clear_error_and_no_h
 
         with pytest.raises(Conflict, match=r"0\.0\.0\.0:8080/tcp: address already in use"):
             again.adopt(endpoint)
-        assert world.reaches(world.host, "127.0.0.1", 8080)
+        assert world.opens(world.host, "127.0.0.1", 8080)
         thief.settimeout(5)
         thief.accept()[0].close()
 
@@ -348,7 +348,7 @@ def test_networks_are_found_by_name_and_id_and_keep_their_ids(world: World) -> N
 
     assert {n: i.driver for n, i in names.items()} == {"bridge": "bridge", "host": "host", "none": "null"}
     assert manager.get(names["host"].id[:12]) == names["host"]
-    assert names["bridge"].subnet == "10.213.1.0/24"
+    assert names["bridge"].subnets[0].subnet == "10.213.1.0/24"
     with pytest.raises(InvalidRequest, match="gives no addresses"):
         manager.reserve("host", "a")
 

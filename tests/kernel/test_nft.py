@@ -82,8 +82,8 @@ def test_sets_and_maps_have_types_and_elements(tables: nft.Nftables) -> None:
     [
         (nft.match_meta("iifname", "eth0"), 'iifname "eth0"'),
         (nft.match_meta("oifname", "br0", nft.NEQ), 'oifname != "br0"'),
-        (nft.match_ip("saddr", (bytes([10, 0, 0, 0]), 24)), "ip saddr 10.0.0.0/24"),
-        (nft.match_ip("daddr", (bytes([10, 0, 0, 1]), 32), nft.NEQ), "ip daddr != 10.0.0.1"),
+        (nft.match_prefix(nft.load(1, 12, 4), (bytes([10, 0, 0, 0]), 24)), "ip saddr 10.0.0.0/24"),
+        (nft.match_prefix(nft.load(1, 16, 4), (bytes([10, 0, 0, 1]), 32), nft.NEQ), "ip daddr != 10.0.0.1"),
         (nft.match_ct("state", nft.CT_ESTABLISHED | nft.CT_RELATED), "ct state established,related"),
         (nft.match_ct("status", nft.CT_DNAT), "ct status dnat"),
         (nft.match_local_daddr(), "fib daddr type local"),

@@ -6,14 +6,14 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 
-from sampan.errors import Conflict, InvalidRequest, Unavailable, Unsupported
+from sampan.errors import Forbidden, InvalidRequest, Unavailable, Unsupported
 from sampan.network import ports
 from sampan.network.addresses import Pool, choose_subnet, mac_of, parse_bip
-from sampan.network.records import PortBinding
+from sampan.network.records import PortBinding, Subnet
 
 
 def test_the_lowest_free_address_is_taken() -> None:
-    pool = Pool(IPv4Interface("10.213.0.1/29"))
+    pool = Pool(Subnet(subnet="10.213.0.0/29", gateway="10.213.0.1"))
     taken = [str(pool.take()) for _ in range(5)]
     pool.give_back("10.213.0.4")
     pool.give_back("10.213.0.3")
@@ -26,10 +26,10 @@ def test_the_lowest_free_address_is_taken() -> None:
 
 
 def test_a_wanted_address_is_given_once_and_only_inside() -> None:
-    pool = Pool(IPv4Interface("10.213.0.1/24"))
+    pool = Pool(Subnet(subnet="10.213.0.0/24", gateway="10.213.0.1"))
     assert str(pool.take("10.213.0.9")) == "10.213.0.9"
     for taken in ("10.213.0.9", "10.213.0.1"):
-        with pytest.raises(Conflict):
+        with pytest.raises(Forbidden):
             pool.take(taken)
     for outside in ("10.213.1.2", "10.213.0.0", "10.213.0.255", "x"):
         with pytest.raises(InvalidRequest):
@@ -41,7 +41,7 @@ def test_the_first_pool_that_overlaps_no_route_is_chosen() -> None:
     taken = [IPv4Network("172.17.4.0/24"), IPv4Network("172.18.0.0/15")]
     assert choose_subnet(taken) == IPv4Interface("172.20.0.1/16")
     assert choose_subnet([IPv4Network("172.16.0.0/12")]) == IPv4Interface("192.168.0.1/20")
-    with pytest.raises(Unavailable):
+    with pytest.raises(InvalidRequest, match="fully subnetted"):
         choose_subnet([IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16")])
 
 
@@ -71,8 +71,23 @@ def test_a_binding_that_cannot_be_is_refused(binding: PortBinding) -> None:
         ports.check(binding)
 
 
-def test_bindings_of_ipv6_addresses_are_told_apart() -> None:
-    assert ports.check(PortBinding(80, "tcp", "[::]")) == ""
-    assert ports.check(PortBinding(80)) == "0.0.0.0"
+def test_bindings_of_ipv6_addresses_need_an_ipv6_address() -> None:
+    assert ports.check(PortBinding(80, "tcp", "[::]")) == []
+    assert ports.check(PortBinding(80)) == ["0.0.0.0"]
+    assert ports.check(PortBinding(80), six=True) == ["0.0.0.0", "::"]
+    assert ports.check(PortBinding(80), "127.0.0.1", six=True) == ["127.0.0.1"]
+    assert ports.check(PortBinding(80, "tcp", "::1"), six=True) == ["::1"]
     with pytest.raises(Unsupported):
         ports.check(PortBinding(80, "tcp", "::1"))
+    with pytest.raises(Unsupported):
+        ports.check(PortBinding(80, "tcp", "10.0.0.1"), four=False, six=True)
+
+
+def test_a_range_hands_out_its_own_addresses_and_auxiliary_ones_never() -> None:
+    pool = Pool(Subnet(subnet="10.1.0.0/16", gateway="10.1.0.1", ip_range="10.1.5.0/30", aux={"router": "10.1.5.2"}))
+
+    assert [str(pool.take()) for _ in range(3)] == ["10.1.5.0", "10.1.5.1", "10.1.5.3"]
+    assert not pool.free()
+    assert str(pool.take("10.1.9.9")) == "10.1.9.9"
+    with pytest.raises(Forbidden):
+        pool.take("10.1.5.2")

@@ -177,6 +177,7 @@ FILTERS: dict[str, frozenset[str]] = {
     "images/prune": frozenset({"dangling", "label", "label!", "until"}),
     "images/search": frozenset({"is-automated", "is-official", "stars"}),
     "networks": frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"}),
+    "networks/prune": frozenset({"label", "label!", "until"}),
     "events": frozenset(
         {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"}
         | {"service", "type", "volume"}

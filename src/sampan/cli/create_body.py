@@ -206,7 +206,11 @@ def _networking(o: Options) -> c.NetworkingConfig | None:
             for key, value in (("ip", o.ip), ("ip6", o.ip6), ("mac-address", o.mac_address)):
                 if value:
                     fields.setdefault(key, [value])
+            if o.link_local_ip:
+                fields.setdefault("link-local-ip", []).extend(o.link_local_ip)
         made[name] = _endpoint(fields)
+    if len(made) > 1 and any(name in ("host", "none") or name.startswith("container:") for name in made):
+        raise Exit(125, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
     if not o.network and (o.ip or o.ip6 or o.mac_address or o.network_alias):
         single = {"ip": [o.ip], "ip6": [o.ip6], "mac-address": [o.mac_address], "alias": list(o.network_alias)}
         made["default"] = _endpoint(single)
@@ -224,4 +228,12 @@ def _endpoint(fields: dict[str, list[str]]) -> c.EndpointSettings:
         ipam_config=ipam if ipam != c.EndpointIpam() else None, aliases=fields.get("alias") or None,
         mac_address=last("mac-address"),
         driver_opts=dict(one.split("=", 1) for one in fields.get("driver-opt", ()) if "=" in one) or None,
+        gw_priority=_priority(last("gw-priority")),
     )  # fmt: skip
+
+
+def _priority(text: str) -> int:
+    digits = text.removeprefix("-")
+    if text and not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise Exit(125, f'invalid argument "{text}" for gw-priority: invalid syntax')
+    return int(text or "0")

@@ -75,6 +75,9 @@ def _file(path: str, *, must_exist: bool) -> dict[str, Any]:
     if unknown:
         raise Exit(1, f"unable to configure the daemon with file {path}: the following directives don't match any configuration "
                       f"option: {', '.join(unknown)}")  # fmt: skip
+    pools = found.get("default-address-pools")
+    if isinstance(pools, list):  # docker's daemon.json has objects here
+        found["default-address-pools"] = [_pool(one) if isinstance(one, dict) else one for one in pools]
     for key, value in found.items():
         kind = KINDS[key]
         right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -83,3 +86,7 @@ def _file(path: str, *, must_exist: bool) -> dict[str, Any]:
         if not right:
             raise Exit(1, f"unable to configure the daemon with file {path}: {key}: a {kind.__name__} is needed")
     return found
+
+
+def _pool(one: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in one.items())

@@ -11,6 +11,7 @@ DAEMON = (
     flag("--exec-root", "string", "Root directory for execution state files (default /run/sampan)"),
     flag("-b --bridge", "string", "Attach containers to this network bridge (default sampan0)"),
     flag("--bip", "string", "IPv4 address of the bridge with its prefix"),
+    flag("--default-address-pool", "list", "Where new networks' subnets come from (base=CIDR,size=PREFIX)"),
     flag("--cgroup-parent", "string", "Parent cgroup for all containers (default /sampan)"),
     flag("-p --pidfile", "string", "Path to use for the daemon PID file"),
     flag("-G --group", "string", "Group for the unix socket"),
@@ -39,7 +40,7 @@ DAEMON = (
 
 # The file's keys, with the kind of their values; a flag's key is its name but for these.
 PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts", "insecure-registry": "insecure-registries",
-          "registry-mirror": "registry-mirrors"}  # fmt: skip
+          "registry-mirror": "registry-mirrors", "default-address-pool": "default-address-pools"}  # fmt: skip
 KINDS: dict[str, type] = {
     "hosts": list, "data-root": str, "exec-root": str, "bridge": str,
     "bip": str, "cgroup-parent": str, "pidfile": str,
@@ -48,5 +49,5 @@ KINDS: dict[str, type] = {
     "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
     "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
 }  # fmt: skip
-KINDS.update(dict.fromkeys(("insecure-registries", "registry-mirrors", "registry-certs"), list))
+KINDS.update(dict.fromkeys(("insecure-registries", "registry-mirrors", "registry-certs", "default-address-pools"), list))
 KINDS.update(dict.fromkeys(("http-proxy", "https-proxy", "no-proxy"), str))

@@ -9,7 +9,7 @@ from sampan.engine.context import Rooms
 from sampan.engine.execs.execs import Execs
 from sampan.engine.health import HealthWatch
 from sampan.engine.jobs import Job
-from sampan.engine.networks import Networks
+from sampan.engine.networks.networks import Networks
 from sampan.engine.system import System
 from sampan.engine.volumes.volumes import Volumes
 
@@ -23,7 +23,7 @@ class Engine:
         self.execs = Execs(self.containers)
         self.health = rooms.health = HealthWatch(self.execs)
         self.images = rooms.images
-        self.networks = Networks(rooms.networks, self.containers)
+        self.networks = Networks(self.containers)
         self.volumes = Volumes(rooms)
         self.system = System(rooms, self.containers, labels, debug=debug)
 

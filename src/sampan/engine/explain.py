@@ -113,22 +113,28 @@ def _mounts(pid: int) -> Iterator[s.Fact]:
 
 
 def _network(container: Container) -> Iterator[s.Fact]:
-    record, endpoint = container.record, container.endpoint
+    record, rooms = container.record, container.rooms
     yield s.Fact(name="mode", value=record.host.network_mode)
-    if endpoint is None:
-        return
-    rooms = container.rooms
-    yield s.Fact(name="veth", value=endpoint.veth_host, command=f"ip link show {endpoint.veth_host}")
-    yield s.Fact(name="bridge", value=rooms.networks.bridge, command=f"bridge link show dev {endpoint.veth_host}")
-    yield s.Fact(name="address", value=f"{endpoint.ip}/{endpoint.prefix}", command=f"nsenter -t {record.pid} -n ip addr")
-    yield s.Fact(name="gateway", value=endpoint.gateway, command=f"nsenter -t {record.pid} -n ip route")
-    yield s.Fact(name="mac", value=endpoint.mac)
     table = table_name(rooms.networks.bridge)
-    for port in endpoint.published:
-        yield s.Fact(
-            name=f"port {port.container_port}/{port.proto}", value=f"{port.host_ip or '0.0.0.0'}:{port.host_port}",
-            command=f"nft list table ip {table}",
-        )  # fmt: skip
+    for endpoint in container.endpoints:
+        info = rooms.networks.network_of(endpoint)
+        inside = f"nsenter -t {record.pid} -n"
+        yield s.Fact(name="network", value=f"{info.name} ({info.driver})", command=f"sampan network inspect {info.name}")
+        if info.driver == "bridge":
+            yield s.Fact(name="veth", value=endpoint.veth_host, command=f"ip link show {endpoint.veth_host}")
+            yield s.Fact(name="bridge", value=info.link, command=f"bridge link show dev {endpoint.veth_host}")
+        for address in endpoint.addresses:
+            yield s.Fact(name="address", value=f"{address} on {endpoint.ifname}", command=f"{inside} ip addr")
+        for gateway in (endpoint.gateway, endpoint.gateway6):
+            if gateway:
+                yield s.Fact(name="gateway", value=gateway, command=f"{inside} ip route")
+        yield s.Fact(name="mac", value=endpoint.mac)
+        for port in endpoint.published:
+            family = "ip6" if ":" in port.host_ip else "ip"
+            yield s.Fact(
+                name=f"port {port.container_port}/{port.proto}", value=f"{port.host_ip or '0.0.0.0'}:{port.host_port}",
+                command=f"nft list table {family} {table}",
+            )  # fmt: skip
 
 
 def doctor(rooms: Rooms) -> list[s.Finding]:

@@ -57,12 +57,6 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished: int = 0
     restart_count: int = 0
     stopped_by_hand: bool = False
-    address: str = ""
-    gateway: str = ""
-    prefix: int = 0
-    mac: str = ""
-    endpoint_id: str = ""
-    network_id: str = ""
     bound: dict[str, list[c.PortBinding]] = {}
 
     @property

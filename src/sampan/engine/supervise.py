@@ -94,21 +94,16 @@ async def _meet(container: Container) -> bool:
     rooms = container.rooms
     container.keeper, container.pidfd = keeper, Fd(fds[0].take()) if fds else None
     keeper.on_exec_exit = None
-    found = [one for one in container.rooms.networks.active() if one.container_id == container.id]
-    if found:
+    for endpoint in container.rooms.networks.of(container.id):
         try:
-            container.endpoint = container.rooms.networks.adopt(found[0])
+            endpoint = container.rooms.networks.adopt(endpoint)
         except SampanError as error:
             log.warning("network of container %s: %s", container.id[:12], error)
-            container.endpoint = found[0]
+        container.endpoints = (*container.endpoints, endpoint)
     if not container.record.running:
-        endpoint = container.endpoint
         container.update(
             status="running", restarting=False, started=message.started_at, pid=message.pid, error="",
-            bound=start.published(endpoint), address=endpoint.ip if endpoint else "",
-            gateway=endpoint.gateway if endpoint else "", prefix=endpoint.prefix if endpoint else 0,
-            mac=endpoint.mac if endpoint else "", endpoint_id=endpoint.id if endpoint else "",
-            network_id=endpoint.network_id if endpoint else "",
+            bound=start.published(container.endpoints),
         )  # fmt: skip
     if message.exited is not None:
         heard_exit(container, message.exited)
@@ -134,8 +129,7 @@ def _ended_meanwhile(container: Container) -> None:
     policy = container.record.host.restart_policy
     if policy is not None and policy.name in ("always", "unless-stopped") and exited.status == 255:
         container.stop_asked = True  # background_restart decides, without the back-off
-    found = [one for one in container.rooms.networks.active() if one.container_id == container.id]
-    container.endpoint = found[0] if found else None
+    container.endpoints = tuple(container.rooms.networks.of(container.id))
     heard_exit(container, exited)
 
 

@@ -43,7 +43,7 @@ PRE_ROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POST_ROUTING = range(5)
 DROP, ACCEPT, JUMP, RETURN = 0, 1, -3, -5
 EQ, NEQ, LT, LTE, GT, GTE = range(6)
 REG_VERDICT, REG = 0, 8  # NFT_REG_VERDICT, NFT_REG32_00
-IPV4 = 2  # NFPROTO_IPV4
+IPV4, BRIDGE, IPV6 = 2, 7, 10  # NFPROTO_*
 CT_DNAT = 1 << 5  # IPS_DST_NAT, nf_conntrack_common.h
 CT_ESTABLISHED, CT_RELATED = 2, 4  # NF_CT_STATE_BIT
 LOCAL = 2  # RTN_LOCAL
@@ -51,7 +51,7 @@ LOCAL = 2  # RTN_LOCAL
 _SET_INTERVAL, _SET_MAP = 4, 8
 # Types as nft(8) numbers them (for listing; the kernel only compares lengths): (number, bytes).
 _TYPES = {"verdict": (1, 4), "ipv4_addr": (7, 4), "inet_proto": (12, 1), "inet_service": (13, 2), "mark": (19, 4),
-          "ifname": (41, 16)}  # fmt: skip
+          "ifname": (41, 16), "ipv6_addr": (8, 16), "ether_addr": (9, 6)}  # fmt: skip
 _META = {"mark": 3, "iif": 4, "oif": 5, "iifname": 6, "oifname": 7, "l4proto": 16}
 _CT = {"state": 0, "status": 2, "mark": 3}
 _ELEMENTS_PER_MESSAGE = 900  # some 60 bytes each, far from the 65531 of one attribute
@@ -120,25 +120,37 @@ def match_meta(key: str, value: str, op: int = EQ) -> list[bytes]:
     return [load_meta(key), expression("cmp", sreg=REG, op=op, data=ifname(value))]
 
 
-def load_daddr(reg: int = REG) -> bytes:
-    """ip daddr into a register."""
-    return expression("payload", dreg=reg, base=1, offset=16, len=4)
+def load(base: int, offset: int, size: int, reg: int = REG) -> bytes:
+    """Bytes of a header into registers; base 0 is the link's, 1 the network's, 2 the transport's."""
+    return expression("payload", dreg=reg, base=base, offset=offset, len=size)
 
 
 def load_dport(reg: int = REG) -> bytes:
     """The transport's destination port (tcp, udp, sctp alike) into a register."""
-    return expression("payload", dreg=reg, base=2, offset=2, len=2)
+    return load(2, 2, 2, reg)
 
 
-def match_ip(side: str, network: tuple[bytes, int], op: int = EQ) -> list[bytes]:
-    """ip saddr or daddr is (not) within (address, prefix length)."""
+def match_bytes(loaded: bytes, value: bytes, op: int = EQ) -> list[bytes]:
+    """What `loaded` put into the first register is (not) `value`."""
+    return [loaded, expression("cmp", sreg=REG, op=op, data=value)]
+
+
+def match_prefix(loaded: bytes, network: tuple[bytes, int], op: int = EQ) -> list[bytes]:
+    """The address that `loaded` put into the first registers is (not) within (address, prefix length)."""
     address, prefix = network
-    loaded = expression("payload", dreg=REG, base=1, offset={"saddr": 12, "daddr": 16}[side], len=4)
+    bits = len(address) * 8
     compared = expression("cmp", sreg=REG, op=op, data=address)
-    if prefix == 32:
+    if prefix == bits:
         return [loaded, compared]
-    mask = struct.pack(">I", 0xFFFFFFFF << 32 - prefix & 0xFFFFFFFF)
-    return [loaded, expression("bitwise", sreg=REG, dreg=REG, len=4, mask=mask, xor=bytes(4)), compared]
+    mask = ((1 << bits) - (1 << bits - prefix)).to_bytes(len(address), "big")
+    masked = expression("bitwise", sreg=REG, dreg=REG, len=len(address), mask=mask, xor=bytes(len(address)))
+    return [loaded, masked, compared]
+
+
+def in_set(name: str, *loaded: bytes, inverted: bool = False) -> list[bytes]:
+    """What `loaded` put into the registers, side by side, is (not) an element of the set."""
+    found = expression("lookup", set=name, sreg=REG, flags=1) if inverted else expression("lookup", set=name, sreg=REG)
+    return [*loaded, found]
 
 
 def match_ct(key: str, bits: int) -> list[bytes]:
@@ -234,12 +246,21 @@ class Batch:
         elif wanted.data:
             data, data_size = _concat(wanted.data)
             payload += be32(6, data) + be32(7, data_size)
-        self._add(NEWSET, NLM_F_CREATE, payload + be32(10, self._sets), f"set {wanted.name}")
+        payload += be32(10, self._sets)
+        if wanted.key == ("ifname",):  # NFTA_SET_USERDATA: nft(8) then lists the keys in the host's byte order
+            payload += attribute(13, b"\x00\x04" + struct.pack("=I", 1))
+        self._add(NEWSET, NLM_F_CREATE, payload, f"set {wanted.name}")
 
-    def rule(self, chain: str, expressions: Iterable[bytes]) -> None:
+    def rule(self, chain: str, expressions: Iterable[bytes], comment: str = "") -> None:
         """Append a rule."""
         payload = self._table + text(2, chain) + nest(4, *expressions)
+        if comment:
+            payload += attribute(7, _comment(comment))
         self._add(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, payload, f"rule in {chain}")
+
+    def delete_rule(self, chain: str, handle: int) -> None:
+        """Delete a rule; ENOENT when it is gone."""
+        self._add(DELRULE, 0, self._table + text(2, chain) + _be64(3, handle), f"rule of {chain}")
 
     def add_elements(self, name: str, elements: Iterable[tuple[bytes, bytes | tuple[int, str] | None]]) -> None:
         """Add (key, data) pairs; data is None in a set, (code, chain) in a verdict map.  EEXIST on another's key."""
@@ -263,6 +284,11 @@ class Batch:
             self._add(kind, flags, self._table + text(2, name) + nest(3, *part), f"elements of {name}")
 
 
+def _comment(words: str) -> bytes:
+    """NFTA_RULE_USERDATA as nft(8) and iptables(8) write comments: a type, a length, a string with its NUL."""
+    return bytes([0, len(words) + 1]) + words.encode() + b"\0"
+
+
 class Chain(NamedTuple):
     """A chain that exists: hook and policy are -1 when it is not a base chain."""
 
@@ -280,6 +306,15 @@ def table_of(answer: Answer) -> str:
     return dict(attributes(answer.payload, 4)).get(1, b"").rstrip(b"\0").decode(errors="replace")
 
 
+def _compared(rule: bytes) -> str:
+    for _, one in attributes(rule):
+        parts = dict(attributes(one))
+        if parts.get(1, b"") == b"cmp\0":
+            data = dict(attributes(dict(attributes(parts.get(2, b""))).get(3, b""))).get(1, b"")
+            return data.rstrip(b"\0").decode(errors="replace")
+    return ""
+
+
 class Nftables(Netlink):
     """A NETLINK_NETFILTER socket of the namespace in which it was made."""
 
@@ -287,15 +322,15 @@ class Nftables(Netlink):
         super().__init__(NETLINK_NETFILTER, groups=(GROUP,) if watch else ())
         self.roomy()
 
-    def commit(self, batch: Batch) -> None:
-        """Apply all of `batch` in one transaction of the kernel, or raise OSError and change nothing."""
-        if not batch.requests:
+    def commit(self, *batches: Batch) -> None:
+        """Apply all of `batches` in one transaction of the kernel, or raise OSError and change nothing."""
+        requests = [request for batch in batches for request in batch.requests]
+        if not requests:
             return
         mark = struct.pack(">BBH", 0, 0, SUBSYSTEM)
-        last = batch.requests[-1]
-        acked = last._replace(flags=last.flags | NLM_F_ACK)
-        begin = Request(_BATCH_BEGIN, 0, mark, f"nft {batch.table}")
-        self.talk([begin, *batch.requests[:-1], acked, Request(_BATCH_END, 0, mark)])
+        requests[-1] = requests[-1]._replace(flags=requests[-1].flags | NLM_F_ACK)
+        begin = Request(_BATCH_BEGIN, 0, mark, f"nft {batches[0].table}")
+        self.talk([begin, *requests, Request(_BATCH_END, 0, mark)])
 
     def _dump(self, kind: int, family: int, payload: bytes = b"") -> list[Answer]:
         head = struct.pack(">BBH", family, 0, 0)
@@ -319,6 +354,15 @@ class Nftables(Netlink):
                 policy=int.from_bytes(found[5], "big") if 5 in found else -1,
             ))  # fmt: skip
         return result
+
+    def commented(self, family: int, table: str, chain: str, comment: str) -> dict[int, str]:
+        """Return the rules of a chain that bear a comment: handle -> the interface name they compare with ("": none)."""
+        made = {}
+        for answer in self._dump(GETRULE, family, text(1, table) + text(2, chain)):
+            found = dict(attributes(answer.payload, 4))
+            if found.get(7, b"") == _comment(comment):
+                made[int.from_bytes(found[3], "big")] = _compared(found.get(4, b""))
+        return made
 
     def elements(self, table: str, name: str, family: int = IPV4) -> dict[bytes, bytes]:
         """Return a set's or map's elements (data b"" in a set).  FileNotFoundError when it does not exist."""

@@ -33,13 +33,20 @@ from sampan.kernel.netlink import (
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 IFLA_GROUP, IFLA_NET_NS_FD = 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
-IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
+IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 5, 4, 33
 VETH_INFO_PEER = 1
+IFLA_MACVLAN_MODE = 1
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IFA_F_NODAD = 2
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 IFF_UP = 1
@@ -62,6 +69,17 @@ class Link:
     mtu: int
     master: int
     up: bool
+
+
+class Macvlan(NamedTuple):
+    """A link on top of the link `parent` (index), to be made in the namespace `netns` (borrowed) under `name`."""
+
+    parent: int
+    mode: str
+    mtu: int
+    netns: int
+    name: str
+    mac: str
 
 
 class Veth(NamedTuple):
@@ -139,14 +157,33 @@ def link_up(link: int | str) -> Request:
     return Request(RTM_NEWLINK, NLM_F_ACK, _info(index, IFF_UP, IFF_UP) + name, str(link))
 
 
-def port_up(name: str) -> Request:
-    """Set a bridge's port up, in hairpin mode.
+def new_macvlan(link: Macvlan) -> Request:
+    """A macvlan, down.  EBUSY when the parent has one in passthru mode already, EEXIST when the name is taken."""
+    mode = u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[link.mode])
+    payload = b"".join(
+        (
+            _info(),
+            text(IFLA_IFNAME, check_name(link.name)),
+            attribute(IFLA_ADDRESS, mac_bytes(link.mac)) if link.mac else b"",
+            u32(IFLA_MTU, link.mtu),
+            u32(IFLA_LINK, link.parent),
+            u32(IFLA_NET_NS_FD, link.netns),
+            nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA, mode)),
+        )
+    )
+    return Request(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, link.name)
+
+
+def port_up(name: str, *, isolated: bool = False) -> Request:
+    """Set a bridge's port up, in hairpin mode; an isolated one reaches no other isolated one (Linux 4.18).
 
     With br_netfilter loaded (dockerd loads it) DNAT happens on the bridge, and a frame whose new destination is
     its own sender goes back out of the port it came from: only hairpin mode lets it (should_deliver, br_forward.c).
     """
-    mode = nest(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\x01"))
-    port = nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), mode)
+    data = [attribute(IFLA_BRPORT_MODE, b"\x01")]
+    if isolated:
+        data.append(attribute(IFLA_BRPORT_ISOLATED, b"\x01"))
+    port = nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nest(IFLA_INFO_SLAVE_DATA, *data))
     return Request(RTM_NEWLINK, NLM_F_ACK, _info(0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + port, name)
 
 
@@ -165,29 +202,41 @@ def delete_group(group: int) -> Request:
     return Request(RTM_DELLINK, NLM_F_ACK, _info() + u32(IFLA_GROUP, group), f"link group {group:#x}")
 
 
-def new_address(index: int, address: ipaddress.IPv4Interface) -> Request:
-    """Give a link an address, with its network's broadcast address."""
+def new_address(index: int, address: Interface) -> Request:
+    """Give a link an address: IPv4 with its network's broadcast address, IPv6 usable at once (no duplicate detection)."""
+    six = address.version == 6
     payload = b"".join(
         (
-            _IFADDR.pack(socket.AF_INET, address.network.prefixlen, 0, 0, index),
+            _IFADDR.pack(_AF[address.version], address.network.prefixlen, IFA_F_NODAD if six else 0, 0, index),
             attribute(IFA_LOCAL, address.ip.packed),
             attribute(IFA_ADDRESS, address.ip.packed),
-            attribute(IFA_BROADCAST, address.network.broadcast_address.packed),
+            b"" if six else attribute(IFA_BROADCAST, address.network.broadcast_address.packed),
         )
     )
     return Request(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, str(address))
 
 
-def default_route(gateway: ipaddress.IPv4Address, index: int) -> Request:
+def default_route(gateway: Address, index: int) -> Request:
     """Route everything by `gateway` (main table, RTPROT_BOOT, global scope)."""
     payload = b"".join(
         (
-            _RTMSG.pack(socket.AF_INET, 0, 0, 0, 254, 3, 0, 1, 0),
+            _RTMSG.pack(_AF[gateway.version], 0, 0, 0, 254, 3, 0, 1, 0),
             attribute(RTA_GATEWAY, gateway.packed),
             u32(RTA_OIF, index),
         )
     )
     return Request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, f"default route by {gateway}")
+
+
+def link_route(version: int, index: int) -> Request:
+    """Route everything to the link itself: what a macvlan without a gateway has."""
+    payload = _RTMSG.pack(_AF[version], 0, 0, 0, 254, 3, 253, 1, 0) + u32(RTA_OIF, index)
+    return Request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, "default route")
+
+
+def no_default_route(version: int) -> Request:
+    """Delete the main table's first default route; ESRCH when there is none."""
+    return Request(RTM_DELROUTE, NLM_F_ACK, _RTMSG.pack(_AF[version], 0, 0, 0, 254, 0, 255, 0, 0), "default route")
 
 
 def _link(answer: Answer) -> Link:
@@ -223,24 +272,40 @@ class Route(Netlink):
 
     def addresses(self, index: int = 0) -> list[ipaddress.IPv4Interface]:
         """Return the IPv4 addresses of one link, or of all."""
-        ask = Request(RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0), "addresses")
+        found = self._addresses(index, socket.AF_INET)
+        return [ipaddress.IPv4Interface(pair) for pair in found]
+
+    def addresses6(self, index: int = 0) -> list[ipaddress.IPv6Interface]:
+        """Return the IPv6 addresses of one link, or of all."""
+        return [ipaddress.IPv6Interface(pair) for pair in self._addresses(index, socket.AF_INET6)]
+
+    def _addresses(self, index: int, family: int) -> list[tuple[bytes, int]]:
+        ask = Request(RTM_GETADDR, NLM_F_DUMP, _IFADDR.pack(family, 0, 0, 0, 0), "addresses")
         result = []
         for answer in self.talk([ask]):
             _, prefix, _, _, owner = _IFADDR.unpack_from(answer.payload)
-            local = dict(attributes(answer.payload, 8)).get(IFA_LOCAL)
+            found = dict(attributes(answer.payload, 8))
+            local = found.get(IFA_LOCAL, found.get(IFA_ADDRESS))
             if local is not None and index in (0, owner):
-                result.append(ipaddress.IPv4Interface((local, prefix)))
+                result.append((local, prefix))
         return result
 
     def routes(self) -> list[ipaddress.IPv4Network]:
         """Return the IPv4 destinations of the main table, the default route left out."""
-        ask = Request(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), "routes")
+        return [ipaddress.IPv4Network(pair) for pair in self._routes(socket.AF_INET)]
+
+    def routes6(self) -> list[ipaddress.IPv6Network]:
+        """Return the IPv6 destinations of the main table, the default route left out."""
+        return [ipaddress.IPv6Network(pair) for pair in self._routes(socket.AF_INET6)]
+
+    def _routes(self, family: int) -> list[tuple[bytes, int]]:
+        ask = Request(RTM_GETROUTE, NLM_F_DUMP, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "routes")
         result = []
         for answer in self.talk([ask]):
             fields = _RTMSG.unpack_from(answer.payload)
             destination = dict(attributes(answer.payload, 12)).get(RTA_DST)
             if destination is not None and fields[4] == 254:
-                result.append(ipaddress.IPv4Network((destination, fields[1])))
+                result.append((destination, fields[1]))
         return result
 
     def remove(self, names: list[str], group: int) -> None:

@@ -1,70 +1,114 @@
-"""The one nf_tables table of a bridge: what leaves, what may come in, where published ports lead.
+"""The nf_tables tables of one daemon, all of one name: `ip`, `ip6` (once a network has IPv6) and `bridge`.
 
-    raw prerouting   nobody but the bridge itself sends to container addresses (row 74); nothing on the bridge speaks
-                     to or from 127.0.0.0/8 (route_localnet would let it: CVE-2020-8558)
-    nat prerouting   a published port of one of the host's addresses leads to its container.  Never for 127.0.0.0/8:
-                     DNAT comes before the martian check, so a LAN host could send such packets in
+Rules are few and fixed; networks, endpoints and published ports are elements of sets and maps, so that nothing a
+packet meets grows with their number.
+
+`ip`, `ip6`:
+    raw prerouting   nobody but a bridge sends to containers' addresses (row 74); nothing on a bridge speaks to or from
+                     127.0.0.0/8 or ::1 (route_localnet would let it: CVE-2020-8558)
+    nat prerouting   a published port of one of the host's addresses leads to its container.  Never for loopback
+                     addresses: DNAT comes before the martian check, so a LAN host could send such packets in
     nat output       the same for what the host itself sends, 127.0.0.1 too
-    forward          into the bridge: answers, published ports, the bridge's own; the rest is dropped (row 81)
-    postrouting      masquerade what leaves; and into the bridge what came from 127.0.0.1, and what the bridge sent
+    forward          within a bridge: allowed unless the network says no (icc); an internal network: nothing else;
+                     into a bridge: answers and published ports; the rest is dropped (rows 74, 81)
+    postrouting      masquerade what leaves; and into the bridge what came from loopback, and what the bridge sent
                      to itself by way of a host address, so that answers come back the same way (sources are kept
                      otherwise, row 80)
+`bridge`:
+    prerouting       a container's link carries its own MAC and addresses and nobody else's, in Ethernet, ARP, IP and
+                     neighbour advertisements; no router advertisements, redirects or other protocols (rows 78, 82)
 
-A published port is one element of `ports` (any host address) or `ports_at` (one host address).  Accepting here never
-overrides a drop in somebody else's table; theirs is never touched.
+Accepting here never overrides a drop in somebody else's table; theirs is never touched.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sampan.kernel import nftables as nft
+from sampan.kernel.rtnl import mac_bytes
+from sampan.network.addresses import link_local_of
 from sampan.network.records import PROTOCOLS, Endpoint, Published
 
-LOOPBACK = (bytes([127, 0, 0, 0]), 8)
-_DATA = ("ipv4_addr", "inet_service")
-ANY = "0.0.0.0"
+ETHERTYPES = {"ip": b"\x08\x00", "arp": b"\x08\x06", "ip6": b"\x86\xdd"}
+ICMPV6, ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT, REDIRECT = 58, 134, 136, 137
+
+
+class Family(NamedTuple):
+    """What differs between `ip` and `ip6`: offsets of the addresses, their length, their type's name."""
+
+    number: int
+    source: int
+    destination: int
+    size: int
+    type: str
+    loopback: tuple[bytes, int]
+    any: str
+
+
+V4 = Family(nft.IPV4, 12, 16, 4, "ipv4_addr", (bytes([127, 0, 0, 0]), 8), "0.0.0.0")
+V6 = Family(nft.IPV6, 8, 24, 16, "ipv6_addr", (bytes(15) + b"\x01", 128), "::")
+
+
+class Zone(NamedTuple):
+    """A network as the filters know it.  source: the host address to leave with ("": the way's own)."""
+
+    bridge: str
+    icc: bool = True
+    masquerade: bool = True
+    masquerade6: bool = True
+    internal: bool = False
+    guarded: bool = True
+    unprotected: bool = False
+    ipv6: bool = False
+    source: str = ""
+
+
+Open = tuple[Zone, Endpoint]
 
 
 def table_name(bridge: str) -> str:
-    """Return the table's name."""
+    """Return the tables' name."""
     return f"sampan_{bridge}"
 
 
-def remove(transport: nft.Nftables, bridge: str) -> None:
-    """Delete the table, if it is there."""
-    batch = nft.Batch(table_name(bridge))
-    batch.delete_table()
-    with contextlib.suppress(FileNotFoundError):
-        transport.commit(batch)
-
-
-def element(ip: str, port: Published) -> tuple[str, bytes, bytes]:
-    """Return (map, key, data) of a published port."""
+def element(endpoint: Endpoint, port: Published) -> tuple[Family, str, bytes, bytes] | None:
+    """Return (family, map, key, data) of a published port; None when the endpoint has no address of its family."""
+    host = ipaddress.ip_address(port.host_ip)
+    family, own = (V4, endpoint.ip) if host.version == 4 else (V6, endpoint.ip6)
+    if not own:
+        return None
     key = [bytes([PROTOCOLS[port.proto]]), port.host_port.to_bytes(2, "big")]
-    data = nft.concatenation(ipaddress.IPv4Address(ip).packed, port.container_port.to_bytes(2, "big"))
-    if port.host_ip == ANY:
-        return "ports", nft.concatenation(*key), data
-    return "ports_at", nft.concatenation(ipaddress.IPv4Address(port.host_ip).packed, *key), data
+    data = nft.concatenation(ipaddress.ip_address(own).packed, port.container_port.to_bytes(2, "big"))
+    if port.host_ip == family.any:
+        return family, "ports", nft.concatenation(*key), data
+    return family, "ports_at", nft.concatenation(host.packed, *key), data
 
 
-def _dnat(name: str) -> list[bytes]:
-    at = [nft.load_daddr(nft.REG)] if name == "ports_at" else []
-    first = nft.REG + len(at)
+def _dnat(family: Family, name: str) -> list[bytes]:
+    words = family.size // 4
+    at = [nft.load(1, family.destination, family.size)] if name == "ports_at" else []
+    first = nft.REG + len(at) * words
     return [
         *at,
         nft.load_meta("l4proto", first),
         nft.load_dport(first + 1),
         nft.expression("lookup", set=name, sreg=nft.REG, dreg=nft.REG),
-        nft.expression("nat", type=1, family=nft.IPV4, addr=nft.REG, proto=nft.REG + 1),
+        nft.expression("nat", type=1, family=family.number, addr=nft.REG, proto=nft.REG + words),
     ]
 
 
-def _chains(batch: nft.Batch) -> None:
-    batch.set(nft.Set("ports", ("inet_proto", "inet_service"), _DATA))
-    batch.set(nft.Set("ports_at", ("ipv4_addr", "inet_proto", "inet_service"), _DATA))
+def _declare(batch: nft.Batch, family: Family) -> None:
+    batch.set(nft.Set("ports", ("inet_proto", "inet_service"), (family.type, "inet_service")))
+    batch.set(nft.Set("ports_at", (family.type, "inet_proto", "inet_service"), (family.type, "inet_service")))
+    for name in ("bridges", "internal", "masquerade", "unprotected"):
+        batch.set(nft.Set(name, ("ifname",)))
+    batch.set(nft.Set("addresses", (family.type,)))
+    for name in ("within", "icc"):
+        batch.set(nft.Set(name, ("ifname", "ifname")))
+    batch.set(nft.Set("sources", ("ifname",), (family.type,)))
     batch.chain("raw_prerouting", nft.Hook("filter", nft.PRE_ROUTING, -300))
     batch.chain("prerouting", nft.Hook("nat", nft.PRE_ROUTING, -100))
     batch.chain("output", nft.Hook("nat", nft.LOCAL_OUT, -100))
@@ -72,59 +116,163 @@ def _chains(batch: nft.Batch) -> None:
     batch.chain("postrouting", nft.Hook("nat", nft.POST_ROUTING, 100))
 
 
-def build(bridge: str, gateway: ipaddress.IPv4Interface, endpoints: Iterable[Endpoint]) -> nft.Batch:
-    """Return the batch that makes the table anew, whatever it was, in one transaction."""
-    batch = nft.Batch(table_name(bridge))
-    batch.add_table()  # so that the deletion finds one
-    batch.delete_table()
-    batch.add_table()
-    _chains(batch)
-    subnet = (gateway.network.network_address.packed, gateway.network.prefixlen)
+def _rules(batch: nft.Batch, family: Family) -> None:
+    """The fixed rules of `ip` and `ip6`."""
+    drop, accept, masquerade = nft.verdict(nft.DROP), nft.verdict(nft.ACCEPT), nft.expression("masq")
+    into, out_of = nft.load_meta("oifname"), nft.load_meta("iifname")
+    through = (nft.load_meta("iifname"), nft.load_meta("oifname", nft.REG + 4))
+    source = nft.load(1, family.source, family.size)
+    destination = nft.load(1, family.destination, family.size)
+    not_loopback = nft.match_prefix(destination, family.loopback, nft.NEQ)
+
+    for end in (destination, source):
+        batch.rule("raw_prerouting", [*nft.in_set("bridges", out_of), *nft.match_prefix(end, family.loopback), drop])
+
+    stranger = [*nft.in_set("bridges", out_of, inverted=True), *nft.match_meta("iifname", "lo", nft.NEQ)]
+    batch.rule("raw_prerouting", [*stranger, *nft.in_set("addresses", destination), drop])
+
+    batch.rule("prerouting", [*not_loopback, *_dnat(family, "ports_at")])
+    batch.rule("prerouting", [*nft.match_local_daddr(), *not_loopback, *_dnat(family, "ports")])
+    batch.rule("output", _dnat(family, "ports_at"))
+    batch.rule("output", [*nft.match_local_daddr(), *_dnat(family, "ports")])
+
+    batch.rule("forward", [*nft.in_set("icc", *through), accept])
+    batch.rule("forward", [*nft.in_set("internal", out_of), drop])
+    batch.rule("forward", [*nft.in_set("internal", into), drop])
+    batch.rule("forward", [*nft.in_set("bridges", into, inverted=True), accept])
+    batch.rule("forward", [*nft.match_ct("state", nft.CT_ESTABLISHED | nft.CT_RELATED), accept])
+    batch.rule("forward", [*nft.match_ct("status", nft.CT_DNAT), accept])
+    batch.rule("forward", [*nft.in_set("unprotected", into), *nft.in_set("bridges", out_of, inverted=True), accept])
+    batch.rule("forward", [drop])
+
+    # Not by iifname: with br_netfilter a bridged packet has none here.
+    hairpin = [*nft.in_set("bridges", into), *nft.match_ct("status", nft.CT_DNAT), *nft.in_set("addresses", source)]
+    batch.rule("postrouting", [*hairpin, masquerade])
+    batch.rule("postrouting", [*nft.in_set("within", *through), accept])
+    snat = nft.expression("nat", type=0, family=family.number, addr=nft.REG)
+    batch.rule("postrouting", [out_of, nft.expression("lookup", set="sources", sreg=nft.REG, dreg=nft.REG), snat])
+    batch.rule("postrouting", [*nft.in_set("masquerade", out_of), masquerade])
+    batch.rule("postrouting", [*nft.in_set("bridges", into), *nft.match_prefix(source, family.loopback), masquerade])
+
+
+def _guard(batch: nft.Batch) -> None:
+    """The table of family bridge, whole but for its elements."""
+    batch.set(nft.Set("guarded", ("ifname",)))
+    batch.set(nft.Set("allowed", ("ifname", "ether_addr", "ipv4_addr")))
+    batch.set(nft.Set("allowed6", ("ifname", "ether_addr", "ipv6_addr")))
+    batch.chain("prerouting", nft.Hook("filter", nft.PRE_ROUTING, -300))
     drop, accept = nft.verdict(nft.DROP), nft.verdict(nft.ACCEPT)
-    into, out_of = nft.match_meta("oifname", bridge), nft.match_meta("iifname", bridge)
-    elsewhere = nft.match_meta("iifname", bridge, nft.NEQ) + nft.match_meta("iifname", "lo", nft.NEQ)
-    not_loopback = nft.match_ip("daddr", LOOPBACK, nft.NEQ)
+    link, sender = nft.load_meta("iifname"), nft.load(0, 6, 6, nft.REG + 4)
+    kind = nft.load(0, 12, 2)
 
-    batch.rule("raw_prerouting", [*out_of, *nft.match_ip("daddr", LOOPBACK), drop])
-    batch.rule("raw_prerouting", [*out_of, *nft.match_ip("saddr", LOOPBACK), drop])
-    others = nft.match_ip("daddr", (gateway.ip.packed, 32), nft.NEQ)
-    batch.rule("raw_prerouting", [*elsewhere, *nft.match_ip("daddr", subnet), *others, drop])
+    def third(base: int, offset: int, size: int) -> bytes:
+        return nft.load(base, offset, size, nft.REG + 6)
 
-    batch.rule("prerouting", [*not_loopback, *_dnat("ports_at")])
-    batch.rule("prerouting", [*nft.match_local_daddr(), *not_loopback, *_dnat("ports")])
-    batch.rule("output", _dnat("ports_at"))
-    batch.rule("output", [*nft.match_local_daddr(), *_dnat("ports")])
-
-    batch.rule("forward", [*into, *out_of, accept])
-    batch.rule("forward", [*into, *nft.match_ct("state", nft.CT_ESTABLISHED | nft.CT_RELATED), accept])
-    batch.rule("forward", [*into, *nft.match_ct("status", nft.CT_DNAT), accept])
-    batch.rule("forward", [*into, drop])
-
-    masquerade = nft.expression("masq")
-    away = nft.match_meta("oifname", bridge, nft.NEQ)
-    batch.rule("postrouting", [*away, *nft.match_ip("saddr", subnet), masquerade])
-    batch.rule("postrouting", [*into, *nft.match_ip("saddr", LOOPBACK), masquerade])
-    batch.rule("postrouting", [*into, *nft.match_ip("saddr", subnet), *nft.match_ct("status", nft.CT_DNAT), masquerade])
-    publish(batch, endpoints)
-    return batch
+    icmp = nft.match_bytes(nft.load_meta("l4proto"), bytes([ICMPV6]))
+    batch.rule("prerouting", [*nft.in_set("guarded", link, inverted=True), accept])
+    is_ip, is_arp, is_ip6 = (nft.match_bytes(kind, ETHERTYPES[name]) for name in ("ip", "arp", "ip6"))
+    batch.rule("prerouting", [*is_ip, *nft.in_set("allowed", link, sender, third(1, 12, 4)), accept])
+    # An ARP message names its sender twice: in the frame and in itself.
+    inner = nft.load(1, 8, 6, nft.REG + 4)
+    spoken = third(1, 14, 4)
+    both = [*nft.in_set("allowed", link, sender, spoken), *nft.in_set("allowed", link, inner, spoken)]
+    batch.rule("prerouting", [*is_arp, *both, accept])
+    for message in (ROUTER_ADVERTISEMENT, REDIRECT):
+        batch.rule("prerouting", [*is_ip6, *icmp, *nft.match_bytes(nft.load(2, 0, 1), bytes([message])), drop])
+    claim = nft.match_bytes(nft.load(2, 0, 1), bytes([NEIGHBOUR_ADVERTISEMENT]))
+    target = nft.in_set("allowed6", link, sender, third(2, 8, 16), inverted=True)
+    batch.rule("prerouting", [*is_ip6, *icmp, *claim, *target, drop])
+    batch.rule("prerouting", [*is_ip6, *nft.in_set("allowed6", link, sender, third(1, 8, 16)), accept])
+    batch.rule("prerouting", [drop])
 
 
-def _by_map(endpoints: Iterable[Endpoint]) -> dict[str, dict[bytes, bytes]]:
-    maps: dict[str, dict[bytes, bytes]] = {}
-    for endpoint in endpoints:
-        for port in endpoint.published:
-            name, key, data = element(endpoint.ip, port)
-            maps.setdefault(name, {})[key] = data
-    return maps
+class Tables:
+    """Makes batches: everything anew, or one network or endpoint more or less.
+
+    six: whether `ip6` is among the tables.  A delta is only right while the tables are as `build` made them.
+    """
+
+    def __init__(self, name: str, *, six: bool) -> None:
+        self._families = (V4, V6) if six else (V4,)
+        self._batches = {family.number: nft.Batch(name, family.number) for family in self._families}
+        self._guard = nft.Batch(name, nft.BRIDGE)
+
+    @property
+    def batches(self) -> list[nft.Batch]:
+        """Return the changes so far, for one commit."""
+        return [*self._batches.values(), self._guard]
+
+    def build(self) -> None:
+        """Make the tables anew, whatever they were; elements follow."""
+        for batch in self.batches:
+            batch.add_table()  # so that the deletion finds one
+            batch.delete_table()
+            batch.add_table()
+        for family in self._families:
+            _declare(self._batches[family.number], family)
+            _rules(self._batches[family.number], family)
+        _guard(self._guard)
+
+    def zones(self, zones: Sequence[Zone], *, add: bool) -> None:
+        """Add or delete the elements of networks."""
+        for family in self._families:
+            sets: dict[str, list[bytes]] = {}
+            for zone in zones:
+                for name, wanted in _memberships(zone, family).items():
+                    if wanted:
+                        link = nft.ifname(zone.bridge)
+                        sets.setdefault(name, []).append(link * 2 if name in ("within", "icc") else link)
+            batch = self._batches[family.number]
+            for name, keys in sets.items():
+                self._change(batch, name, dict.fromkeys(keys), add=add)
+            sources = {nft.ifname(z.bridge): ipaddress.ip_address(z.source).packed for z in zones if z.source and family is V4}
+            self._change(batch, "sources", dict(sources), add=add)
+
+    def endpoints(self, opened: Iterable[Open], *, add: bool) -> None:
+        """Add or delete the elements of endpoints: published ports, and what their links may say."""
+        maps: dict[tuple[int, str], dict[bytes, bytes | None]] = {}
+        guarded: dict[bytes, bytes | None] = {}
+        for zone, endpoint in opened:
+            for port in endpoint.published:
+                found = element(endpoint, port)
+                if found is not None and found[0].number in self._batches:
+                    maps.setdefault((found[0].number, found[1]), {})[found[2]] = found[3]
+            if not zone.unprotected:
+                for family, text in ((V4, endpoint.ip), (V6, endpoint.ip6)):
+                    if text and family.number in self._batches:
+                        maps.setdefault((family.number, "addresses"), {})[ipaddress.ip_address(text).packed] = None
+            if zone.guarded:
+                guarded[nft.ifname(endpoint.veth_host)] = None
+                for name, key in _allowed(endpoint):
+                    maps.setdefault((nft.BRIDGE, name), {})[key] = None
+        for (number, name), pairs in maps.items():
+            self._change(self._guard if number == nft.BRIDGE else self._batches[number], name, pairs, add=add)
+        self._change(self._guard, "guarded", guarded, add=add)
+
+    @staticmethod
+    def _change(batch: nft.Batch, name: str, pairs: dict[bytes, bytes | None], *, add: bool) -> None:
+        if pairs and add:
+            batch.add_elements(name, pairs.items())
+        elif pairs:
+            batch.delete_elements(name, pairs)
 
 
-def publish(batch: nft.Batch, endpoints: Iterable[Endpoint]) -> None:
-    """Add the elements of the endpoints' published ports."""
-    for name, pairs in _by_map(endpoints).items():
-        batch.add_elements(name, pairs.items())
+def _memberships(zone: Zone, family: Family) -> dict[str, bool]:
+    leaves = zone.masquerade if family is V4 else zone.masquerade6
+    return {
+        "bridges": True, "within": True, "icc": zone.icc, "internal": zone.internal,
+        "masquerade": leaves and not zone.internal and not (zone.source and family is V4),
+        "unprotected": zone.unprotected,
+    }  # fmt: skip
 
 
-def withdraw(batch: nft.Batch, endpoints: Iterable[Endpoint]) -> None:
-    """Delete the elements of the endpoints' published ports."""
-    for name, pairs in _by_map(endpoints).items():
-        batch.delete_elements(name, pairs)
+def _allowed(endpoint: Endpoint) -> list[tuple[str, bytes]]:
+    link, mac = nft.ifname(endpoint.veth_host), mac_bytes(endpoint.mac)
+    made = []
+    for address in endpoint.addresses:
+        name = "allowed" if address.version == 4 else "allowed6"
+        made.append((name, nft.concatenation(link, mac, address.ip.packed)))
+    if endpoint.ip6:
+        for extra in (link_local_of(endpoint.mac).packed, bytes(16)):  # "::" asks whether an address is taken
+            made.append(("allowed6", nft.concatenation(link, mac, extra)))
+    return made

@@ -1,59 +1,54 @@
-"""Networks: the default bridge with its leases, links and published ports; `host` and `none` for the record.
+"""Networks: bridge, host and none, and those that users make; endpoints.py says what containers get on them.
 
-The life of an endpoint, all of it synchronous and callable from any thread:
-
-    endpoint = networks.reserve("bridge", container_id)           # a durable lease
-    endpoint = networks.publish_reserve(endpoint, bindings)       # host ports held (a socket each), durable
-    networks.attach(endpoint, netns_fd)                           # veth pair, address, route; ports open
-    networks.detach(endpoint)                                     # everything undone; again does nothing
-
-A restarted daemon calls start(), which remakes the table from the records in one transaction and holds the ports
-again, then `adopt` for every container that still runs and `detach` for the rest of `active()`.
+A restarted daemon calls start(), which remakes bridges and tables from the records and holds the ports again, then
+`adopt` for every container that still runs and `detach` for the rest of `active()`.
 The namespace that counts as the host's is that of the thread that constructs Networks and calls it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import errno
 import ipaddress
 import secrets
-import threading
-from collections.abc import Sequence
+from builtins import list as List
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-import msgspec
+from msgspec import structs
 
-from sampan.errors import Broken, Conflict, InvalidRequest, NotFound
-from sampan.kernel import netns, rtnl
-from sampan.kernel.nftables import DROP, FORWARD, Batch, Nftables
-from sampan.network import filters, links
-from sampan.network.addresses import Pool, mac_of, parse_bip
-from sampan.network.ports import Ports, PortTaken
-from sampan.network.records import Endpoint, NetworkInfo, PortBinding, Published
-from sampan.network.upkeep import Upkeep
+from sampan.errors import Broken, Conflict, Forbidden, InvalidRequest, NotFound, SampanError
+from sampan.kernel import rtnl
+from sampan.network.addresses import POOLS, Network, Pool, choose_subnet, parse_bip
+from sampan.network.bridge import MTU, Bridge
+from sampan.network.driver import Driver, Drivers
+from sampan.network.endpoints import Endpoints
+from sampan.network.host import Host
+from sampan.network.ipam import Space, local_pool
+from sampan.network.plain import Missing, Plain
+from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet
 from sampan.state import State, Table
 
+KNOWN: dict[str, Callable[[Host], Driver]] = {"bridge": Bridge, "host": Plain, "null": Plain, "ipvlan": Missing}
 _PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 
-class HostSettings(msgspec.Struct, frozen=True):
-    """What of the host this daemon changed: the setting as it was ("": not changed), whether the bridge is its own."""
-
-    ip_forward: str = ""
-    made_bridge: bool = False
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
 
-class Networks:
+class Networks(Endpoints):
     """The networks of one daemon.
 
-    bridge: its link's name; bip: its address as ADDRESS/PREFIX (default: the first free of Docker's pools, then
-    always the same); instance: the daemon's own word, told in the networks' options.
+    bridge: the default network's link; bip: its address as ADDRESS/PREFIX (default: the first free of the pools, then
+    always the same); instance: the daemon's own word, of which its IPv6 pool is made; pools: where subnets come from.
     Raises InvalidRequest for a bad bridge name or address.
     """
 
-    def __init__(self, state: State, *, bridge: str = "sampan0", bip: str | None = None, instance: str = "") -> None:
+    def __init__(
+        self, state: State, *, bridge: str = "sampan0", bip: str | None = None, instance: str = "",
+        pools: Sequence[tuple[Network, int]] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(state)
         try:
             rtnl.check_name(bridge)
         except ValueError as error:
@@ -61,159 +56,151 @@ class Networks:
         self.bridge = bridge
         self.instance = instance
         self._bip = parse_bip(bip) if bip else None
-        self._state = state
+        self._address_pools = [*(pools or POOLS), *([] if any(p.version == 6 for p, _ in pools) else [local_pool(instance)])]
         self._infos: Table[NetworkInfo] = Table(state, "network", NetworkInfo)
-        self._records: Table[Endpoint] = Table(state, "endpoint", Endpoint)
-        self._settings: Table[HostSettings] = Table(state, "network-host", HostSettings)
-        self._mutex = threading.RLock()
-        self._ports = Ports()
-        self._endpoints: dict[str, Endpoint] = {}
-        self._open: set[str] = set()  # ids of the endpoints whose published ports are in the table
-        self._refused: dict[str, str] = {}  # ids whose ports somebody took while no daemon held them
-        self._networks: dict[str, NetworkInfo] = {}
-        self._pool: Pool | None = None
-        self._index = 0
-        self._route: rtnl.Route | None = None
-        self._nft: Nftables | None = None
-        self._upkeep: Upkeep | None = None
+        self._lost: dict[str, str] = {}  # ids of networks that could not be made at start, and why
 
-    # -- the bridge ------------------------------------------------------------------------------------------------
+    # -- the daemon's life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Make or adopt the bridge, settings and table; hold recorded ports again.  A second call does nothing.
+        """Make or adopt bridges, settings and tables; hold recorded ports again.  A second call does nothing.
 
-        Raises Conflict when the name is another kind of link's, or the bridge has another address than `bip`.
+        Raises Conflict when the bridge's name is another kind of link's, or it has another address than `bip`.
         """
         with self._mutex:
-            if self._upkeep is not None:
+            if self._host is not None:
                 return
             with ExitStack() as undo:
-                self._route = rtnl.Route()
-                undo.callback(self._route.close)
-                self._nft = Nftables()
-                undo.callback(self._nft.close)
-                if self._route.link(self.bridge) is None:
-                    self._remember(made_bridge=True)
-                    undo.callback(self._put_settings_back, self._route)
-                self._index, gateway = links.make_bridge(self._route, self.bridge, self._bip, self._remembered)
-                self._pool = Pool(gateway)
-                self._write_settings()
-                self._name_networks(gateway)
-                undo.callback(self._ports.close)
-                self._take_up()
-                if not self._endpoints:
-                    undo.callback(filters.remove, self._nft, self.bridge)
-                self._remake()
-                table = filters.table_name(self.bridge)
-                self._upkeep = Upkeep(self.bridge, table, self._nft.port, self._restore)
+                host = self._host = Host(self._state, self.bridge)
+                undo.callback(self._forget)
+                self._drivers = Drivers(host, KNOWN)
+                undo.callback(self._unmake)  # a daemon that does not get up leaves nothing
+                self._predefine()
+                for _, info in self._infos.items():
+                    self._take_network(info)
+                self._take_endpoints()
+                host.firewall.remake()
+                host.watch(self._restore)
                 undo.pop_all()
 
     def stop(self, *, remove: bool = False) -> None:
-        """End the thread and give the ports up; with `remove`, undo what was made: table, bridge, changed settings.
+        """End the thread and give the ports up; with `remove`, undo what was made: tables, bridges, changed settings.
 
-        Raises Conflict, and does nothing, when `remove` is asked for while endpoints exist.
+        The records of networks stay.  Raises Conflict, and does nothing, when `remove` is asked for while endpoints exist.
         """
         with self._mutex:
-            if self._upkeep is None:
+            host = self._host
+            if host is None:
                 return
             if remove and self._endpoints:
-                raise Conflict(f"network bridge has {len(self._endpoints)} active endpoints")
-            upkeep, self._upkeep = self._upkeep, None
-        upkeep.close()  # not under the lock: its thread may be about to take it
+                raise Conflict(f"networks have {len(self._endpoints)} active endpoints")
+            upkeep, host.upkeep = host.upkeep, None
+        if upkeep is not None:
+            upkeep.close()  # not under the lock: its thread may be about to take it
         with self._mutex:
-            route, nft = self._started()
-            self._ports.close()
             if remove:
-                filters.remove(nft, self.bridge)
-                self._put_settings_back(route)
-            route.close()
-            nft.close()
-            self._route = self._nft = None
-            self._endpoints.clear()
-            self._open.clear()
+                self._unmake()
+            self._forget()
 
-    def _started(self) -> tuple[rtnl.Route, Nftables]:
-        if self._route is None or self._nft is None:
-            raise Broken("the network was not started")
-        return self._route, self._nft
-
-    def _remembered(self) -> ipaddress.IPv4Interface | None:
-        for _, info in self._infos.items():
-            if info.name == "bridge" and info.subnet:
-                return ipaddress.IPv4Interface(f"{info.gateway}/{info.subnet.partition('/')[2]}")
-        return None
-
-    def _write_settings(self) -> None:
-        before = netns.read_sysctl("ipv4/ip_forward")
-        if before != "1":
-            self._remember(ip_forward=before)  # first the memory, then the change
-            netns.write_sysctl("ipv4/ip_forward", "1")
-
-    def _remember(self, **changed: str | bool) -> None:
-        before = self._settings.get(self.bridge) or HostSettings()
-        self._settings.put(self.bridge, msgspec.structs.replace(before, **changed))
-
-    def _put_settings_back(self, route: rtnl.Route) -> None:
-        before = self._settings.get(self.bridge)
-        if before is None:
+    def _unmake(self) -> None:
+        """Take bridges, tables and changed settings away, unless containers have endpoints."""
+        host = self._started()
+        if self._endpoints:
             return
-        if before.made_bridge:
-            route.talk([rtnl.delete_link(self.bridge)], tolerate=frozenset({errno.ENODEV}))
-        if before.ip_forward and not any(link.kind == "bridge" for link in route.links()):
-            netns.write_sysctl("ipv4/ip_forward", before.ip_forward)  # another bridge may have come to rely on it
-        self._settings.delete(self.bridge)
+        for info in self._networks.values():
+            self._driver(info).remove(info)
+            if info.default and info.made_link:
+                self._infos.put(info.id, structs.replace(info, made_link=False))
+        host.firewall.delete()
+        host.put_back()
 
-    def _name_networks(self, gateway: ipaddress.IPv4Interface) -> None:
+    def _forget(self) -> None:
+        self._ports.close()
+        if self._host is not None:
+            self._host.close()
+        self._host = self._drivers = None
+        self._endpoints.clear()
+        self._refused.clear()
+        self._lost.clear()
+        self._networks.clear()
+        self._pools.clear()
+
+    def _predefine(self) -> None:
+        """See that bridge, host and none are among the records, the bridge with its address."""
         known = {info.name: info for _, info in self._infos.items()}
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
         for name, driver in _PREDEFINED:
-            info = known.get(name) or NetworkInfo(id=secrets.token_hex(32), name=name, driver=driver, created=now)
-            if driver == "bridge":
-                options = {
-                    "com.docker.network.bridge.default_bridge": "true",
-                    "com.docker.network.bridge.enable_icc": "true",
-                    "com.docker.network.bridge.enable_ip_masquerade": "true",
-                    "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-                    "com.docker.network.bridge.name": self.bridge,
-                    "com.docker.network.driver.mtu": str(links.MTU),
-                }
-                place = {"subnet": str(gateway.network), "gateway": str(gateway.ip)}
-                info = msgspec.structs.replace(info, **place, options=options)
+            info = known.get(name) or NetworkInfo(
+                id=secrets.token_hex(32), name=name, driver=driver, created=now(), made_link=False
+            )
+            if name == "bridge":
+                info = self._default(info)
             if info != known.get(name):
                 self._infos.put(info.id, info)
-            self._networks[info.id] = info
 
-    def _take_up(self) -> None:
-        pool = self._pool
+    def _default(self, info: NetworkInfo) -> NetworkInfo:
+        route = self._started().route
+        link = route.link(self.bridge)
+        if link is not None and link.kind != "bridge":
+            raise Conflict(f"link {self.bridge} exists and is no bridge")
+        found = route.addresses(link.index) if link is not None else []
+        if found and self._bip is not None and self._bip not in found:
+            raise Conflict(f"bridge {self.bridge} has the address {found[0]}, not {self._bip}")
+        gateway = self._bip or (found[0] if found else None)
+        if gateway is None and info.subnets and info.link == self.bridge:
+            gateway = ipaddress.IPv4Interface(f"{info.subnets[0].gateway}/{info.subnets[0].subnet.partition('/')[2]}")
+        if gateway is None:
+            gateway = choose_subnet(route.routes(), self._address_pools)
+        options = {
+            f"{BRIDGE}default_bridge": "true", f"{BRIDGE}enable_icc": "true", f"{BRIDGE}enable_ip_masquerade": "true",
+            f"{BRIDGE}host_binding_ipv4": "0.0.0.0", f"{BRIDGE}name": self.bridge, MTU_OPTION: str(MTU),
+        }  # fmt: skip
+        return structs.replace(
+            info, subnets=(Subnet(subnet=str(gateway.network), gateway=str(gateway.ip)),), options=options, link=self.bridge,
+            made_link=link is None or info.made_link,
+        )  # fmt: skip
+
+    def _take_network(self, info: NetworkInfo) -> None:
+        self._networks[info.id] = info
+        self._pools[info.id] = [Pool(one) for one in info.subnets]
+        if info.config_only:
+            return
+        try:
+            self._driver(info).create(info)
+        except (SampanError, OSError) as error:
+            if info.predefined:
+                raise
+            self._lost[info.id] = f"network {info.name}: {error}"
+
+    def _take_endpoints(self) -> None:
+        host = self._started()
         for _, endpoint in self._records.items():
-            if pool is None or ipaddress.IPv4Address(endpoint.ip) not in pool.network:
-                self._refused[endpoint.id] = f"address {endpoint.ip} is outside the bridge's subnet"
-            else:
-                with contextlib.suppress(Conflict):
-                    pool.take(endpoint.ip)
             self._endpoints[endpoint.id] = endpoint
+            for text in (endpoint.ip, endpoint.ip6):
+                pools = [p for p in self._pools.get(endpoint.network_id, ()) if text and ipaddress.ip_address(text) in p.network]
+                if text and not pools:
+                    self._refused[endpoint.id] = f"address {text} is outside its network's subnets"
+                for pool in pools:
+                    pool.adopt(text)
             try:
                 self._ports.hold_again(endpoint.id, endpoint.published)
-            except Broken as error:
+                info = self.network_of(endpoint)
+                if self._driver(info).publishes and endpoint.id not in self._refused and info.id not in self._lost:
+                    host.firewall.open(info.id, endpoint)
+            except (Broken, NotFound) as error:
                 self._refused[endpoint.id] = str(error)
-            if endpoint.id not in self._refused:
-                self._open.add(endpoint.id)
 
-    def _remake(self) -> None:
-        _, nft = self._started()
-        if self._pool is not None:
-            opened = [self._endpoints[key] for key in self._open]
-            nft.commit(filters.build(self.bridge, self._pool.gateway, opened))
-
-    def _restore(self) -> None:
+    def _restore(self, tables: bool) -> None:
         with self._mutex:
-            if self._upkeep is not None:
-                self._remake()
+            if self._host is not None and self._host.upkeep is not None:
+                if tables:
+                    self._host.firewall.remake()
+                else:
+                    self._host.firewall.pass_through()
 
-    # -- what there is ---------------------------------------------------------------------------------------------
+    # -- what there is -------------------------------------------------------------------------------------------------
 
-    def list(self) -> list[NetworkInfo]:
-        """Return the networks: bridge, host, none."""
+    def list(self) -> List[NetworkInfo]:
+        """Return the networks."""
         with self._mutex:
             return list(self._networks.values())
 
@@ -222,7 +209,10 @@ class Networks:
         infos = self.list()
         wanted = "bridge" if reference == "default" else reference
         for info in infos:
-            if wanted in (info.name, info.id):
+            if wanted == info.id:
+                return info
+        for info in infos:
+            if wanted == info.name:
                 return info
         found = [info for info in infos if wanted and info.id.startswith(wanted)]
         if len(found) > 1:
@@ -231,168 +221,82 @@ class Networks:
             raise NotFound(f"network {reference} not found")
         return found[0]
 
-    def active(self) -> Sequence[Endpoint]:
-        """Return the endpoints that exist."""
-        with self._mutex:
-            return list(self._endpoints.values())
-
     def problems(self) -> Sequence[str]:
-        """Return what keeps containers from being reached, in words for `info`: others' rules, lost ports."""
+        """Return what keeps containers from being reached, in words for `info`: others' rules, lost ports and networks."""
         with self._mutex:
-            _, nft = self._started()
+            host = self._started()
             found = [f"endpoint {key[:12]}: {reason}" for key, reason in self._refused.items()]
-            if self._upkeep is not None and self._upkeep.problem:
-                found.append(self._upkeep.problem)
-        for chain in nft.chains():
-            if chain.hook == FORWARD and chain.policy == DROP and chain.family in (1, 2):
-                found.append(
-                    f"table {chain.table}, chain {chain.name} drops what is forwarded (dockerd sets this):"
-                    " containers may not reach other hosts"
-                )
-        return found
+            found += self._lost.values()
+            if host.upkeep is not None and host.upkeep.problem:
+                found.append(host.upkeep.problem)
+            return [*found, *host.firewall.obstacles()]
 
-    # -- endpoints -------------------------------------------------------------------------------------------------
+    # -- making and removing -------------------------------------------------------------------------------------------
 
-    def reserve(self, network: str, container_id: str, *, mac: str | None = None, ipv4: str | None = None) -> Endpoint:
-        """Lease an address on the bridge; durable when it returns.
+    def create(self, wanted: NetworkInfo) -> NetworkInfo:
+        """Make a network, or leave no trace: its subnets as asked or chosen, its id and link's name given.
 
-        Raises NotFound, InvalidRequest (bad address, MAC, or a network without addresses), Conflict (address or
-        container has a place already), Unavailable (subnet full).
+        Raises Conflict (name taken), Forbidden (predefined, overlap), NotFound (driver), InvalidRequest, Unsupported, OSError.
         """
-        info = self.get(network)
-        if info.driver != "bridge":
-            raise InvalidRequest(f"network {info.name} gives no addresses")
-        try:
-            if mac and rtnl.mac_bytes(mac)[0] & 1:
-                raise ValueError(f"invalid MAC address {mac!r}")
-        except ValueError:
-            raise InvalidRequest(f"invalid MAC address: {mac!r}") from None
+        if wanted.predefined:
+            raise Forbidden(f"operation is not permitted on predefined {wanted.name} network ")
         with self._mutex, ExitStack() as undo:
-            pool = self._pool
-            if pool is None:
-                raise Broken("the network was not started")
-            if any(e.container_id == container_id for e in self._endpoints.values()):
-                raise Conflict(f"container {container_id[:12]} is attached to network {info.name} already")
-            address = pool.take(ipv4)
-            undo.callback(pool.give_back, str(address))
-            key = secrets.token_hex(32)
-            endpoint = Endpoint(
-                id=key,
-                network_id=info.id,
-                container_id=container_id,
-                ip=str(address),
-                prefix=pool.network.prefixlen,
-                gateway=str(pool.gateway.ip),
-                mac=mac.lower() if mac else mac_of(address),
-                veth_host=f"veth{key[:8]}",
-                mtu=info.mtu,
-            )
-            self._records.put(key, endpoint)
-            self._endpoints[key] = endpoint
+            host = self._started()
+            if any(info.name == wanted.name for info in self._networks.values()):
+                raise Conflict(f"network with name {wanted.name} already exists")
+            driver = self._driver(wanted)
+            info = structs.replace(wanted, id=secrets.token_hex(32), created=now())
+            if not info.config_only:
+                info = driver.check(info)
+                self._alone(info)
+                if driver.addresses:
+                    info = structs.replace(info, subnets=self._plan(info, host))
+            self._infos.put(info.id, info)  # first: a daemon killed now leaves no link that nobody knows
+            undo.callback(self._infos.delete, info.id)
+            if not info.config_only:
+                driver.create(info)
+                undo.callback(driver.remove, info)
+            self._networks[info.id] = info
+            self._pools[info.id] = [Pool(one) for one in info.subnets]
             undo.pop_all()
-        return endpoint
+        return info
 
-    def publish_reserve(self, endpoint: Endpoint, ports: Sequence[PortBinding], *, name: str = "") -> Endpoint:
-        """Hold a host port for each binding, all or none; return the endpoint with its `published`.
+    def _plan(self, info: NetworkInfo, host: Host) -> tuple[Subnet, ...]:
+        held = [ipaddress.ip_network(one.subnet) for other in self._networks.values() for one in other.subnets
+                if not other.config_only]  # fmt: skip
+        versions = {ipaddress.ip_network(one.subnet, strict=False).version for one in info.subnets if _is_network(one.subnet)}
+        routed: List[Network] = []
+        if info.ipv4 and 4 not in versions:
+            routed += host.route.routes()
+        if info.ipv6 and 6 not in versions:
+            routed += host.route.routes6()
+        return Space(self._address_pools, held, routed).plan(info.subnets, ipv4=info.ipv4, ipv6=info.ipv6)
 
-        name: the container's, for Docker's words.  Raises Broken (a port is taken), InvalidRequest, Unsupported.
-        """
-        if not ports:
-            return endpoint
-        with self._mutex, ExitStack() as undo:
-            if endpoint.id not in self._endpoints:
-                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
-            undo.callback(self._ports.release, endpoint.id)
-            try:
-                published = self._ports.hold(endpoint.id, [*ports])
-            except PortTaken as error:
-                raise PortTaken(
-                    "driver failed programming external connectivity on endpoint "
-                    f"{name or endpoint.container_id[:12]} ({endpoint.id}): {error}"
-                ) from error
-            endpoint = msgspec.structs.replace(endpoint, published=tuple(published))
-            self._records.put(endpoint.id, endpoint)
-            self._endpoints[endpoint.id] = endpoint
-            undo.pop_all()
-        return endpoint
+    def _alone(self, info: NetworkInfo) -> None:
+        for other in self._networks.values():
+            if info.link and other.link == info.link and "bridge" in (info.driver, other.driver):
+                raise Forbidden(f"bridge name {info.link} is already used by network {other.name}")
 
-    def attach(self, endpoint: Endpoint, netns_fd: int) -> Endpoint:
-        """Give the namespace `netns_fd` (borrowed) its eth0, and open the published ports.  About 1.2 ms.
-
-        On failure the link is gone again; the lease and the held ports stay until `detach`.  Raises OSError, NotFound.
-        """
+    def remove(self, reference: str) -> NetworkInfo:
+        """Remove a network without endpoints; return what it was.  Raises NotFound, Forbidden."""
         with self._mutex:
-            if endpoint.id not in self._endpoints:
-                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
-            endpoint = self._endpoints[endpoint.id]
-            route, nft = self._started()
-            upkeep, index = self._upkeep, self._index
-        pair = rtnl.Veth(endpoint.veth_host, index, endpoint.mtu, netns_fd, "eth0", endpoint.mac)
-        with ExitStack() as undo:
-            route.talk([rtnl.new_veth(pair)])
-            if upkeep is not None:
-                undo.callback(upkeep.sweep, pair.name)
-            # Bridge ports carry no address of their own; without this each would send its router solicitations in.
-            with contextlib.suppress(FileNotFoundError):
-                netns.write_sysctl(f"ipv6/conf/{pair.name}/disable_ipv6", "1")
-            links.configure(endpoint, netns_fd)
-            route.talk([rtnl.port_up(pair.name)])
-            with self._mutex:
-                batch = Batch(filters.table_name(self.bridge))
-                filters.publish(batch, [endpoint])
-                self._open.add(endpoint.id)
-                undo.callback(self._open.discard, endpoint.id)
-                try:
-                    nft.commit(batch)
-                except FileNotFoundError:  # somebody has just deleted the table
-                    self._remake()
-            undo.pop_all()
-        return endpoint
+            info = self.get(reference)
+            if info.predefined:
+                raise Forbidden(f"{info.name} is a pre-defined network and cannot be removed")
+            if any(one.network_id == info.id for one in self._endpoints.values()):
+                raise Forbidden(f"error while removing network: network {info.name} has active endpoints")
+            if not info.config_only:
+                self._driver(info).remove(info)
+            self._infos.delete(info.id)  # last: a daemon killed before makes the link again at its next start
+            del self._networks[info.id]
+            self._pools.pop(info.id, None)
+            self._lost.pop(info.id, None)
+        return info
 
-    def adopt(self, endpoint: Endpoint, published: Sequence[Published] | None = None) -> Endpoint:
-        """Take a running container's endpoint over after start(); return it as recorded.
 
-        Raises NotFound when it is not recorded, Conflict when its link is gone or one of its ports is somebody
-        else's now (its ports are closed then).
-        """
-        with self._mutex:
-            found = self._endpoints.get(endpoint.id)
-            if found is None:
-                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
-            if endpoint.id in self._refused:
-                raise Conflict(self._refused[endpoint.id])
-            if published is not None and tuple(published) != found.published:
-                raise Conflict(f"endpoint {endpoint.id[:12]} has other published ports than recorded")
-            route, _ = self._started()
-            if route.link(found.veth_host) is None:
-                raise Conflict(f"link {found.veth_host} of endpoint {endpoint.id[:12]} is gone")
-        return found
-
-    def detach(self, endpoint: Endpoint) -> None:
-        """Close the ports, delete the link (soon, in the background), free the lease.  A second call does nothing."""
-        with self._mutex:
-            found = self._endpoints.pop(endpoint.id, None)
-            if found is None:
-                return
-            _, nft = self._started()
-            if endpoint.id in self._open:
-                self._open.discard(endpoint.id)
-                batch = Batch(filters.table_name(self.bridge))
-                filters.withdraw(batch, [found])
-                try:
-                    nft.commit(batch)
-                except FileNotFoundError:  # somebody took elements away: make the whole anew
-                    self._remake()
-            self._ports.release(endpoint.id)
-            self._refused.pop(endpoint.id, None)
-            self._records.delete(endpoint.id)
-            if self._pool is not None and ipaddress.IPv4Address(found.ip) in self._pool.network:
-                self._pool.give_back(found.ip)
-            if self._upkeep is not None:
-                self._upkeep.sweep(found.veth_host)
-
-    def settle(self) -> None:
-        """Wait until the links of detached endpoints are gone (tests, orderly ends)."""
-        upkeep = self._upkeep
-        if upkeep is not None:
-            upkeep.settle()
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

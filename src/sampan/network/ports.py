@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from sampan.errors import Broken, InvalidRequest, Unsupported
@@ -26,10 +27,11 @@ class PortTaken(Broken):
     """The host port is somebody's already."""
 
 
-def check(binding: PortBinding) -> str:
-    """Return the host address to bind ("" when only IPv6 was asked for, which is not served yet).
+def check(binding: PortBinding, default: str = "0.0.0.0", *, four: bool = True, six: bool = False) -> list[str]:
+    """Return the host addresses to bind; empty when only IPv6 was asked for where there is none.
 
-    Raises InvalidRequest for a port, protocol or address that cannot be, Unsupported for an IPv6 address.
+    default: the IPv4 address when none is asked for; then `::` as well where the container has IPv6.
+    Raises InvalidRequest for a port, protocol or address that cannot be, or one of an IP version the container has not.
     """
     if binding.proto not in PROTOCOLS:
         raise InvalidRequest(f"invalid proto: {binding.proto!r}")
@@ -39,26 +41,31 @@ def check(binding: PortBinding) -> str:
         raise InvalidRequest(f"invalid host port range: {binding.first}-{binding.last}")
     text = binding.host_ip.strip("[]")
     if not text:
-        return "0.0.0.0"
+        return [*([default] if four else []), *(["::"] if six and default == "0.0.0.0" else [])]
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidRequest(f"invalid host address: {binding.host_ip!r}") from None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
+    if address.version == 4 and four:
+        return [str(address)]
+    if address.version == 6 and six:
+        return [str(address)]
     if int(address) == 0:
-        return ""
-    raise Unsupported(f"publishing on the IPv6 address {address} is not supported yet")
+        return []
+    raise Unsupported(f"publishing on {address}: the container has no IPv{address.version} address on this network")
 
 
 def bind(proto: str, host_ip: str, port: int) -> socket.socket:
     """Return a socket that holds the port.  Raises OSError (EADDRINUSE, EADDRNOTAVAIL ...)."""
     kind, number = _KINDS[proto]
+    family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
     try:
-        held = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, number)
+        held = socket.socket(family, kind | socket.SOCK_CLOEXEC, number)
     except OSError as error:
         raise Unsupported(f"this kernel has no {proto}: {error.strerror}") from None
     try:
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             held.bind((host_ip, port))
         except OSError as error:
@@ -77,47 +84,57 @@ def bind(proto: str, host_ip: str, port: int) -> socket.socket:
     return held
 
 
+Key = tuple[str, int, str]
+
+
 class Ports:
     """The ports that this daemon holds; not thread-safe, its owner holds a lock."""
 
     def __init__(self) -> None:
-        self._held: dict[str, list[socket.socket]] = {}
+        self._held: dict[str, dict[Key, socket.socket]] = {}
         self._ours: dict[tuple[str, int], set[str]] = {}
-        self._keys: dict[str, list[tuple[str, int, str]]] = {}
         self._next: dict[str, int] = {}
 
-    def hold(self, owner: str, wanted: list[PortBinding]) -> list[Published]:
-        """Hold a host port for each binding, all or none.
+    def hold(self, owner: str, wanted: Sequence[tuple[PortBinding, Sequence[str]]]) -> list[Published]:
+        """Hold, besides what `owner` has, a host port for each binding at each of its host addresses, all or none.
 
         Raises PortTaken with Docker's words, InvalidRequest, Unsupported.
         """
-        done = []
+        done: list[Published] = []
         with ExitStack() as undo:
-            undo.callback(self.release, owner)
-            for binding in wanted:
-                host_ip = check(binding)
-                if host_ip:
-                    port = self._find(owner, binding, host_ip)
-                    done.append(Published(binding.container_port, binding.proto, host_ip, port))
+            for binding, hosts in wanted:
+                if not hosts:
+                    continue
+                port = self._find(owner, binding, hosts, undo)
+                done += [Published(binding.container_port, binding.proto, host, port) for host in hosts]
             undo.pop_all()
         return done
 
-    def hold_again(self, owner: str, published: tuple[Published, ...]) -> None:
+    def hold_again(self, owner: str, published: Sequence[Published]) -> None:
         """Hold exactly these, all or none (a restarted daemon).  Raises PortTaken."""
-        self.hold(owner, [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published])
+        wanted = [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published]
+        self.hold(owner, [(one, [one.host_ip]) for one in wanted])
 
-    def release(self, owner: str) -> None:
-        """Give up what `owner` holds; nothing when it holds nothing."""
-        for held in self._held.pop(owner, ()):
+    def release(self, owner: str, published: Sequence[Published] | None = None) -> None:
+        """Give up what `owner` holds, or only these; nothing when it holds nothing."""
+        keys = None if published is None else [(p.proto, p.host_port, p.host_ip) for p in published]
+        for key in list(self._held.get(owner, {})) if keys is None else keys:
+            self._drop(owner, key)
+
+    def _drop(self, owner: str, key: Key) -> None:
+        held = self._held.get(owner, {}).pop(key, None)
+        if held is not None:
             held.close()
-        for proto, port, host_ip in self._keys.pop(owner, ()):
+            proto, port, host_ip = key
             self._ours[proto, port].discard(host_ip)
+        if not self._held.get(owner):
+            self._held.pop(owner, None)
 
     def close(self) -> None:
         for owner in list(self._held):
             self.release(owner)
 
-    def _find(self, owner: str, binding: PortBinding, host_ip: str) -> int:
+    def _find(self, owner: str, binding: PortBinding, hosts: Sequence[str], undo: ExitStack) -> int:
         proto = binding.proto
         if binding.first:
             candidates = list(range(binding.first, binding.last + 1))
@@ -127,21 +144,28 @@ class Ports:
             candidates = [*range(start, high + 1), *range(low, start)]
         problem: PortTaken | None = None
         for port in candidates:
-            try:
-                self._bind(owner, proto, host_ip, port)
-            except PortTaken as error:
-                problem = error
-                continue
+            with ExitStack() as tried:
+                try:
+                    for host_ip in hosts:
+                        self._bind(owner, (proto, port, host_ip))
+                        tried.callback(self._drop, owner, (proto, port, host_ip))
+                except PortTaken as error:
+                    problem = error
+                    continue
+                undo.push(tried.pop_all())
             if not binding.first:
                 self._next[proto] = port + 1
             return port
         if problem is not None and len(candidates) == 1:
             raise problem
-        raise PortTaken(f"Bind for {host_ip}:{candidates[0]}-{candidates[-1]} failed: all ports are allocated")
+        raise PortTaken(f"Bind for {hosts[0]}:{candidates[0]}-{candidates[-1]} failed: all ports are allocated")
 
-    def _bind(self, owner: str, proto: str, host_ip: str, port: int) -> None:
+    def _bind(self, owner: str, key: Key) -> None:
+        proto, port, host_ip = key
         users = self._ours.setdefault((proto, port), set())
-        if users and (host_ip in users or "0.0.0.0" in users or host_ip == "0.0.0.0"):
+        every = "::" if ":" in host_ip else "0.0.0.0"
+        beside = {user for user in users if (":" in user) == (":" in host_ip)}
+        if beside and (host_ip in beside or every in beside or host_ip == every):
             raise PortTaken(f"Bind for {host_ip}:{port} failed: port is already allocated")
         try:
             held = bind(proto, host_ip, port)
@@ -149,6 +173,5 @@ class Ports:
             if error.errno == errno.EADDRINUSE:
                 raise PortTaken(f"failed to bind host port {host_ip}:{port}/{proto}: address already in use") from None
             raise Broken(f"failed to bind host port {host_ip}:{port}/{proto}: {error.strerror}") from error
-        self._held.setdefault(owner, []).append(held)
-        self._keys.setdefault(owner, []).append((proto, port, host_ip))
+        self._held.setdefault(owner, {})[key] = held
         users.add(host_ip)

@@ -7,22 +7,60 @@ import ipaddress
 from msgspec import Struct
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+BRIDGE = "com.docker.network.bridge."
+MTU_OPTION = "com.docker.network.driver.mtu"
+
+
+class Subnet(Struct, frozen=True, kw_only=True):
+    """One subnet of a network: as CIDR text; what is handed out comes from `ip_range` when there is one.
+
+    chosen: by whoever made the network (only then may containers ask for addresses of their own).
+    """
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+    aux: dict[str, str] = {}
+    chosen: bool = True
 
 
 class NetworkInfo(Struct, frozen=True, kw_only=True):
-    """A network.  subnet and gateway are "" where the driver gives no addresses."""
+    """A network.  subnets is empty where the driver gives no addresses.  link: the bridge's or the parent's
+    name, made_link: whether it was made for the network."""
 
     id: str
     name: str
     driver: str
     scope: str = "local"
-    subnet: str = ""
-    gateway: str = ""
+    subnets: tuple[Subnet, ...] = ()
+    ipv4: bool = True
+    ipv6: bool = False
+    link: str = ""
+    made_link: bool = True
     mtu: int = 1500
     internal: bool = False
+    attachable: bool = False
+    config_only: bool = False
+    config_from: str = ""
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = {}
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     created: str = ""
+
+    @property
+    def predefined(self) -> bool:
+        return self.name in ("bridge", "host", "none")
+
+    @property
+    def default(self) -> bool:
+        """Whether it is the one that containers join when nothing is said."""
+        return self.name == "bridge"
+
+    def enabled(self, option: str, *, default: bool = True) -> bool:
+        """Return whether an option of the bridge driver (its last word) is on."""
+        text = self.options.get(f"{BRIDGE}{option}", "")
+        return default if not text else text.lower() in ("1", "t", "true")
 
 
 class PortBinding(Struct, frozen=True):
@@ -44,8 +82,26 @@ class Published(Struct, frozen=True):
     host_port: int
 
 
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What is asked for an endpoint; "" and empty leave the choice to the network."""
+
+    mac: str = ""
+    ipv4: str = ""
+    ipv6: str = ""
+    link_local: tuple[str, ...] = ()
+    ifname: str = ""
+    options: dict[str, str] = {}
+    priority: int = 0
+    names: tuple[str, ...] = ()
+    links: dict[str, str] = {}
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """A container's place on a network: its lease, its link, its published ports.  Durable."""
+    """A container's place on a network: its lease, its link, its published ports.  Durable.
+
+    ip, ip6: "" where the network gives none.  gateway, gateway6: "" on internal networks.  names: what others on the
+    network call it.  links: what the container itself calls others (name -> container's name).
+    """
 
     id: str
     network_id: str
@@ -57,7 +113,24 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     veth_host: str
     mtu: int = 1500
     published: tuple[Published, ...] = ()
+    ip6: str = ""
+    prefix6: int = 0
+    gateway6: str = ""
+    ifname: str = "eth0"
+    priority: int = 0
+    options: dict[str, str] = {}
+    names: tuple[str, ...] = ()
+    links: dict[str, str] = {}
+    link_local: tuple[str, ...] = ()
 
     @property
-    def interface(self) -> ipaddress.IPv4Interface:
-        return ipaddress.IPv4Interface(f"{self.ip}/{self.prefix}")
+    def addresses(self) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:
+        """Return its addresses with their prefixes."""
+        made: list[ipaddress.IPv4Interface | ipaddress.IPv6Interface] = []
+        if self.ip:
+            made.append(ipaddress.IPv4Interface(f"{self.ip}/{self.prefix}"))
+        if self.ip6:
+            made.append(ipaddress.IPv6Interface(f"{self.ip6}/{self.prefix6}"))
+        for text in self.link_local:
+            made.append(ipaddress.ip_interface(f"{text}/{16 if ':' not in text else 64}"))
+        return made

@@ -14,17 +14,20 @@ from collections.abc import Callable
 
 from sampan.errors import Unavailable
 from sampan.kernel.fds import Fd
-from sampan.kernel.nftables import DELCHAIN, DELRULE, DELSET, DELTABLE, SUBSYSTEM, Nftables, table_of
+from sampan.kernel.nftables import DELCHAIN, DELRULE, DELSET, DELTABLE, NEWCHAIN, SUBSYSTEM, Nftables, table_of
 from sampan.kernel.rtnl import Route
+from sampan.network import passage
 
 _LOST = frozenset(SUBSYSTEM << 8 | kind for kind in (DELTABLE, DELCHAIN, DELRULE, DELSET))
+_PASSAGE = frozenset(SUBSYSTEM << 8 | kind for kind in (NEWCHAIN, DELRULE))
 _SETTLE = 30.0
 
 
 class Upkeep:
-    """start, then `sweep` links; `restore` is called when someone else took from `table`.  port: our own socket's."""
+    """start, then `sweep` links; `restore` is called when someone else took from
+    `table` (True) or changed iptables' FORWARD chain (False).  port: our own socket's."""
 
-    def __init__(self, bridge: str, table: str, port: int, restore: Callable[[], None]) -> None:
+    def __init__(self, bridge: str, table: str, port: int, restore: Callable[[bool], None]) -> None:
         self._table = table
         self._port = port
         self._restore = restore
@@ -73,8 +76,8 @@ class Upkeep:
                     if fd == self._wake.fileno():
                         os.eventfd_read(fd)
                         self._sweep()
-                    elif self._lost():
-                        self._restore()
+                    else:
+                        self._look()
                 except OSError as error:
                     self.problem = str(error)
             with self._idle:
@@ -92,9 +95,14 @@ class Upkeep:
                 self._busy = False
                 self._idle.notify_all()
 
-    def _lost(self) -> bool:
+    def _look(self) -> None:
+        """Read what others changed: our tables are made anew, our rules in iptables' FORWARD chain put back (passage.py)."""
         try:
-            seen = self._watch.listen()
+            seen = [notice for notice in self._watch.listen() if notice.port != self._port]
         except OSError:  # ENOBUFS: notices were lost, so anything may have happened
-            return True
-        return any(a.kind in _LOST and a.port != self._port and table_of(a) == self._table for a in seen)
+            self._restore(True)
+            return
+        if any(one.kind in _LOST and table_of(one) == self._table for one in seen):
+            self._restore(True)
+        elif any(one.kind in _PASSAGE and table_of(one) == passage.TABLE for one in seen):
+            self._restore(False)

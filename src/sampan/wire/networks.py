@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
-from sampan.wire.shape import Shape
+from sampan.wire.containers import EndpointSettings
+from sampan.wire.shape import Shape, StringMap
 
 
 class IpamPool(Shape, frozen=True, kw_only=True, omit_defaults=True):
     subnet: str = ""
     ip_range: str = field(name="IPRange", default="")
     gateway: str = ""
+    auxiliary_addresses: StringMap = None
 
 
 class Ipam(Shape, frozen=True, kw_only=True):
     driver: str = "default"
-    options: dict[str, str] | None = None
+    options: StringMap = None
     config: list[IpamPool] | None = None
 
 
@@ -50,3 +52,40 @@ class Network(Shape, frozen=True, kw_only=True):
     containers: dict[str, NetworkEndpoint] | UnsetType = UNSET
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+
+
+class NetworkCreate(Shape, frozen=True, kw_only=True):
+    """The body of POST /networks/create.  CheckDuplicate is accepted and means nothing: it is always done."""
+
+    name: str = ""
+    driver: str = ""
+    scope: str = ""
+    enable_ipv4: bool | UnsetType | None = field(name="EnableIPv4", default=UNSET)
+    enable_ipv6: bool | UnsetType | None = field(name="EnableIPv6", default=UNSET)
+    ipam: Ipam | None = field(name="IPAM", default=None)
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigFrom | None = None
+    options: StringMap = None
+    labels: StringMap = None
+
+
+class NetworkCreated(Shape, frozen=True, kw_only=True):
+    id: str
+    warning: str = ""
+
+
+class NetworkConnect(Shape, frozen=True, kw_only=True):
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class NetworkDisconnect(Shape, frozen=True, kw_only=True):
+    container: str = ""
+    force: bool = False
+
+
+class NetworksPruned(Shape, frozen=True, kw_only=True):
+    networks_deleted: list[str] | None = None

@@ -31,7 +31,7 @@ class Container:
         self.lock = asyncio.Lock()
         self.keeper: Keeper | None = None
         self.pidfd: Fd | None = None
-        self.endpoint: Endpoint | None = None
+        self.endpoints: tuple[Endpoint, ...] = ()
         self.pending: list[tuple[socket.socket, m.Attachment]] = []
         self.execs: dict[str, Exec] = {}
         self.removing = False

@@ -9,13 +9,12 @@ from contextlib import ExitStack
 from msgspec import UNSET, structs
 
 from sampan.engine import spec
-from sampan.engine.containers import healthcheck, places, validate, volumes
+from sampan.engine.containers import connections, healthcheck, places, validate, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
 from sampan.engine.records import ContainerRecord
 from sampan.errors import InvalidRequest, NotFound
-from sampan.network.names import check_address
 from sampan.wire import containers as c
 
 
@@ -41,15 +40,13 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         key: value or c.EndpointSettings()
         for key, value in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
     }
-    for endpoint in endpoints.values():
-        if endpoint.ipam_config and endpoint.ipam_config.i_pv4_address:
-            check_address(endpoint.ipam_config.i_pv4_address)
     others = tuple(place for text in host.volumes_from or () for place in places.volumes_from(rooms, text))
     found = places.of_body(rooms.data_root, config, host, others)
     record = ContainerRecord(
         id=identity, name="", created=time.time_ns(), image=image.id, image_ref=body.image, path=command[0],
         args=tuple(command[1:]), config=config, host=host, networking=endpoints, places=found,
     )  # fmt: skip
+    record = connections.normal(record, rooms.networks)
     with ExitStack() as undo:
         chosen = validate.name(name) if name else rooms.index.generate()
         rooms.index.add(chosen, identity)

@@ -10,7 +10,7 @@ from sampan.network import names
 from sampan.network.records import Endpoint
 
 
-def write(container: Container, endpoint: Endpoint | None) -> None:
+def write(container: Container, endpoints: tuple[Endpoint, ...]) -> None:
     """Write hosts, hostname and resolv.conf; with another's network, its files are used.  Raises InvalidRequest, OSError."""
     record, rooms = container.record, container.rooms
     folder = rooms.folder(record.id)
@@ -28,14 +28,13 @@ def write(container: Container, endpoint: Endpoint | None) -> None:
         content = Path("/etc/resolv.conf").read_bytes() if Path("/etc/resolv.conf").exists() else b""
     else:
         content = names.resolv_file(names.host_resolver(), wanted)
-    gateway = endpoint.gateway if endpoint else ""
+    gateway = next((one.gateway for one in endpoints if one.gateway), "")
+    addresses = [text for one in endpoints for text in (one.ip, one.ip6) if text]
     _put(folder / "resolv.conf", content)
     _put(folder / "hostname", names.hostname_file(hostname))
     _put(
         folder / "hosts",
-        names.hosts_file(
-            hostname, config.domainname, [endpoint.ip] if endpoint else [], list(host.extra_hosts or ()), gateway=gateway
-        ),
+        names.hosts_file(hostname, config.domainname, addresses, list(host.extra_hosts or ()), gateway=gateway),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 
 from sampan import messages as m
 from sampan.cgroups import Hierarchy
-from sampan.engine.containers import volumes
+from sampan.engine.containers import connections, volumes
 from sampan.engine.containers.container import Container
 from sampan.errors import SampanError
 
@@ -43,8 +43,7 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
         container.rooms.health.ended(container)
     container.update(
         status="exited", paused=False, pid=0, exit_code=exited.status, oom_killed=exited.oom_killed, error=exited.error,
-        finished=exited.finished_at or time.time_ns(), restarting=again, bound={}, address="", gateway="", prefix=0, mac="",
-        endpoint_id="",
+        finished=exited.finished_at or time.time_ns(), restarting=again, bound={},
     )  # fmt: skip
     if container.keeper is not None:
         try:
@@ -55,16 +54,13 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
     for found in list(container.execs.values()):
         if found.exit_code is None:
             found.ended(137)
-    endpoint, container.endpoint = container.endpoint, None
-    if endpoint is not None:
+    endpoints, container.endpoints = container.endpoints, ()
+    for endpoint in endpoints:
+        connections.told(container, "disconnect", endpoint)
         try:
             container.rooms.networks.detach(endpoint)
         except (SampanError, OSError):
             log.exception("network of container %s", container.id[:12])
-        container.rooms.bus.emit(
-            "network", "disconnect", endpoint.network_id,
-            {"container": container.id, "name": "bridge", "type": "bridge"},
-        )  # fmt: skip
     volumes.let_go(container)
     seconds = max(0, container.record.finished - record.started) // 10**9
     if exited.oom_killed:

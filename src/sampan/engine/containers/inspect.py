@@ -71,17 +71,22 @@ def _listed(record: ContainerRecord) -> list[c.MountPoint]:
     return [structs.replace(one, source="") if one.type == "volume" and not one.mode else one for one in mounts(record)]
 
 
-def endpoints(record: ContainerRecord, *, names: bool) -> dict[str, c.EndpointSettings]:
-    mode = record.host.network_mode
-    if mode.startswith("container:"):
-        return {}
-    wanted = record.networking.get(mode) or c.EndpointSettings()
-    found = structs.replace(
-        wanted, network_id=record.network_id, endpoint_id=record.endpoint_id, gateway=record.gateway,
-        ip_address=record.address, ip_prefix_len=record.prefix, mac_address=record.mac,
-        aliases=wanted.aliases if names else None, dns_names=None,
-    )  # fmt: skip
-    return {mode: found}
+def endpoints(container: Container, *, names: bool) -> dict[str, c.EndpointSettings]:
+    """Return what it is, or will be, on each network; what only a running one has is empty otherwise."""
+    record, rooms = container.record, container.rooms
+    ids = {info.name: info.id for info in rooms.networks.list()}
+    known = {one.network_id: one for one in container.endpoints}
+    made = {}
+    for name, wanted in record.networking.items():
+        one = known.get(ids.get(name, ""))
+        made[name] = structs.replace(
+            wanted, network_id=ids.get(name, "") if record.running else "", endpoint_id=one.id if one else "",
+            gateway=one.gateway if one else "", ip_address=one.ip if one else "", ip_prefix_len=one.prefix if one else 0,
+            ipv6_gateway=one.gateway6 if one else "", global_ipv6_address=one.ip6 if one else "",
+            global_ipv6_prefix_len=one.prefix6 if one else 0, mac_address=one.mac if one else "",
+            aliases=wanted.aliases if names else None, dns_names=list(one.names) or None if one and names else None,
+        )  # fmt: skip
+    return made
 
 
 def exposed(record: ContainerRecord) -> list[str]:
@@ -95,13 +100,14 @@ def network_settings(container: Container) -> c.NetworkSettings:
     if record.running and record.host.network_mode not in ("host", "none"):
         ports = {port if "/" in port else f"{port}/tcp": None for port in exposed(record)}
         ports.update({key: list(value) for key, value in record.bound.items()})
-    found = endpoints(record, names=True)
+    found = endpoints(container, names=True)
     flat = found.get("bridge", c.EndpointSettings())
     return c.NetworkSettings(
         sandbox_id=record.id if record.running else "",
         sandbox_key=f"/proc/{record.pid}/ns/net" if record.running else "", ports=ports, networks=found,
         endpoint_id=flat.endpoint_id, gateway=flat.gateway, ip_address=flat.ip_address, ip_prefix_len=flat.ip_prefix_len,
-        mac_address=flat.mac_address,
+        mac_address=flat.mac_address, ipv6_gateway=flat.ipv6_gateway, global_ipv6_address=flat.global_ipv6_address,
+        global_ipv6_prefix_len=flat.global_ipv6_prefix_len,
     )  # fmt: skip
 
 
@@ -132,7 +138,7 @@ def summary(container: Container, tags: dict[str, tuple[str, ...]], *, size: boo
         command=command_line(record), created=record.created // 10**9, ports=rows, labels=record.labels,
         state="removing" if container.removing else record.state, status=status(container),
         host_config=c.SummaryHostConfig(network_mode=record.host.network_mode, annotations=annotations),
-        network_settings=c.SummaryNetworks(networks=endpoints(record, names=False)), mounts=_listed(record),
+        network_settings=c.SummaryNetworks(networks=endpoints(container, names=False)), mounts=_listed(record),
         size_rw=own[0], size_root_fs=own[1],
     )  # fmt: skip
 

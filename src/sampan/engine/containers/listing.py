@@ -72,8 +72,10 @@ def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: t
                 continue
         return lambda one: one.record.image in images or one.record.image_ref in values
     if key == "network":
+        networks = {info.name: info.id for info in rooms.networks.list()}
         return lambda one: any(
-            value == one.record.host.network_mode or (one.record.network_id and one.record.network_id.startswith(value))
+            value == name or (value and networks.get(name, "").startswith(value))
+            for name in one.record.networking
             for value in values
         )
     if key == "volume":

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -13,17 +14,16 @@ from msgspec import UNSET
 
 from sampan import messages as m
 from sampan.engine import spec, spec_mounts
-from sampan.engine.containers import etc, volumes
+from sampan.engine.containers import connections, etc, volumes
 from sampan.engine.containers.container import Container, open_folder
 from sampan.engine.containers.exits import heard_exit
-from sampan.engine.containers.validate import port_of, port_range
 from sampan.engine.keepers import Keeper
 from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import pidfd_open
 from sampan.launch.channel import Channel
-from sampan.network.records import Endpoint, PortBinding
+from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
 from sampan.wire import containers as c
 
@@ -75,21 +75,20 @@ async def start(container: Container) -> None:
 
 
 async def _start(container: Container, undo: ExitStack) -> None:
-    rooms, record = container.rooms, container.record
+    rooms = container.rooms
     parts = Parts()
     with ExitStack() as sent:
         sent.callback(parts.close)
         _join(container, parts)
-        if record.host.network_mode not in ("host", "none") and not record.host.network_mode.startswith("container:"):
-            rooms.networks.get(record.host.network_mode)
-        endpoint = await asyncio.to_thread(_gather, container, parts, undo)
+        connections.check(container)
+        endpoints = await asyncio.to_thread(_gather, container, parts, undo)
         ours, theirs = Channel.pair()
         keeper = Keeper(ours)
         undo.callback(keeper.close)
         with Fd(os.dup(theirs.fileno())) as control:
             theirs.close()
             control_at = parts.add(Fd(control.take()))
-        request = _request(container, parts, control_at, endpoint)
+        request = _request(container, parts, control_at, endpoints)
         try:
             rooms.launcher.spawner.launch(request, parts.fds)
         except (BrokenPipeError, ConnectionResetError):
@@ -98,9 +97,9 @@ async def _start(container: Container, undo: ExitStack) -> None:
         container.pending.clear()
         for fd, _ in list(_attached(request)):
             parts.fds[fd].close()
-    ready, pidfd = await _converse(container, keeper, endpoint)
-    container.keeper, container.pidfd, container.endpoint = keeper, pidfd, endpoint
-    _running(container, ready, endpoint)
+    ready, pidfd = await _converse(container, keeper, endpoints)
+    container.keeper, container.pidfd, container.endpoints = keeper, pidfd, endpoints
+    _running(container, ready)
     keeper.settle()
 
 
@@ -108,15 +107,15 @@ def _attached(request: m.Launch) -> list[tuple[int, m.Attachment]]:
     return [(one.fd, one) for one in request.attachments]
 
 
-def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | None:
+def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoint, ...]:
     """Everything that blocks, in one thread: network lease, name files, volumes, mounts.  `undo` gets what must be undone."""
     rooms, record = container.rooms, container.record
-    endpoint = _reserve(container, undo)
+    endpoints = connections.reserve(container, undo)
     state_dir = rooms.state_dir(record.id)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("exit", "keeper.sock"):
         (state_dir / name).unlink(missing_ok=True)
-    etc.write(container, endpoint)
+    etc.write(container, endpoints)
     userns = None
     base = record.uid_base if record.uid_base is not None else parts.uid_base
     if base is not None:
@@ -131,42 +130,7 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> Endpoint | N
     if rooms.init if record.host.init in (UNSET, None) else record.host.init:
         parts.reaper = parts.add(rooms.launcher.reaper())
     parts.log = parts.add(open_folder(rooms.folder(record.id)))
-    return endpoint
-
-
-def bindings(container: Container) -> list[PortBinding]:
-    """Return the ports to publish."""
-    host, config = container.record.host, container.record.config
-    made = []
-    wanted = dict(host.port_bindings or {})
-    if host.publish_all_ports:
-        for port in config.exposed_ports or {}:
-            wanted.setdefault(port, [])
-            wanted[port] = wanted[port] or []
-    for text, places in wanted.items():
-        number, protocol = port_of(text)
-        if not places:
-            made.append(PortBinding(number, protocol))
-        for place in places or ():
-            first, last = port_range(place.host_port)
-            made.append(PortBinding(number, protocol, place.host_ip, first, last))
-    return made
-
-
-def _reserve(container: Container, undo: ExitStack) -> Endpoint | None:
-    rooms, record = container.rooms, container.record
-    mode = record.host.network_mode
-    if mode in ("host", "none") or mode.startswith("container:") or record.config.network_disabled is True:
-        return None
-    wanted = record.networking.get(mode)
-    mac = (wanted.mac_address if wanted else "") or (record.config.mac_address or "")
-    ipv4 = wanted.ipam_config.i_pv4_address if wanted and wanted.ipam_config else ""
-    stale = [one for one in rooms.networks.active() if one.container_id == record.id]
-    for one in stale:
-        rooms.networks.detach(one)
-    endpoint = rooms.networks.reserve(mode, record.id, mac=mac or None, ipv4=ipv4 or None)
-    undo.callback(rooms.networks.detach, endpoint)
-    return rooms.networks.publish_reserve(endpoint, bindings(container), name=record.name)
+    return endpoints
 
 
 def _join(container: Container, parts: Parts) -> None:
@@ -193,7 +157,7 @@ def _join(container: Container, parts: Parts) -> None:
                 parts.joined["user"] = parts.add(open_fd(f"/proc/{record.pid}/ns/user", os.O_RDONLY))
 
 
-def _request(container: Container, parts: Parts, control: int, endpoint: Endpoint | None) -> m.Launch:
+def _request(container: Container, parts: Parts, control: int, endpoints: tuple[Endpoint, ...]) -> m.Launch:
     rooms, record = container.rooms, container.record
     attachments = []
     for far, wish in container.pending:
@@ -210,20 +174,20 @@ def _request(container: Container, parts: Parts, control: int, endpoint: Endpoin
             driver=driver, fd=parts.log, name=f"{record.id}-json.log", options=dict((log.config if log else None) or {})
         ),
         open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
-        reaper=parts.reaper, wait_for_network=endpoint is not None or isolated(container),
+        reaper=parts.reaper, wait_for_network=bool(endpoints) or isolated(container),
         user=record.config.user, group_add=tuple(record.host.group_add or ()),
     )  # fmt: skip
 
 
-async def _converse(container: Container, keeper: Keeper, endpoint: Endpoint | None) -> tuple[m.Ready, Fd | None]:
+async def _converse(container: Container, keeper: Keeper, endpoints: tuple[Endpoint, ...]) -> tuple[m.Ready, Fd | None]:
     """Follow the keeper to Ready.  Raises StepError-like refusals."""
     while True:
         message, fds = await keeper.next()
         try:
             if isinstance(message, m.Created):
-                if endpoint is not None:
+                if endpoints:
                     try:
-                        await asyncio.to_thread(container.rooms.networks.attach, endpoint, fds[1].fileno())
+                        await asyncio.to_thread(container.rooms.networks.attach_all, endpoints, fds[1].fileno())
                     except (SampanError, OSError) as error:
                         keeper.send(m.Abort(text=str(error)))
                         await keeper.next()
@@ -318,21 +282,15 @@ def _record_failure(container: Container, error: Exception) -> SampanError:
     return refusal
 
 
-def _running(container: Container, ready: m.Ready, endpoint: Endpoint | None) -> None:
-    bound = published(endpoint)
+def _running(container: Container, ready: m.Ready) -> None:
     container.update(
         status="running", paused=False, restarting=False, pid=ready.pid, started=ready.started_at or time.time_ns(),
-        exit_code=0, error="", oom_killed=False, stopped_by_hand=False, bound=bound,
-        address=endpoint.ip if endpoint else "", gateway=endpoint.gateway if endpoint else "",
-        prefix=endpoint.prefix if endpoint else 0, mac=endpoint.mac if endpoint else "",
-        endpoint_id=endpoint.id if endpoint else "", network_id=endpoint.network_id if endpoint else "",
+        exit_code=0, error="", oom_killed=False, stopped_by_hand=False, bound=published(container.endpoints),
     )  # fmt: skip
     watch(container)
-    if endpoint is not None:
-        container.rooms.bus.emit(
-            "network", "connect", endpoint.network_id, {"container": container.id, "name": "bridge", "type": "bridge"}
-        )
     volumes.tell_mounts(container)
+    for endpoint in container.endpoints:
+        connections.told(container, "connect", endpoint)
     container.emit("start")
     if container.rooms.health is not None:
         container.rooms.health.began(container)
@@ -351,10 +309,10 @@ def _exec_ended(container: Container, told: m.ExecExited) -> None:
         found.ended(told.status)
 
 
-def published(endpoint: Endpoint | None) -> dict[str, list[c.PortBinding]]:
+def published(endpoints: Sequence[Endpoint]) -> dict[str, list[c.PortBinding]]:
     """Return the host's ports by the container's, as inspect shows them."""
     made: dict[str, list[c.PortBinding]] = {}
-    for port in endpoint.published if endpoint else ():
+    for port in (port for endpoint in endpoints for port in endpoint.published):
         made.setdefault(f"{port.container_port}/{port.proto}", []).append(
             c.PortBinding(host_ip=port.host_ip or "0.0.0.0", host_port=str(port.host_port))
         )

@@ -1,0 +1,1 @@
+"""Networks as the API asks for them: a file per verb."""

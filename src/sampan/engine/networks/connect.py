@@ -1,0 +1,120 @@
+"""Connect containers to networks and disconnect them, running or not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import ExitStack
+
+from sampan.engine.containers import connections
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.start import published
+from sampan.errors import Broken, Conflict, Forbidden, InvalidRequest
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.process import pidfd_open
+from sampan.network.records import Endpoint, NetworkInfo, PortBinding
+from sampan.wire import containers as c
+
+
+def namespace(container: Container) -> Fd:
+    """Return the running container's network namespace.  Raises Conflict."""
+    record = container.record
+    if not record.running or record.pid <= 0:
+        raise Conflict(f"container {container.id} is not running")
+    with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
+        return open_fd(f"/proc/{record.pid}/ns/net", os.O_RDONLY)
+
+
+async def connect(container: Container, info: NetworkInfo, settings: c.EndpointSettings) -> None:
+    """Connect; the caller holds the container's lock.
+
+    A container that does not run only remembers.  Raises InvalidRequest, Forbidden (there already), Conflict, Broken.
+    """
+    record = container.record
+    if info.name == "host":
+        raise InvalidRequest("cannot connect container to host network - container must be created in host network mode")
+    if record.host.network_mode == "host":
+        raise InvalidRequest("cannot disconnect container from host network - container was created in host network mode")
+    if record.host.network_mode.startswith("container:"):
+        raise InvalidRequest(
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+        )
+    if info.name == "none" or record.host.network_mode == "none":
+        raise InvalidRequest("container cannot be connected to multiple networks with one of the networks in private (none) mode")
+    if info.config_only:
+        raise Forbidden(f"cannot connect container to configuration network {info.name}")
+    if container.removing or container.removed:
+        raise Conflict("container is marked for removal and cannot be connected or disconnected to the network")
+    connections.judge(info.name, settings)
+    if record.running:
+        await asyncio.to_thread(_attach, container, info, settings)
+    container.update(
+        networking={**record.networking, info.name: settings}, bound=published(container.endpoints) if record.running else {}
+    )
+    if record.running:
+        found = next(one for one in container.endpoints if one.network_id == info.id)
+        connections.told(container, "connect", found)
+
+
+def _attach(container: Container, info: NetworkInfo, settings: c.EndpointSettings) -> None:
+    networks = container.rooms.networks
+    if any(one.network_id == info.id for one in container.endpoints):
+        raise Forbidden(f"endpoint with name {container.record.name} already exists in network {info.name}")
+    with namespace(container) as space, ExitStack() as undo:
+        endpoint = networks.reserve(info.name, container.id, connections.request(container.record, settings, info))
+        before = container.endpoints
+        undo.callback(_back, container, space, before)
+        undo.callback(networks.detach, endpoint)
+        networks.attach(endpoint, space.fileno(), frozenset())
+        networks.reroute(container.id, space.fileno())
+        container.endpoints = (*container.endpoints, endpoint)
+        _ports(container, None)
+        undo.pop_all()
+
+
+def _back(container: Container, space: Fd, before: tuple[Endpoint, ...]) -> None:
+    container.endpoints = before
+    container.rooms.networks.reroute(container.id, space.fileno())
+
+
+async def disconnect(container: Container, info: NetworkInfo, *, force: bool) -> None:
+    """Disconnect; the caller holds the container's lock.  Raises Broken in Docker's words when it is not connected."""
+    record = container.record
+    if record.host.network_mode == "host" and info.name == "host":
+        raise InvalidRequest("cannot disconnect container from host network - container was created in host network mode")
+    if record.host.network_mode.startswith("container:"):
+        raise InvalidRequest("container sharing network namespace with another container or host cannot be disconnected")
+    found = next((one for one in container.endpoints if one.network_id == info.id), None)
+    if info.name not in record.networking and found is None:
+        raise Broken(f"container {container.id} is not connected to the network {info.name}")
+    if found is not None:
+        await asyncio.to_thread(_detach, container, found)
+        connections.told(container, "disconnect", found)
+    kept = {name: value for name, value in record.networking.items() if name != info.name}
+    container.update(networking=kept, bound=published(container.endpoints))
+
+
+def _detach(container: Container, endpoint: Endpoint) -> None:
+    networks = container.rooms.networks
+    with namespace(container) as space:
+        networks.detach(endpoint)
+        container.endpoints = tuple(one for one in container.endpoints if one.id != endpoint.id)
+        networks.settle()  # the interface's name is free again when this returns
+        networks.reroute(container.id, space.fileno())
+    _ports(container, endpoint)
+
+
+def _ports(container: Container, gone: Endpoint | None) -> None:
+    """See that published ports are on the endpoint that is the way out, as they were bound before."""
+    networks = container.rooms.networks
+    way_out = next((one for one in networks.gateways(container.endpoints) if one is not None), None)
+    if way_out is None or way_out.published:
+        return
+    if gone is not None:
+        wanted = [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in gone.published]
+    elif not any(one.published for one in container.endpoints):
+        wanted = connections.bindings(container.record)
+    else:
+        return
+    after = networks.publish_more(way_out, wanted, name=container.record.name)
+    container.endpoints = tuple(after if one.id == after.id else one for one in container.endpoints)

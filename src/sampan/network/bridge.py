@@ -1,0 +1,158 @@
+"""The bridge driver: a bridge on the host, a veth pair for each endpoint, elements in the firewall."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+from contextlib import ExitStack
+
+from msgspec import structs
+
+from sampan.errors import Broken, Conflict, InvalidRequest, Unsupported
+from sampan.kernel import netns, rtnl
+from sampan.network import inside
+from sampan.network.addresses import mac_of
+from sampan.network.filters import Zone
+from sampan.network.host import Host
+from sampan.network.records import BRIDGE, MTU_OPTION, Endpoint, NetworkInfo
+
+MTU = 1500
+HOST_IPV4 = "com.docker.network.host_ipv4"
+PREFIX = "com.docker.network.container_iface_prefix"
+GUARD = "sampan.guard"  # "false": containers may send with others' addresses (gateways, virtual machines)
+_BOOLEANS = ("enable_icc", "enable_ip_masquerade", "inhibit_ipv4", "default_bridge")
+_TRUTH = ("1", "t", "true", "0", "f", "false", "")
+_MODES = ("nat", "nat-unprotected", "")
+
+
+class Bridge:
+    """See driver.Driver."""
+
+    addresses = True
+    publishes = True
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._index: dict[str, int] = {}
+
+    def check(self, info: NetworkInfo) -> NetworkInfo:
+        """Judge the options; name the link.  Raises InvalidRequest, Unsupported, Conflict."""
+        options = info.options
+        for key in (*(f"{BRIDGE}{name}" for name in _BOOLEANS), GUARD):
+            if options.get(key, "").lower() not in _TRUTH:
+                raise InvalidRequest(f"invalid value for option {key}: {options[key][:32]!r} is no boolean")
+        for version in (4, 6):
+            mode = options.get(f"{BRIDGE}gateway_mode_ipv{version}", "")
+            if mode in ("routed", "isolated"):
+                raise Unsupported(f"gateway mode {mode} is not supported yet")
+            if mode not in _MODES:
+                raise InvalidRequest(f"unknown gateway mode {mode[:32]!r}")
+        if options.get(f"{BRIDGE}trusted_host_interfaces"):
+            raise Unsupported(f"option {BRIDGE}trusted_host_interfaces is not supported yet")
+        for key in (f"{BRIDGE}host_binding_ipv4", HOST_IPV4):
+            with contextlib.suppress(ValueError):
+                ipaddress.IPv4Address(options.get(key) or "0.0.0.0")
+                continue
+            raise InvalidRequest(f"invalid value for option {key}: {options[key][:64]!r} is no IPv4 address")
+        name = options.get(f"{BRIDGE}name", "") or f"br-{info.id[:12]}"
+        try:
+            rtnl.check_name(name)
+            if PREFIX in options:
+                rtnl.check_name(f"{options[PREFIX]}100")
+        except ValueError as error:
+            raise InvalidRequest(f"invalid network option: {error}") from None
+        link = self._host.route.link(name)
+        if link is not None and link.kind != "bridge":
+            raise Conflict(f"link {name} exists and is no bridge")
+        return structs.replace(info, link=name, mtu=_mtu(options), made_link=link is None)
+
+    def zone(self, info: NetworkInfo) -> Zone:
+        """Return the network as the firewall knows it."""
+        modes = [info.options.get(f"{BRIDGE}gateway_mode_ipv{version}", "") for version in (4, 6)]
+        return Zone(
+            bridge=info.link, icc=info.enabled("enable_icc"), masquerade=info.enabled("enable_ip_masquerade"),
+            masquerade6=info.enabled("enable_ip_masquerade"), internal=info.internal,
+            guarded=info.options.get(GUARD, "").lower() not in ("0", "f", "false"),
+            unprotected="nat-unprotected" in modes, ipv6=info.ipv6, source=info.options.get(HOST_IPV4, ""),
+        )  # fmt: skip
+
+    def create(self, info: NetworkInfo) -> None:
+        """Make or adopt the bridge, up, with its addresses; let the network into the firewall."""
+        with ExitStack() as undo:
+            self._host.forward()
+            if info.ipv6:
+                self._host.forward6()
+            if self._make_link(info) and info.made_link:
+                undo.callback(self._delete_link, info)
+            self._host.firewall.add_zone(info.id, self.zone(info))
+            undo.pop_all()
+
+    def _make_link(self, info: NetworkInfo) -> bool:
+        route, name = self._host.route, info.link
+        gateways = [ipaddress.ip_interface(f"{s.gateway}/{s.subnet.partition('/')[2]}") for s in info.subnets if s.gateway]
+        link = route.link(name)
+        made = link is None
+        if made:
+            seed = gateways[0].ip if gateways else ipaddress.IPv4Address(int(info.id[:8], 16))
+            route.talk([rtnl.new_bridge(name, mac_of(seed), info.mtu)])
+            link = route.link(name)
+        if link is None:
+            raise Broken(f"bridge {name} vanished while it was made")
+        if link.kind != "bridge":
+            raise Conflict(f"link {name} exists and is no bridge")
+        settings = {"disable_ipv6": "0" if info.ipv6 else "1", "accept_ra": "0", "accept_dad": "0"}  # rows 77, 78
+        for setting, value in settings.items():
+            with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+                netns.write_sysctl(f"ipv6/conf/{name}/{setting}", value)
+        netns.write_sysctl(f"ipv4/conf/{name}/route_localnet", "1")  # 127.0.0.1 to published ports; filters.py guards it
+        found: list[rtnl.Interface] = []
+        if not made:
+            found = [*route.addresses(link.index), *route.addresses6(link.index)]
+        if info.enabled("inhibit_ipv4", default=False):
+            gateways = [gateway for gateway in gateways if gateway.version == 6]
+        missing = [gateway for gateway in gateways if gateway not in found]
+        route.talk([*(rtnl.new_address(link.index, gateway) for gateway in missing), rtnl.link_up(link.index)])
+        self._index[info.id] = link.index
+        return made
+
+    def _delete_link(self, info: NetworkInfo) -> None:
+        self._host.route.talk([rtnl.delete_link(info.link)], tolerate=frozenset({errno.ENODEV}))
+
+    def remove(self, info: NetworkInfo) -> None:
+        """Out of the firewall; the bridge goes when it was made for the network."""
+        self._host.firewall.remove_zone(info.id)
+        self._index.pop(info.id, None)
+        if info.made_link:
+            self._delete_link(info)
+
+    def attach(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int, routes: frozenset[int]) -> None:
+        """Make the pair; the host's end goes up last, so that nothing arrives before the inside is ready."""
+        route = self._host.route
+        index = self._index.get(info.id)
+        if index is None:
+            raise Broken(f"network {info.name} has no bridge")
+        pair = rtnl.Veth(endpoint.veth_host, index, endpoint.mtu, netns_fd, endpoint.ifname, endpoint.mac)
+        with ExitStack() as undo:
+            route.talk([rtnl.new_veth(pair)])
+            undo.callback(self._host.sweep, pair.name)
+            # Bridge ports carry no address of their own; without this each would send its router solicitations in.
+            with contextlib.suppress(FileNotFoundError):
+                netns.write_sysctl(f"ipv6/conf/{pair.name}/disable_ipv6", "1")
+            inside.configure(endpoint, netns_fd, routes)
+            route.talk([rtnl.port_up(pair.name, isolated=not info.enabled("enable_icc"))])
+            undo.pop_all()
+
+    def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None:
+        """Delete the pair, soon."""
+        self._host.sweep(endpoint.veth_host)
+
+    def present(self, endpoint: Endpoint) -> bool:
+        return self._host.route.link(endpoint.veth_host) is not None
+
+
+def _mtu(options: dict[str, str]) -> int:
+    text = options.get(MTU_OPTION, "") or str(MTU)
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 68 <= int(text) <= 65535):
+        raise InvalidRequest(f"invalid value for option {MTU_OPTION}: {text[:32]!r} is no MTU between 68 and 65535")
+    return int(text)

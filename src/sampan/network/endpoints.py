@@ -1,0 +1,331 @@
+"""Endpoints: leases, links and published ports of containers, on any network.
+
+    endpoint = networks.reserve("bridge", container_id, Wanted())      # a durable lease
+    endpoint = networks.publish_reserve(endpoint, bindings)            # host ports held (a socket each), durable
+    networks.attach(endpoint, netns_fd)                                # link, addresses, routes; ports open
+    networks.detach(endpoint)                                          # everything undone; again does nothing
+
+All of it synchronous and callable from any thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from ipaddress import ip_address
+
+from msgspec import structs
+
+from sampan.errors import Broken, Conflict, Forbidden, InvalidRequest, NotFound
+from sampan.kernel import rtnl
+from sampan.network import inside, ports
+from sampan.network.addresses import Address, Pool, mac_of
+from sampan.network.driver import Driver, Drivers
+from sampan.network.host import Host
+from sampan.network.ports import Ports, PortTaken
+from sampan.network.records import BRIDGE, Endpoint, NetworkInfo, PortBinding, Published, Wanted
+from sampan.state import State, Table
+
+_NO_CHOICE = (
+    "invalid endpoint settings:\n"
+    "user specified IP address is supported only when connecting to networks with user configured subnets"
+)
+BOTH = frozenset({4, 6})
+
+
+class Endpoints:
+    """The endpoints of one daemon; manager.Networks is what there is of it, and knows the networks."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._records: Table[Endpoint] = Table(state, "endpoint", Endpoint)
+        self._mutex = threading.RLock()
+        self._ports = Ports()
+        self._endpoints: dict[str, Endpoint] = {}
+        self._refused: dict[str, str] = {}  # ids whose ports somebody took while no daemon held them
+        self._pools: dict[str, list[Pool]] = {}
+        self._networks: dict[str, NetworkInfo] = {}
+        self._host: Host | None = None
+        self._drivers: Drivers | None = None
+
+    def _driver(self, info: NetworkInfo) -> Driver:
+        if self._drivers is None:
+            raise Broken("the network was not started")
+        return self._drivers.find(info.driver)
+
+    def _started(self) -> Host:
+        if self._host is None:
+            raise Broken("the network was not started")
+        return self._host
+
+    def get(self, reference: str) -> NetworkInfo:
+        """Return the network of that name, id or beginning of an id."""
+        raise NotImplementedError
+
+    def active(self, network: str = "") -> Sequence[Endpoint]:
+        """Return the endpoints that exist, or those of a network (id)."""
+        with self._mutex:
+            return [one for one in self._endpoints.values() if not network or one.network_id == network]
+
+    def of(self, container: str) -> list[Endpoint]:
+        """Return a container's endpoints, by interface."""
+        with self._mutex:
+            found = [one for one in self._endpoints.values() if one.container_id == container]
+        return sorted(found, key=lambda one: (len(one.ifname), one.ifname))
+
+    def network_of(self, endpoint: Endpoint) -> NetworkInfo:
+        """Return the network of an endpoint.  Raises NotFound."""
+        with self._mutex:
+            info = self._networks.get(endpoint.network_id)
+        if info is None:
+            raise NotFound(f"network {endpoint.network_id[:12]} not found")
+        return info
+
+    def gateways(self, endpoints: Sequence[Endpoint]) -> tuple[Endpoint | None, Endpoint | None]:
+        """Return the endpoints by which a container's IPv4 and IPv6 leave: highest priority, then first by name."""
+
+        def order(one: Endpoint) -> tuple[int, str]:
+            return (-one.priority, self.network_of(one).name)
+
+        four = sorted((one for one in endpoints if one.gateway), key=order)
+        six = sorted((one for one in endpoints if one.gateway6), key=order)
+        return (four[0] if four else None), (six[0] if six else None)
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    def reserve(self, network: str, container_id: str, wanted: Wanted = Wanted()) -> Endpoint:
+        """Lease addresses on a network; durable when it returns.
+
+        Raises NotFound, InvalidRequest (bad address, MAC, or a network without addresses), Conflict (interface name),
+        Forbidden (there already, address taken), Unavailable (subnet full).
+        """
+        info = self.get(network)
+        driver = self._driver(info)
+        if not driver.addresses:
+            raise InvalidRequest(f"network {info.name} gives no addresses")
+        _check(wanted, info)
+        with self._mutex, ExitStack() as undo:
+            if info.id not in self._networks:
+                raise NotFound(f"network {network} not found")
+            own = [one for one in self._endpoints.values() if one.container_id == container_id]
+            if any(one.network_id == info.id for one in own):
+                raise Forbidden(f"endpoint with name {container_id[:12]} already exists in network {info.name}")
+            key = secrets.token_hex(32)
+            four = self._lease(info, 4, wanted.ipv4, undo) if info.ipv4 else None
+            six = self._lease(info, 6, wanted.ipv6, undo) if info.ipv6 else None
+            first = (four or six or (None, None))[0]
+            if first is None:
+                raise Broken(f"network {info.name} has no subnet")
+            endpoint = Endpoint(
+                id=key, network_id=info.id, container_id=container_id, ip=str(four[0]) if four else "",
+                prefix=four[1].network.prefixlen if four else 0, gateway=four[1].gateway if four and not info.internal else "",
+                ip6=str(six[0]) if six else "", prefix6=six[1].network.prefixlen if six else 0,
+                gateway6=six[1].gateway if six and not info.internal else "", link_local=wanted.link_local,
+                mac=wanted.mac.lower().replace("-", ":") or mac_of(first), veth_host=f"veth{key[:8]}", mtu=info.mtu,
+                ifname=wanted.ifname or _free_name(info, own), priority=wanted.priority, options=wanted.options,
+                names=wanted.names, links=wanted.links,
+            )  # fmt: skip
+            if any(one.ifname == endpoint.ifname for one in own):
+                raise Conflict(f"interface name {endpoint.ifname} is taken in container {container_id[:12]}")
+            self._records.put(key, endpoint)
+            self._endpoints[key] = endpoint
+            undo.pop_all()
+        return endpoint
+
+    def _lease(self, info: NetworkInfo, version: int, wanted: str, undo: ExitStack) -> tuple[Address, Pool]:
+        pools = [pool for pool in self._pools.get(info.id, ()) if pool.network.version == version]
+        if wanted:
+            if not any(pool.record.chosen for pool in pools):
+                raise InvalidRequest(_NO_CHOICE)
+            chosen = [pool for pool in pools if ip_address(wanted) in pool.network]
+            if not chosen:
+                raise InvalidRequest(f"no configured subnet or ip-range contain the IP address {wanted}")
+            address, pool = chosen[0].take(wanted), chosen[0]
+        else:
+            room = [pool for pool in pools if pool.free()]
+            if not pools:
+                raise Broken(f"network {info.name} has no IPv{version} subnet")
+            pool = (room or pools)[0]
+            address = pool.take()
+        undo.callback(pool.give_back, str(address))
+        return address, pool
+
+    def _unlease(self, endpoint: Endpoint) -> None:
+        for text in (endpoint.ip, endpoint.ip6):
+            for pool in self._pools.get(endpoint.network_id, ()):
+                if text and ip_address(text) in pool.network:
+                    pool.give_back(text)
+
+    # -- published ports ---------------------------------------------------------------------------------------------
+
+    def publish_reserve(self, endpoint: Endpoint, wanted: Sequence[PortBinding], *, name: str = "") -> Endpoint:
+        """Hold host ports for each binding, all or none; return the endpoint with its `published`.
+
+        On internal networks nothing is published.  name: the container's, for Docker's words.  Raises Broken (a port is
+        taken), InvalidRequest, Unsupported.
+        """
+        info = self.network_of(endpoint)
+        if not wanted or info.internal or not self._driver(info).publishes:
+            return endpoint
+        default = info.options.get(f"{BRIDGE}host_binding_ipv4", "") or "0.0.0.0"
+        four, six = bool(endpoint.ip), bool(endpoint.ip6)
+        asked = [(one, ports.check(one, default, four=four, six=six)) for one in wanted]
+        with self._mutex, ExitStack() as undo:
+            if endpoint.id not in self._endpoints:
+                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
+            endpoint = self._endpoints[endpoint.id]
+            try:
+                published = self._ports.hold(endpoint.id, asked)
+            except PortTaken as error:
+                raise PortTaken(
+                    "driver failed programming external connectivity on endpoint "
+                    f"{name or endpoint.container_id[:12]} ({endpoint.id}): {error}"
+                ) from error
+            undo.callback(self._ports.release, endpoint.id, published)
+            endpoint = structs.replace(endpoint, published=(*endpoint.published, *published))
+            self._store(endpoint)
+            undo.pop_all()
+        return endpoint
+
+    def publish_more(self, endpoint: Endpoint, wanted: Sequence[PortBinding], *, name: str = "") -> Endpoint:
+        """Publish ports of an attached endpoint while it runs, all or none."""
+        with self._mutex:
+            before = self._endpoints.get(endpoint.id, endpoint)
+            after = self.publish_reserve(before, wanted, name=name)
+            added = after.published[len(before.published) :]
+            try:
+                if added:
+                    self._started().firewall.replace(after)
+            except BaseException:
+                self._ports.release(endpoint.id, added)
+                self._store(before)
+                raise
+        return after
+
+    def publish_less(self, endpoint: Endpoint, gone: Sequence[Published]) -> Endpoint:
+        """Close published ports of an attached endpoint while it runs."""
+        with self._mutex:
+            before = self._endpoints.get(endpoint.id, endpoint)
+            after = structs.replace(before, published=tuple(one for one in before.published if one not in gone))
+            self._store(after)
+            self._started().firewall.replace(after)
+            self._ports.release(endpoint.id, gone)
+        return after
+
+    def _store(self, endpoint: Endpoint) -> None:
+        self._records.put(endpoint.id, endpoint)
+        self._endpoints[endpoint.id] = endpoint
+
+    # -- links -------------------------------------------------------------------------------------------------------
+
+    def attach(self, endpoint: Endpoint, netns_fd: int, routes: frozenset[int] = BOTH) -> Endpoint:
+        """Give the namespace `netns_fd` (borrowed) the endpoint's link, and open the published ports.  About 1 ms.
+
+        routes: for which IP versions it is the way out.  On failure the link is gone again; the lease and the held ports
+        stay until `detach`.  Raises OSError, NotFound.
+        """
+        with self._mutex:
+            if endpoint.id not in self._endpoints:
+                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
+            endpoint = self._endpoints[endpoint.id]
+            info = self.network_of(endpoint)
+            driver, host = self._driver(info), self._started()
+        driver.attach(info, endpoint, netns_fd, routes)
+        try:
+            if driver.publishes:
+                with self._mutex:
+                    host.firewall.open(info.id, endpoint)
+        except BaseException:
+            driver.detach(info, endpoint)
+            raise
+        return endpoint
+
+    def attach_all(self, endpoints: Sequence[Endpoint], netns_fd: int) -> None:
+        """Attach a starting container's endpoints, in order, with the default routes where they belong."""
+        four, six = self.gateways(endpoints)
+        for endpoint in endpoints:
+            routes = {version for version, chosen in ((4, four), (6, six)) if chosen is not None and chosen.id == endpoint.id}
+            self.attach(endpoint, netns_fd, frozenset(routes))
+
+    def reroute(self, container: str, netns_fd: int) -> None:
+        """Lead a running container's default routes by the right endpoints, after a change."""
+        inside.reroute(netns_fd, *self.gateways(self.of(container)))
+
+    def adopt(self, endpoint: Endpoint, published: Sequence[Published] | None = None) -> Endpoint:
+        """Take a running container's endpoint over after start(); return it as recorded.
+
+        Raises NotFound when it is not recorded, Conflict when its link is gone or one of its ports is somebody
+        else's now (its ports are closed then).
+        """
+        with self._mutex:
+            found = self._endpoints.get(endpoint.id)
+            if found is None:
+                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
+            if endpoint.id in self._refused:
+                raise Conflict(self._refused[endpoint.id])
+            if published is not None and tuple(published) != found.published:
+                raise Conflict(f"endpoint {endpoint.id[:12]} has other published ports than recorded")
+            if not self._driver(self.network_of(found)).present(found):
+                raise Conflict(f"link {found.veth_host} of endpoint {endpoint.id[:12]} is gone")
+        return found
+
+    def detach(self, endpoint: Endpoint) -> None:
+        """Close the ports, delete the link (soon, in the background), free the lease.  A second call does nothing."""
+        with self._mutex:
+            found = self._endpoints.pop(endpoint.id, None)
+            if found is None:
+                return
+            host = self._started()
+            info = self._networks.get(found.network_id)
+            try:
+                host.firewall.shut(found.id)
+            finally:
+                self._ports.release(found.id)
+                self._refused.pop(found.id, None)
+                self._records.delete(found.id)
+                self._unlease(found)
+                if info is not None:
+                    self._driver(info).detach(info, found)
+
+    def settle(self) -> None:
+        """Wait until the links of detached endpoints are gone (tests, orderly ends)."""
+        if self._host is not None and self._host.upkeep is not None:
+            self._host.upkeep.settle()
+
+
+def _check(wanted: Wanted, info: NetworkInfo) -> None:
+    """Judge what is asked for.  Raises InvalidRequest."""
+    try:
+        mac = wanted.mac.replace("-", ":")
+        if mac and (rtnl.mac_bytes(mac)[0] & 1 or not any(rtnl.mac_bytes(mac))):
+            raise ValueError
+    except ValueError:
+        raise InvalidRequest(f"invalid MAC address: {wanted.mac[:32]!r}") from None
+    for version, text in ((4, wanted.ipv4), (6, wanted.ipv6)):
+        try:
+            if text and ("%" in text or ip_address(text).version != version):
+                raise ValueError
+        except ValueError:
+            raise InvalidRequest(f"invalid IPv{version} address: {text[:64]}") from None
+    if wanted.ipv6 and not info.ipv6:
+        raise InvalidRequest(f"invalid endpoint settings:\nnetwork {info.name} has no IPv6")
+    for text in wanted.link_local:
+        try:
+            if not ip_address(text).is_link_local or "%" in text:
+                raise ValueError
+        except ValueError:
+            raise InvalidRequest(f"invalid link-local IP address: {text[:64]}") from None
+    if wanted.ifname:
+        try:
+            rtnl.check_name(wanted.ifname)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+    inside.sysctls(wanted.options)
+
+
+def _free_name(info: NetworkInfo, own: Sequence[Endpoint]) -> str:
+    prefix = info.options.get("com.docker.network.container_iface_prefix", "") or "eth"
+    taken = {one.ifname for one in own}
+    return next(f"{prefix}{number}" for number in range(len(own) + 1) if f"{prefix}{number}" not in taken)

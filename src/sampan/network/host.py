@@ -1,0 +1,95 @@
+"""What of the host the networks share: a netlink socket, the firewall, the upkeep thread, and changed settings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import msgspec
+
+from sampan.kernel import netns, rtnl
+from sampan.network.firewall import Firewall
+from sampan.network.upkeep import Upkeep
+from sampan.state import State, Table
+
+
+class HostSettings(msgspec.Struct, frozen=True):
+    """What of the host this daemon changed: settings as they were, and whether the default bridge is its own."""
+
+    sysctls: dict[str, str] = {}
+    made_bridge: bool = False
+
+
+class Host:
+    """One daemon's hold on the host's network.  name: the default bridge's, by which tables and memories are called.
+
+    The namespace that counts as the host's is that of the thread that makes it and calls it.
+    """
+
+    def __init__(self, state: State, name: str) -> None:
+        self.name = name
+        self._settings: Table[HostSettings] = Table(state, "network-host", HostSettings)
+        with ExitStack() as undo:
+            self.route = rtnl.Route()
+            undo.callback(self.route.close)
+            self.firewall = Firewall(name)
+            undo.pop_all()
+        self.upkeep: Upkeep | None = None
+
+    def watch(self, restore: Callable[[bool], None]) -> None:
+        """Call `restore` (in a thread) whenever somebody takes from the tables (True) or changes FORWARD (False)."""
+        self.upkeep = Upkeep(self.name, self.firewall.table, self.firewall.port, restore)
+
+    def sweep(self, link: str) -> None:
+        """Delete a link soon."""
+        if self.upkeep is not None:
+            self.upkeep.sweep(link)
+
+    def close(self) -> None:
+        self.route.close()
+        self.firewall.close()
+
+    # -- settings ----------------------------------------------------------------------------------------------------
+
+    @property
+    def remembered(self) -> HostSettings:
+        return self._settings.get(self.name) or HostSettings()
+
+    def remember(self, *, made_bridge: bool) -> None:
+        self._settings.put(self.name, msgspec.structs.replace(self.remembered, made_bridge=made_bridge))
+
+    def set(self, name: str, value: str) -> None:
+        """Write a setting of the host's (/proc/sys/net/NAME); what it was is remembered first.  Raises OSError."""
+        before = netns.read_sysctl(name)
+        if before == value:
+            return
+        known = self.remembered
+        if name not in known.sysctls:
+            self._settings.put(self.name, msgspec.structs.replace(known, sysctls={**known.sysctls, name: before}))
+        netns.write_sysctl(name, value)
+
+    def forward(self) -> None:
+        """Let the host forward IPv4."""
+        self.set("ipv4/ip_forward", "1")
+
+    def forward6(self) -> None:
+        """Let the host forward IPv6; interfaces that listen to router advertisements go on doing so.
+
+        A forwarding host ignores advertisements where accept_ra is 1 (ip-sysctl.rst), which would cost it its own routes.
+        """
+        if netns.read_sysctl("ipv6/conf/all/forwarding") == "1":
+            return
+        for link in self.route.links():
+            with contextlib.suppress(OSError):
+                if link.kind not in ("bridge", "veth") and netns.read_sysctl(f"ipv6/conf/{link.name}/accept_ra") == "1":
+                    self.set(f"ipv6/conf/{link.name}/accept_ra", "2")
+        self.set("ipv6/conf/all/forwarding", "1")
+
+    def put_back(self) -> None:
+        """Put the settings back, unless another bridge may have come to rely on them."""
+        if not any(link.kind == "bridge" for link in self.route.links()):
+            for name, value in reversed(self.remembered.sysctls.items()):
+                with contextlib.suppress(OSError):  # its interface may be gone
+                    netns.write_sysctl(name, value)
+        self._settings.delete(self.name)

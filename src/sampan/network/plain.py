@@ -1,0 +1,47 @@
+"""Drivers that make nothing: host, none, and ipvlan where the kernel has none."""
+
+from __future__ import annotations
+
+from sampan.errors import InvalidRequest, Unsupported
+from sampan.network.host import Host
+from sampan.network.records import Endpoint, NetworkInfo
+
+
+class Plain:
+    """The networks `host` and `none`: records, so that containers can be told to be there; nothing is ever attached."""
+
+    addresses = False
+    publishes = False
+
+    def __init__(self, host: Host) -> None:
+        del host
+
+    def check(self, info: NetworkInfo) -> NetworkInfo:
+        if not info.predefined:
+            raise InvalidRequest(f'only one instance of "{info.driver}" network is allowed')
+        return info
+
+    def create(self, info: NetworkInfo) -> None:
+        pass
+
+    def remove(self, info: NetworkInfo) -> None:
+        pass
+
+    def attach(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int, routes: frozenset[int]) -> None:
+        raise InvalidRequest(f"network {info.name} gives no addresses")
+
+    def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None:
+        pass
+
+    def present(self, endpoint: Endpoint) -> bool:
+        return True
+
+
+class Missing(Plain):
+    """A driver that is known and cannot be had."""
+
+    def check(self, info: NetworkInfo) -> NetworkInfo:
+        raise Unsupported(
+            f"network driver {info.driver} is not supported: this kernel has no ipvlan (CONFIG_IPVLAN) or it is not served yet;"
+            " use macvlan"
+        )

@@ -221,3 +221,16 @@ def test_volume_options_and_subpath(daemon: Daemon) -> None:
     mount = "type=volume,src=data,dst=/m,volume-subpath=sub"
     assert daemon.docker("run", "--rm", "--mount", mount, "busybox", "cat", "/m/f").stdout == b"deep\n"
     daemon.docker("volume", "rm", "fast", "data")
+
+
+def test_stats_and_update(daemon: Daemon) -> None:
+    container = daemon.docker("run", "-d", "--name", "web", "-m", "64m", "busybox", "sleep", "600").stdout.decode().strip()
+    shown = daemon.docker("stats", "--no-stream", "--format", "{{json .}}").stdout
+
+    found = json.loads(shown)
+    assert (found["Name"], found["ID"], found["PIDs"]) == ("web", container[:12], "1")
+    assert found["MemUsage"].endswith(" / 64MiB") and found["CPUPerc"].endswith("%") and found["MemUsage"][0] != "0"
+    assert daemon.docker("update", "-m", "32m", "--cpus", "0.5", "--restart", "no", "web").stdout == b"web\n"
+    assert json.loads(daemon.docker("stats", "--no-stream", "--format", "{{json .}}").stdout)["MemUsage"].endswith(" / 32MiB")
+    refused = daemon.docker("update", "-m", "1g", "web", check=False)
+    assert refused.returncode == 1 and b"update the memoryswap at the same time" in refused.stderr

@@ -120,3 +120,16 @@ def test_volumes(client: docker.DockerClient) -> None:
     volume.remove()
     with pytest.raises(docker.errors.NotFound):
         client.volumes.get("pyvol")
+
+
+def test_stats_and_update(client: docker.DockerClient) -> None:
+    container = client.containers.run("busybox", ["sleep", "600"], detach=True, mem_limit="64m")
+    samples = container.stats(decode=True)
+    first, second = next(samples), next(samples)
+    samples.close()
+
+    assert second["preread"] == first["read"] and second["memory_stats"]["limit"] == 64 << 20
+    assert container.stats(stream=False)["pids_stats"]["current"] == 1
+    assert container.update(mem_limit="32m") == {"Warnings": None}
+    container.reload()
+    assert container.attrs["HostConfig"]["Memory"] == 32 << 20

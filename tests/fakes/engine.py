@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from builtins import list as List
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 from sampan.api.backend import Filters
@@ -15,8 +15,10 @@ from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
 from sampan.wire import registry as r
+from sampan.wire import stats as st
 from sampan.wire import system as s
 from sampan.wire import volumes as v
+from sampan.wire.resources import UpdateBody, Updated
 
 ID = "f" * 64
 IMAGE = "sha256:" + "a" * 64
@@ -211,6 +213,24 @@ class FakeContainers:
     async def top(self, ref: str, ps_args: str) -> s.Top:
         self._find(ref)
         return s.Top(titles=["PID"], processes=[["1"]])
+
+    async def stats(self, ref: str, *, one_shot: bool) -> st.ContainerStats:
+        self.calls.append(("stats", one_shot))
+        return st.ContainerStats(name="/web", id=self._find(ref), read="now", cpu_stats=st.CpuStats(online_cpus=2))
+
+    def stats_stream(self, ref: str) -> AsyncGenerator[st.ContainerStats, None]:
+        found = self._find(ref)
+
+        async def samples() -> AsyncGenerator[st.ContainerStats, None]:
+            for number in range(2):
+                yield st.ContainerStats(name="/web", id=found, num_procs=number)
+
+        return samples()
+
+    async def update(self, ref: str, body: UpdateBody) -> Updated:
+        self._find(ref)
+        self.calls.append(("update", body))
+        return Updated()
 
     async def registered_wait(self, ref: str, condition: str) -> FakeWait:
         self._find(ref)

@@ -7,7 +7,7 @@ returns wire values.  `ref` is whatever a client wrote: id, id prefix, name, wit
 from __future__ import annotations
 
 from builtins import list as List
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import BinaryIO, Protocol
 
 from sampan.wire import archive as a
@@ -15,8 +15,10 @@ from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
 from sampan.wire import registry as r
+from sampan.wire import stats as st
 from sampan.wire import system as s
 from sampan.wire import volumes as v
+from sampan.wire.resources import UpdateBody, Updated
 
 Filters = Mapping[str, tuple[str, ...]]
 
@@ -65,6 +67,12 @@ class Containers(Protocol):
         """Check and register first (the caller then sends its head), await the result later."""
         ...
 
+    async def stats(self, ref: str, *, one_shot: bool) -> st.ContainerStats: ...
+    def stats_stream(self, ref: str) -> AsyncGenerator[st.ContainerStats, None]:
+        """A sample each second, until the container is removed.  Raises at the call."""
+        ...
+
+    async def update(self, ref: str, body: UpdateBody) -> Updated: ...
     async def attach(self, ref: str, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool) -> AttachStream: ...
     async def logs(self, ref: str, options: s.LogOptions) -> LogStream: ...
 

@@ -27,6 +27,7 @@ from sampan.api import (
     networks,
     phrases,
     registry,
+    resources,
     routes,
     stubs,
     system,
@@ -52,7 +53,7 @@ CONNECTIONS = 4096
 log = logging.getLogger("sampan.api")
 
 # Importing an area registers its routes; named here so that the import is not idle.
-AREAS = (archive, system, containers, execs, images, registry, networks, volumes, extras, stubs, websocket)
+AREAS = (archive, system, containers, resources, execs, images, registry, networks, volumes, extras, stubs, websocket)
 
 
 class Closable(Protocol):

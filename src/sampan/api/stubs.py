@@ -39,8 +39,6 @@ LATER = (
     ("POST", "/session", "BuildKit"),
     ("POST", "/grpc", "BuildKit"),
     ("GET", "/system/df", "measuring disk usage"),
-    ("GET", "/containers/{}/stats", "container statistics"),
-    ("POST", "/containers/{}/update", "updating a container"),
     ("GET", "/containers/{}/checkpoints", "checkpointing"),
     ("POST", "/containers/{}/checkpoints", "checkpointing"),
     ("POST", "/plugins/pull", "installing plugins"),

@@ -84,6 +84,17 @@ class Group(ABC):
     def oom_killed(self) -> bool:
         """Return whether the kernel has killed a process of the group for want of memory."""
 
+    def exists(self) -> bool:
+        """Return whether the group is still there."""
+        return any(os.path.isdir(path) for path in self.paths.values())
+
+    @abstractmethod
+    def oom_notice(self) -> Fd:
+        """Return a descriptor that epoll(7) reports (EPOLLIN on v1, EPOLLPRI on v2) when memory has run out, or the group ends.
+
+        Raises OSError, Unsupported where there is no memory controller.
+        """
+
     @abstractmethod
     def stats(self) -> Stats:
         """Return the group's numbers."""
@@ -255,6 +266,19 @@ class GroupV1(Group):
     def oom_killed(self) -> bool:
         return files.table(f"{self.paths.get('memory', '')}/memory.oom_control").get("oom_kill", 0) > 0
 
+    def oom_notice(self) -> Fd:
+        folder = self.paths.get("memory")
+        if folder is None:
+            raise Unsupported("this host has no memory control group")
+        notice = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        try:
+            with open_fd(f"{folder}/memory.oom_control", os.O_RDONLY) as control:
+                files.write(f"{folder}/cgroup.event_control", f"{notice.fileno()} {control.fileno()}")
+        except BaseException:
+            notice.close()
+            raise
+        return notice
+
     def stats(self) -> Stats:
         return stats_v1(self.paths)
 
@@ -314,6 +338,9 @@ class GroupV2(Group):
 
     def oom_killed(self) -> bool:
         return files.table(f"{self.path}/memory.events").get("oom_kill", 0) > 0
+
+    def oom_notice(self) -> Fd:
+        return open_fd(f"{self.path}/memory.events", os.O_RDONLY)
 
     def stats(self) -> Stats:
         return stats_v2(self.path)

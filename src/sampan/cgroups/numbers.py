@@ -11,7 +11,8 @@ from sampan.cgroups import files
 class Stats:
     """Bytes, nanoseconds, tasks; -1 is unlimited.  memory_stat holds the kernel's own names (they differ between v1 and v2).
 
-    io: (major, minor, "read" or "write", bytes, operations).
+    io: (major, minor, operation, bytes, count): v2 has "read" and "write", v1 the kernel's own words.  cpu_each: by processor,
+    v1 only.  version 0: there is no such group.
     """
 
     memory_usage: int = 0
@@ -28,6 +29,8 @@ class Stats:
     pids: int = 0
     pids_limit: int = -1
     io: tuple[tuple[int, int, str, int, int], ...] = ()
+    cpu_each: tuple[int, ...] = ()
+    version: int = 0
 
 
 _UNLIMITED_V1 = 1 << 62  # what v1 shows for "no limit" is a page short of 2**63
@@ -40,12 +43,13 @@ def stats_v1(paths: dict[str, str]) -> Stats:
     limit = files.number(f"{memory}/memory.limit_in_bytes")
     split = files.table(f"{account}/cpuacct.stat")
     throttle = files.table(f"{cpu}/cpu.stat")
+    memory_stat = files.table(f"{memory}/memory.stat")
     return Stats(
         memory_usage=max(0, files.number(f"{memory}/memory.usage_in_bytes")),
         memory_limit=-1 if limit > _UNLIMITED_V1 else limit,
         memory_peak=max(0, files.number(f"{memory}/memory.max_usage_in_bytes")),
         memory_failures=max(0, files.number(f"{memory}/memory.failcnt")),
-        memory_stat=files.table(f"{memory}/memory.stat"),
+        memory_stat=memory_stat,
         cpu_total=max(0, files.number(f"{account}/cpuacct.usage")),
         cpu_user=split.get("user", 0) * _TICK,
         cpu_system=split.get("system", 0) * _TICK,
@@ -55,6 +59,8 @@ def stats_v1(paths: dict[str, str]) -> Stats:
         pids=max(0, files.number(f"{paths.get('pids', '')}/pids.current")),
         pids_limit=files.number(f"{paths.get('pids', '')}/pids.max"),
         io=_io_v1(paths.get("blkio", "")),
+        cpu_each=tuple(int(word) for word in files.read_or(f"{account}/cpuacct.usage_percpu", "").split()),
+        version=1 if split or memory_stat else 0,
     )
 
 
@@ -76,16 +82,17 @@ def stats_v2(path: str) -> Stats:
         pids=max(0, files.number(f"{path}/pids.current")),
         pids_limit=files.number(f"{path}/pids.max"),
         io=_io_v2(path),
+        version=2 if cpu else 0,
     )
 
 
 def _io_v1(path: str) -> tuple[tuple[int, int, str, int, int], ...]:
     counts: dict[tuple[str, str], list[int]] = {}
-    for place, name in enumerate(("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced")):
+    for place, name in enumerate(("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive")):
         for key, value in files.table(f"{path}/{name}").items():
             device, _, kind = key.partition(" ")
-            if kind in ("Read", "Write"):
-                counts.setdefault((device, kind.lower()), [0, 0])[place] = value
+            if kind:  # the last line is a total over all devices
+                counts.setdefault((device, kind), [0, 0])[place] = value
     return tuple((*_device(device), kind, pair[0], pair[1]) for (device, kind), pair in counts.items())
 
 

@@ -25,6 +25,27 @@ COMMANDS: dict[str, Command] = {
     "volume prune": Command("[OPTIONS]", "Remove unused local volumes", "volumes:prune", (
         flag("-a --all", "bool", "Remove all unused volumes, not just anonymous ones"), *_PRUNE),
         examples=("sampan volume prune -a -f",)),
+    "stats": Command("[OPTIONS] [CONTAINER...]", "Display a live stream of what containers use", "stats:run", (
+        flag("-a --all", "bool", "Show all containers (default shows just running)"), _FORMAT,
+        flag("--no-stream", "bool", "Only the first result"), flag("--no-trunc", "bool", "Don't truncate output"),
+    ), (0, None), examples=("sampan stats --no-stream", "sampan stats --format '{{.Name}} {{.CPUPerc}}' web")),
+    "update": Command("[OPTIONS] CONTAINER [CONTAINER...]", "Change limits and restart policy of containers, running or not",
+                      "update:run", (
+        flag("--blkio-weight", "int", "Block IO (relative weight), between 10 and 1000, or 0 to disable"),
+        flag("--cpu-period", "int", "Limit CPU CFS (Completely Fair Scheduler) period, in microseconds"),
+        flag("--cpu-quota", "int", "Limit CPU CFS (Completely Fair Scheduler) quota, in microseconds"),
+        flag("--cpu-rt-period", "int", "Limit the CPU real-time period in microseconds"),
+        flag("--cpu-rt-runtime", "int", "Limit the CPU real-time runtime in microseconds"),
+        flag("-c --cpu-shares", "int", "CPU shares (relative weight)"), flag("--cpus", "decimal", "Number of CPUs"),
+        flag("--cpuset-cpus", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+        flag("--cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)"),
+        flag("-m --memory", "bytes", "Memory limit"), flag("--memory-reservation", "bytes", "Memory soft limit"),
+        flag("--memory-swap", "bytes", "Limit of memory plus swap: -1 is unlimited swap"),
+        flag("--pids-limit", "int", "Limit of processes: -1 is unlimited"),
+        flag("--restart", "string", "Restart policy to apply when a container exits"),
+    ), (1, None), examples=("sampan update -m 512m --memory-swap 1g web", "sampan update --cpus 1.5 web")),
 }  # fmt: skip
 
-ALIASES = {"volume list": "volume ls", "volume remove": "volume rm"}
+ALIASES = {
+    "volume list": "volume ls", "volume remove": "volume rm", "container stats": "stats", "container update": "update",
+}  # fmt: skip

@@ -85,7 +85,7 @@ def _pairs(given: list[str], name: str) -> dict[str, str]:
     return dict(one.split("=", 1) for one in given)
 
 
-def _restart(text: str) -> c.RestartPolicy:
+def restart_policy(text: str) -> c.RestartPolicy:
     name, colon, count = text.partition(":")
     if name not in ("no", "always", "unless-stopped", "on-failure", "on-unhealthy", ""):
         raise Exit(
@@ -135,7 +135,7 @@ def _host(o: Options, binds: list[str], published: ports.Bindings) -> c.HostConf
     mode = _network(o)
     return c.HostConfig(
         binds=binds or None, container_id_file=o.cidfile, port_bindings=published or {}, network_mode=mode or "default",
-        log_config=c.LogConfig(type=o.log_driver, config=_pairs(o.log_opt, "--log-opt")), restart_policy=_restart(o.restart),
+        log_config=c.LogConfig(type=o.log_driver, config=_pairs(o.log_opt, "--log-opt")), restart_policy=restart_policy(o.restart),
         auto_remove=o.rm, volume_driver=o.volume_driver, volumes_from=o.volumes_from or None, console_size=None,
         annotations=_pairs(o.annotation, "--annotation") or UNSET, cap_add=o.cap_add or None, cap_drop=o.cap_drop or None,
         cgroupns_mode=o.cgroupns, dns=o.dns, dns_options=o.dns_option, dns_search=o.dns_search, extra_hosts=_hosts(o.add_host),

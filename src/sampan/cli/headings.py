@@ -7,4 +7,7 @@ HEADINGS = {
     "Repository": "REPOSITORY", "Tag": "TAG", "Digest": "DIGEST", "CreatedSince": "CREATED", "Containers": "CONTAINERS",
     "VirtualSize": "SIZE", "SharedSize": "SHARED SIZE", "UniqueSize": "UNIQUE SIZE", "Driver": "DRIVER", "Scope": "SCOPE",
     "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "CreatedBy": "CREATED BY", "Comment": "COMMENT",
+    "Container": "CONTAINER", "CPUPerc": "CPU %", "MemUsage": "MEM USAGE / LIMIT", "MemPerc": "MEM %", "NetIO": "NET I/O",
+    "BlockIO": "BLOCK I/O", "PIDs": "PIDS", "Mountpoint": "MOUNTPOINT", "Links": "LINKS", "Group": "GROUP",
+    "Availability": "AVAILABILITY",
 }  # fmt: skip

@@ -13,8 +13,10 @@ import msgspec
 from sampan.client.api import Client, Filters, filters, segment
 from sampan.client.connect import Hijacked
 from sampan.client.errors import ProtocolError
-from sampan.client.stream import pieces
+from sampan.client.stream import json_lines, pieces
 from sampan.wire import containers as c
+from sampan.wire import resources as r
+from sampan.wire import stats as st
 from sampan.wire import system as s
 
 
@@ -131,6 +133,25 @@ class Containers:
                 yield from pieces(response, framed=framed)
             except http.client.IncompleteRead:
                 raise ProtocolError("the daemon's answer broke off") from None
+
+    def stats(self, ref: str, *, one_shot: bool = False) -> st.ContainerStats:
+        shot = "1" if one_shot else None
+        query = {"stream": "0", "one-shot": shot}
+        return self._client.get(st.ContainerStats, "GET", f"/containers/{segment(ref)}/stats", query)
+
+    def stats_stream(self, ref: str) -> Iterator[st.ContainerStats]:
+        """Yield a sample a second until the container is removed."""
+        with closing(self._client.open("GET", f"/containers/{segment(ref)}/stats", {"stream": "1"})) as response:
+            try:
+                for value in json_lines(response):
+                    yield msgspec.convert(value, st.ContainerStats)
+            except msgspec.ValidationError as error:
+                raise ProtocolError(f"stats: unexpected answer: {error}") from error
+            except (http.client.HTTPException, ConnectionError) as error:
+                raise ProtocolError(f"the daemon left: {error}") from error
+
+    def update(self, ref: str, body: r.UpdateBody) -> r.Updated:
+        return self._client.get(r.Updated, "POST", f"/containers/{segment(ref)}/update", body=body)
 
     def explain(self, ref: str) -> s.Explanation:
         return self._client.get(s.Explanation, "GET", f"/sampan/containers/{segment(ref)}/explain")

@@ -61,6 +61,13 @@ class Launcher:
             self._interpreter.close()
 
 
+class Memory(Protocol):
+    """Who is told when a container begins and ends (engine/oom.py)."""
+
+    def began(self, container: Container, *, resumed: bool = False) -> None: ...
+    def ended(self, container: Container) -> None: ...
+
+
 @dataclass
 class Rooms:
     """The rooms below, and the engine's own tables.  cgroup_parent begins with "/"."""
@@ -80,6 +87,7 @@ class Rooms:
     stopping: bool = False
     init: bool = False  # what a container gets that does not say
     health: Lives | None = None
+    oom: Memory | None = None
 
     def __post_init__(self) -> None:
         self.records: Table[ContainerRecord] = Table(self.state, "container", ContainerRecord)

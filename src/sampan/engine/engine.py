@@ -10,6 +10,7 @@ from sampan.engine.execs.execs import Execs
 from sampan.engine.health import HealthWatch
 from sampan.engine.jobs import Job
 from sampan.engine.networks.networks import Networks
+from sampan.engine.oom import OomWatch
 from sampan.engine.system import System
 from sampan.engine.volumes.volumes import Volumes
 
@@ -22,6 +23,7 @@ class Engine:
         self.containers = Containers(rooms)
         self.execs = Execs(self.containers)
         self.health = rooms.health = HealthWatch(self.execs)
+        self.oom = rooms.oom = OomWatch()
         self.images = rooms.images
         self.networks = Networks(self.containers)
         self.volumes = Volumes(rooms)
@@ -37,6 +39,8 @@ class Engine:
     def close(self) -> None:
         """Let every keeper's connection go; the containers go on."""
         self.health.close()
+        self.oom.close()
+        self.containers.statistics.close()
         for container in self.containers.all.values():
             container.drop_keeper()
             if container.restart_task is not None:

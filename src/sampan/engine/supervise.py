@@ -111,6 +111,8 @@ async def _meet(container: Container) -> bool:
     keeper.on_exit = lambda exited: heard_exit(container, exited)
     container.update(durable=False, pid=message.pid)
     keeper.settle()
+    if rooms.oom is not None:
+        rooms.oom.began(container, resumed=True)
     if rooms.health is not None and not container.record.paused:
         rooms.health.began(container, resumed=True)
     return True

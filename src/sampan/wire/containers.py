@@ -12,6 +12,13 @@ from sampan.wire.execs import ExecStart as ExecStart
 from sampan.wire.health import Health as Health
 from sampan.wire.health import HealthConfig as HealthConfig
 from sampan.wire.health import HealthResult as HealthResult
+from sampan.wire.resources import DeviceMapping as DeviceMapping
+from sampan.wire.resources import DeviceRequest as DeviceRequest
+from sampan.wire.resources import Resources as Resources
+from sampan.wire.resources import RestartPolicy as RestartPolicy
+from sampan.wire.resources import ThrottleDevice as ThrottleDevice
+from sampan.wire.resources import Ulimit as Ulimit
+from sampan.wire.resources import WeightDevice as WeightDevice
 from sampan.wire.shape import Empty, Shape, StringMap, Strings
 
 
@@ -58,41 +65,6 @@ class PortBinding(Shape, frozen=True, kw_only=True):
 PortMap = dict[str, list[PortBinding] | None]
 
 
-class RestartPolicy(Shape, frozen=True, kw_only=True):
-    name: str = ""
-    maximum_retry_count: int = 0
-
-
-class WeightDevice(Shape, frozen=True, kw_only=True):
-    path: str = ""
-    weight: int = 0
-
-
-class ThrottleDevice(Shape, frozen=True, kw_only=True):
-    path: str = ""
-    rate: int = 0
-
-
-class DeviceMapping(Shape, frozen=True, kw_only=True):
-    path_on_host: str = ""
-    path_in_container: str = ""
-    cgroup_permissions: str = ""
-
-
-class DeviceRequest(Shape, frozen=True, kw_only=True):
-    driver: str = ""
-    count: int = 0
-    device_i_ds: Strings = field(name="DeviceIDs", default=None)
-    capabilities: list[list[str]] | None = None
-    options: StringMap = None
-
-
-class Ulimit(Shape, frozen=True, kw_only=True):
-    name: str = ""
-    hard: int = 0
-    soft: int = 0
-
-
 class BindOptions(Shape, frozen=True, kw_only=True, omit_defaults=True):
     propagation: str = ""
     non_recursive: bool = False
@@ -137,7 +109,7 @@ class Mount(Shape, frozen=True, kw_only=True, omit_defaults=True):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class HostConfig(Shape, frozen=True, kw_only=True):
+class HostConfig(Resources, frozen=True, kw_only=True):
     """What the host does for the container; includes the Resources fields."""
 
     binds: Strings = None
@@ -180,36 +152,6 @@ class HostConfig(Shape, frozen=True, kw_only=True):
     masked_paths: Strings = None
     readonly_paths: Strings = None
     init: bool | UnsetType | None = UNSET
-    # Resources
-    cpu_shares: int = 0
-    memory: int = 0
-    nano_cpus: int = 0
-    cgroup_parent: str = ""
-    blkio_weight: int = 0
-    blkio_weight_device: list[WeightDevice] | None = None
-    blkio_device_read_bps: list[ThrottleDevice] | None = None
-    blkio_device_write_bps: list[ThrottleDevice] | None = None
-    blkio_device_read_iops: list[ThrottleDevice] | None = field(name="BlkioDeviceReadIOps", default=None)
-    blkio_device_write_iops: list[ThrottleDevice] | None = field(name="BlkioDeviceWriteIOps", default=None)
-    cpu_period: int = 0
-    cpu_quota: int = 0
-    cpu_realtime_period: int = 0
-    cpu_realtime_runtime: int = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    devices: list[DeviceMapping] | None = None
-    device_cgroup_rules: Strings = None
-    device_requests: list[DeviceRequest] | None = None
-    memory_reservation: int = 0
-    memory_swap: int = 0
-    memory_swappiness: int | None = None
-    oom_kill_disable: bool | None = None
-    pids_limit: int | None = None
-    ulimits: list[Ulimit] | None = None
-    cpu_count: int = 0
-    cpu_percent: int = 0
-    io_maximum_iops: int = field(name="IOMaximumIOps", default=0)
-    io_maximum_bandwidth: int = field(name="IOMaximumBandwidth", default=0)
 
 
 class EndpointIpam(Shape, frozen=True, kw_only=True, omit_defaults=True):

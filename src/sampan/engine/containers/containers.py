@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from builtins import list as List
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from typing import BinaryIO
 
@@ -23,8 +23,10 @@ from sampan.engine.containers import (
     logs,
     remove,
     start,
+    stats,
     stop,
     top,
+    update,
     validate,
     waiting,
 )
@@ -33,6 +35,8 @@ from sampan.engine.context import Rooms
 from sampan.engine.events import label_matches, moment
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
 from sampan.wire import containers as c
+from sampan.wire import resources as r
+from sampan.wire import stats as st
 from sampan.wire import system as s
 from sampan.wire.archive import Change, CommitOptions, Committed, PathStat
 
@@ -46,6 +50,7 @@ class Containers:
         self.rooms = rooms
         self.all: dict[str, Container] = {}
         self._pruning = False
+        self.statistics = stats.Collector()
 
     def find(self, ref: str) -> Container:
         """Return the container that `ref` means.  Raises NotFound, InvalidRequest."""
@@ -260,6 +265,21 @@ class Containers:
 
     async def commit(self, ref: str, options: CommitOptions, body: c.ContainerConfig) -> Committed:
         return await asyncio.shield(commit.commit(self.find(ref), options, body))
+
+    async def stats(self, ref: str, *, one_shot: bool) -> st.ContainerStats:
+        """One sample; unless `one_shot`, together with the one before it."""
+        container = self.find(ref)
+        return await (self.statistics.once(container) if one_shot else self.statistics.second(container))
+
+    def stats_stream(self, ref: str) -> AsyncGenerator[st.ContainerStats, None]:
+        """A sample each second.  Raises NotFound at once."""
+        return self.statistics.stream(self.find(ref))
+
+    async def update(self, ref: str, body: r.UpdateBody) -> r.Updated:
+        container = self.find(ref)
+        async with container.lock:
+            self._present(container)
+            return r.Updated(warnings=await asyncio.shield(update.update(container, body)) or None)
 
     async def registered_wait(self, ref: str, condition: str) -> waiting.Wait:
         return waiting.Wait(self.find(ref), condition)

@@ -41,9 +41,11 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
     again = _wants_restart(container, exited.status)
     if container.rooms.health is not None:
         container.rooms.health.ended(container)
+    if container.rooms.oom is not None:
+        container.rooms.oom.ended(container)
     container.update(
-        status="exited", paused=False, pid=0, exit_code=exited.status, oom_killed=exited.oom_killed, error=exited.error,
-        finished=exited.finished_at or time.time_ns(), restarting=again, bound={},
+        status="exited", paused=False, pid=0, exit_code=exited.status, oom_killed=exited.oom_killed or record.oom_killed,
+        error=exited.error, finished=exited.finished_at or time.time_ns(), restarting=again, bound={},
     )  # fmt: skip
     if container.keeper is not None:
         try:
@@ -63,7 +65,7 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
             log.exception("network of container %s", container.id[:12])
     volumes.let_go(container)
     seconds = max(0, container.record.finished - record.started) // 10**9
-    if exited.oom_killed:
+    if exited.oom_killed and not record.oom_killed:
         container.emit("oom")
     container.emit("die", exitCode=str(exited.status), execDuration=str(seconds))
     _state_dir_gone(container)

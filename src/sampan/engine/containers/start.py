@@ -294,6 +294,8 @@ def _running(container: Container, ready: m.Ready) -> None:
     container.emit("start")
     if container.rooms.health is not None:
         container.rooms.health.began(container)
+    if container.rooms.oom is not None:
+        container.rooms.oom.began(container)
 
 
 def watch(container: Container) -> None:

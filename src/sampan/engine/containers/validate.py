@@ -77,8 +77,8 @@ def port_of(text: str) -> tuple[int, str]:
 
 def host(value: c.HostConfig) -> c.HostConfig:
     """Judge a HostConfig; return it with defaults filled in.  Raises InvalidRequest, Unsupported."""
-    _restart(value)
-    _resources(value)
+    restart(value)
+    limits(value)
     _modes(value)
     _later(value)
     spec_security.bounding(value)
@@ -137,7 +137,8 @@ def port_range(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _restart(value: c.HostConfig) -> None:
+def restart(value: c.HostConfig) -> None:
+    """Judge the restart policy.  Raises InvalidRequest."""
     policy = value.restart_policy or c.RestartPolicy()
     if policy.name not in ("", "no", "always", "on-failure", "unless-stopped", "on-unhealthy"):
         raise InvalidRequest(
@@ -152,7 +153,8 @@ def _restart(value: c.HostConfig) -> None:
         raise InvalidRequest("can't create 'AutoRemove' container with restart policy")
 
 
-def _resources(v: c.HostConfig) -> None:
+def limits(v: c.HostConfig) -> None:
+    """Judge the limits.  Raises InvalidRequest in docker's words."""
     cpus = os.cpu_count() or 1
     checks = (
         (0 < v.memory < _MIB6 or v.memory < 0, "Minimum memory limit allowed is 6MB"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import socket
 import threading
 import time
@@ -10,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp.web_protocol import RequestHandler
 from api_support import Api, head_of, until_end
 
 from fakes.engine import ID
@@ -193,15 +196,26 @@ def test_row_95_a_reader_that_stands_still_makes_the_source_wait(api: Api) -> No
     with api.connect() as sock:
         sock.sendall(b"GET /images/x/get HTTP/1.1\r\nHost: d\r\n\r\n")
         head_of(sock)
-        seen = -1
-        while seen != made:  # until it has stopped
-            seen = made
-            threading.Event().wait(0.1)
-        assert made < 64
+        for _ in range(3):
+            seen = -1
+            while seen != made:  # until it has stopped
+                seen = made
+                threading.Event().wait(0.1)
+            assert made < 64
+            sock.sendall(b"GET /version HTTP/1.1\r\n")  # what it says meanwhile changes nothing
         for _ in range(100):
             sock.recv(65536)
     assert ended.wait(10)
     assert api.ask("GET", "/_ping")[0] == 200
+
+
+def test_nothing_of_aiohttps_is_overwritten_by_accident() -> None:
+    """An attribute of the same name would be shared silently: the base class keeps its own in slots."""
+    theirs = {name for kind in RequestHandler.__mro__ for name in getattr(kind, "__slots__", ())}
+    source = inspect.getsource(connection.Connection)
+
+    assert "_paused" in theirs
+    assert set(re.findall(r"self\.(\w+)(?:: [^=\n]+)? =", source)) & theirs == {"transport"}
 
 
 def test_uploads_are_not_slow(api: Api) -> None:

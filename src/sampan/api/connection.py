@@ -74,7 +74,7 @@ class Connection(RequestHandler):
         self._raw: BaseRequest | None = None
         self._answered = False
         self._full = False  # the body is read more slowly than it comes
-        self._paused = False  # too much is held
+        self._stopped = False  # too much is held
         self._ended = False  # the client has shut its side
         self._gone: asyncio.Future[None] | None = None
 
@@ -97,8 +97,8 @@ class Connection(RequestHandler):
         else:
             self._held += data
         self._feed()
-        if len(self._held) > AHEAD and not self._paused and self.transport is not None:
-            self._paused = True
+        if len(self._held) > AHEAD and not self._stopped and self.transport is not None:
+            self._stopped = True
             self.transport.pause_reading()
 
     def _feed(self) -> None:
@@ -116,8 +116,8 @@ class Connection(RequestHandler):
             self._last = (self._last + piece)[-3:] if size < 3 else piece[-3:]
             super().data_received(piece)
             self._fed(size)
-        if self._paused and len(self._held) <= AHEAD and not self._full:
-            self._paused = False
+        if self._stopped and len(self._held) <= AHEAD and not self._full:
+            self._stopped = False
             if self.transport is not None:
                 self.transport.resume_reading()
 

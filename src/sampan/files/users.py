@@ -6,6 +6,7 @@ range and never fall back to names (rows 21, 22); the files are regular, read wi
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from sampan.kernel.paths import open_in
 LARGEST_ID = 2**31 - 1
 _FILE_LIMIT = 1 << 20
 _LINE_LIMIT = 64 * 1024
+_NO_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV))  # missing, or no plain file
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,16 @@ def _groups(root: Fd) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines(root: Fd, path: str, columns: int) -> Iterator[list[str]]:
-    """Yield the well-formed lines' fields; nothing when the file is missing or is no small regular file."""
+    """Yield the well-formed lines' fields; nothing when the file is missing or is no small regular file.
+
+    Raises OSError when it cannot be told: without its group file a process would lack groups that deny it something (row 23).
+    """
     try:
         file = open_in(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return
+        raise
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size > _FILE_LIMIT:

@@ -6,6 +6,7 @@ import os
 import select
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from sampan import messages
 from sampan.cgroups import Doors
@@ -82,8 +83,7 @@ def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Bo
         flags = wanted.make | Clone.PARENT if sibling else wanted.make
         pid, pidfd = clone(flags, cgroup=doors.folder)
         if pid == 0:
-            keep_only([0, 1, 2, theirs.fileno()])
-            init.run(theirs)
+            _live(theirs)
         if pidfd is None:
             raise StepFailed("clone", 0, "the kernel gave no pidfd")
         return Born(pid, pidfd, ours)
@@ -94,6 +94,17 @@ def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Bo
         theirs.close()
 
 
+def _live(theirs: Channel) -> NoReturn:
+    """In the child: hold nothing but the channel, and whatever happens never run on as a second starter."""
+    try:
+        keep_only([0, 1, 2, theirs.fileno()])
+        init.run(theirs)
+    except OSError as error:
+        theirs.send(messages.Failed(step="descriptors", code=error.errno or 0, text=str(error)))
+    finally:
+        os._exit(127)
+
+
 def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, Channel], *, sibling: bool) -> Born:
     """Join from a process in between, so that the caller itself stays outside.
 
@@ -102,16 +113,15 @@ def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, C
     ours, theirs = ends
     middle, watch = clone(Clone.PARENT if sibling else Clone.NONE, cgroup=doors.folder)
     if middle == 0:
-        # No host folder or socket may be open in a process that enters (row 18).
-        keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd, _ in wanted.join), *(fd.fileno() for fd in doors.tasks)])
         try:
+            # No host folder or socket may be open in a process that enters (row 18).
+            keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd, _ in wanted.join), *(fd.fileno() for fd in doors.tasks)])
             doors.enter()
             for fd, kind in wanted.join:
                 setns(fd, kind)
             pid, pidfd = clone(wanted.make | Clone.PARENT)
             if pid == 0:
-                keep_only([0, 1, 2, theirs.fileno()])
-                init.run(theirs)
+                _live(theirs)
             theirs.send(messages.Born(pid=pid), [pidfd] if pidfd is not None else [])
         except OSError as error:
             theirs.send(messages.Failed(step="namespaces", code=error.errno or 0, text=str(error)))

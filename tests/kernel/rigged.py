@@ -1,0 +1,142 @@
+"""A spawner with a saboteur inside: any call that keeper or init makes of the kernel can be made to fail, or to be their last.
+
+The rig is code that the spawner's interpreter runs before Sampan's own.  It wraps sampan.kernel.calls.bind and the few
+functions of `os`, `fcntl` and `resource` that the start path uses, counts the calls of each role in a page that it shares
+with the test, and at the call that the test has chosen raises an errno or kills the process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from launching import Boxes
+
+from sampan.launch import client
+
+_RIG = r"""
+import errno, fcntl, mmap, os, resource, struct, sys
+_file = os.open({page!r}, os.O_RDWR)
+_page = mmap.mmap(_file, 8192)
+os.close(_file)
+_role = 0  # 1 keeper, 2 init
+_number = 0
+
+def _point(name):
+    global _number
+    if not _role or _page[0] != _role:
+        return
+    _number += 1
+    struct.pack_into("=I", _page, 4, _number)
+    index, action = struct.unpack_from("=Ii", _page, 8)
+    if _number != index:
+        return
+    _page[1] = 1
+    text = name.encode()[:100]
+    _page[100:100 + len(text)] = text
+    if action < 0:
+        os.kill(os.getpid(), -action)
+    else:
+        raise OSError(action, os.strerror(action), f"planted in {name}")
+
+def _wrap(owner, name, label):
+    real = getattr(owner, name)
+    def rigged(*args, **kwargs):
+        _point(label)
+        return real(*args, **kwargs)
+    setattr(owner, name, rigged)
+
+for _name in ("open mkdir mknod chmod chown fchown symlink dup2 fchdir chdir setsid fork getcwd rename write stat fstat pipe2 "
+              "listdir pread execve").split():
+    _wrap(os, _name, "os." + _name)
+_wrap(fcntl, "ioctl", "ioctl")
+_wrap(fcntl, "fcntl", "fcntl")
+_wrap(resource, "setrlimit", "setrlimit")
+from sampan.kernel import calls
+_bind = calls.bind
+def _rigged_bind(name, *types, **more):
+    real = _bind(name, *types, **more)
+    def rigged(*args, **kwargs):
+        _point(name)
+        return real(*args, **kwargs)
+    return rigged
+calls.bind = _rigged_bind
+from sampan.launch import init, keeper
+def _in_role(module, name, role):
+    real = getattr(module, name)
+    def rigged(*args):
+        global _role, _number
+        _role, _number = role, 0
+        return real(*args)
+    setattr(module, name, rigged)
+_in_role(keeper, "main", 1)
+_in_role(init, "run", 2)
+from sampan.launch import container
+_let_go = container.let_go
+def _started(born):
+    global _role
+    _let_go(born)
+    _role = 0  # the program runs: what comes now is no start
+container.let_go = _started
+{more}
+from sampan.launch.spawner import main
+main()
+"""
+KEEPER, INIT = 1, 2
+
+
+@dataclass
+class Rig:
+    """The test's side of the shared page."""
+
+    page: mmap.mmap
+
+    def arm(self, role: int, index: int, action: int) -> None:
+        """At the call number `index` (from 1) of the role: errno `action`, or signal -action."""
+        self.page[0:200] = bytes(200)
+        struct.pack_into("=Ii", self.page, 8, index, action)
+        self.page[0] = role
+
+    def disarm(self) -> None:
+        self.page[0] = 0
+
+    @property
+    def count(self) -> int:
+        """How many calls the role has made since it was armed."""
+        return int(struct.unpack_from("=I", self.page, 4)[0])
+
+    @property
+    def fired(self) -> str:
+        """The call that was hit, "" when none was."""
+        return bytes(self.page[100:200]).rstrip(b"\0").decode() if self.page[1] else ""
+
+    def said(self) -> list[str]:
+        """What `tell` of the rig's additional code has left."""
+        return bytes(self.page[1024:]).rstrip(b"\0").decode().splitlines()
+
+
+# For `more`: a way to tell the test something; many processes write, each line is one short copy.
+TELL = r"""
+def tell(text):
+    line = text.encode()[:200] + b"\n"
+    (at,) = struct.unpack_from("=I", _page, 16)
+    if 1024 + at + len(line) < 8192:
+        struct.pack_into("=I", _page, 16, at + len(line))
+        _page[1024 + at:1024 + at + len(line)] = line
+"""
+
+
+def rigged_boxes(place: Path, more: str = "") -> tuple[Boxes, Rig]:
+    """Return containers' maker with a rigged spawner, and the rig; `more` is code that runs in the spawner first."""
+    file = place / "rig"
+    file.write_bytes(bytes(8192))
+    with file.open("r+b") as opened:
+        page = mmap.mmap(opened.fileno(), 8192)
+    code, client._CODE = client._CODE, _RIG.replace("{page!r}", repr(str(file))).replace("{more}", more)
+    try:
+        with client.sealed_interpreter() as interpreter:
+            return Boxes(place, client.start_spawner(interpreter)), Rig(page)
+    finally:
+        client._CODE = code

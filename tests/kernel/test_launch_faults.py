@@ -1,0 +1,189 @@
+"""Every privileged call of a start fails once, every process of it dies at every call: fail closed, and nothing stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import Box, Boxes, unframe
+from rigged import INIT, KEEPER, Rig, rigged_boxes
+
+from sampan import messages
+from sampan.cgroups import Hierarchy
+from sampan.oci.runtime import DeviceRule, Pids, Resources, Rlimit, Seccomp, SyscallRule
+
+PARENT = f"/sampan-test-faults-{os.getpid()}"
+# Everything of SECURITY.md B that a program can see of itself.
+PROFILE = (
+    "grep -E '^(Uid|Gid|Groups|Cap|NoNew|Seccomp:|Seccomp_f)' /proc/self/status; cat /proc/self/uid_map /proc/self/gid_map; "
+    "cut -d' ' -f4-6 /proc/self/mountinfo; for n in pid mnt net ipc uts cgroup user; do "
+    "test $(readlink /proc/self/ns/$n) = $(readlink /proc/1/ns/$n) && echo $n; done; "
+    "stat -c '%n %t:%T %F %a' /proc/kcore /proc/keys /proc/timer_list /sys/firmware /dev/* | grep -v pts/; ls /sys/firmware; "
+    "for n in $(seq 0 40); do test -e /proc/$$/fd/$n && echo fd $n; done; hostname; umask; ulimit -n; "
+    "cat /proc/sys/kernel/msgmax; mkdir /made; head -c1 /dev/zero; pwd; env; "
+    "echo x > /proc/sys/kernel/core_pattern; cut -d: -f3 /proc/self/cgroup"
+)
+
+
+@pytest.fixture
+def rigged(tmp_path: Path) -> Iterator[tuple[Boxes, Rig]]:
+    boxes, rig = rigged_boxes(tmp_path)
+    yield boxes, rig
+    rig.disarm()
+    boxes.close()
+    Hierarchy.detect().remove_empty(PARENT)
+
+
+def settings(number: int) -> dict[str, Any]:
+    wanted = Seccomp(
+        default_action="SCMP_ACT_ALLOW", architectures=("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"),
+        syscalls=(SyscallRule(names=("mkdir", "mkdirat"), action="SCMP_ACT_ERRNO", errno_ret=1),),
+    )  # fmt: skip
+    limits = Resources(
+        pids=Pids(limit=20),
+        devices=(
+            DeviceRule(allow=False), DeviceRule(allow=True, type="c", access="m"),
+            *(DeviceRule(allow=True, type="c", major=major, minor=minor) for major, minor in ((1, 3), (5, None), (136, None))),
+        ),
+    )  # fmt: skip
+    return {
+        "linux": {
+            "seccomp": wanted, "resources": limits, "cgroups_path": f"{PARENT}/b{number}", "sysctl": {"kernel.msgmax": "4096"},
+        },
+        "process": {"rlimits": (Rlimit(type="RLIMIT_NOFILE", soft=99, hard=100),), "no_new_privileges": bool(number % 2)},
+        "user": "ann" if number % 3 == 0 else "",
+    }  # fmt: skip
+
+
+def host(boxes: Boxes) -> tuple[set[str], set[str]]:
+    """Return what a start could leave: mounts at its folders, control groups."""
+    with open("/proc/self/mountinfo") as table:
+        mounts = {line.split()[4] for line in table if str(boxes.place) in line}
+    groups = {folder for folder, _, _ in os.walk("/sys/fs/cgroup") if f"{PARENT}/b" in folder}
+    return mounts, groups
+
+
+def attempt(boxes: Boxes, number: int, *, terminal: bool = False) -> tuple[messages.Failed | None, str]:
+    """Start a container; return what it was refused with, or what its program saw."""
+    box = boxes.start(
+        "/bin/sh", "-c", f"exec 2>&1; {PROFILE}", terminal=terminal, expect=object, userns=number % 5 != 0, **settings(number)
+    )
+    if isinstance(box.answer, messages.Failed):
+        more = box.control.receive()
+        assert more == (None, []), (box.answer, more)  # the keeper has gone
+        forget(box)
+        return box.answer, ""
+    assert isinstance(box.answer, messages.Ready), box.answer
+    box.pidfd = box.fds[0]
+    boxes.keepers.append(box.answer.keeper_pid)
+    raw = box.output()
+    box.exited()
+    forget(box)
+    return None, (raw if terminal else unframe(raw)).decode()
+
+
+def forget(box: Box) -> None:
+    """Close the test's ends: there are hundreds of boxes."""
+    if box.pidfd is not None:
+        box.pidfd.close()
+        box.pidfd = None
+    if box.stream is not None:
+        box.stream.close()
+    box.control.close()
+
+
+ERRORS = (errno.EPERM, errno.ENOSYS, errno.EINTR, errno.ENOMEM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipes", "terminal"])
+@pytest.mark.parametrize("role", [KEEPER, INIT], ids=["keeper", "init"])
+def test_p17_a_call_that_fails_is_a_refusal_or_changes_nothing(rigged: tuple[Boxes, Rig], role: int, terminal: bool) -> None:
+    boxes, rig = rigged
+    whole = {}
+    for number in range(30):
+        rig.arm(role, 0, 0)
+        refused, whole[number] = attempt(boxes, number, terminal=terminal)
+        assert refused is None and "Seccomp:\t2" in whole[number], (refused, whole[number])
+    calls = rig.count
+    assert calls > 20
+    boxes.wait_gone()
+    before = host(boxes)
+    refusals = 0
+
+    step = 1 if role == KEEPER or os.environ.get("SAMPAN_TEST_LONG") else 5 if terminal else 3
+    for index in range(1, calls + 1, step):
+        number = index % 30
+        code = ERRORS[(index + index // len(ERRORS)) % len(ERRORS)]
+        rig.arm(role, index, code)
+        refused, seen = attempt(boxes, number, terminal=terminal)
+        what = (index, rig.fired, errno.errorcode[code])
+        rig.disarm()
+        if refused is None:
+            assert seen == whole[number], what
+        else:
+            refusals += 1
+            assert refused.step and len(refused.text) > 3, (what, refused)
+        assert host(boxes) == before or settled(boxes, before), what
+    assert refusals > calls / step / 2, (refusals, calls)
+
+
+def settled(boxes: Boxes, before: tuple[set[str], set[str]]) -> bool:
+    """The keeper removes the group after its last word: wait for its end."""
+    boxes.wait_gone()
+    return host(boxes) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("role", [KEEPER, INIT], ids=["keeper", "init"])
+def test_p18_a_process_that_dies_at_any_call_leaves_nothing(rigged: tuple[Boxes, Rig], role: int, number: int) -> None:
+    boxes, rig = rigged
+    rig.arm(role, 0, 0)
+    assert attempt(boxes, 1)[0] is None
+    calls = rig.count
+    boxes.wait_gone()
+    before = host(boxes)
+
+    step = 1 if os.environ.get("SAMPAN_TEST_LONG") else (1 if role == KEEPER else 4) * (1 if number == signal.SIGKILL else 5)
+    for index in range(1, calls + 1, step):
+        rig.arm(role, index, -number)
+        box = boxes.start("/bin/sh", "-c", "exec sleep 100", expect=object, **settings(index))
+        rig.disarm()
+        if isinstance(box.answer, messages.Ready):
+            boxes.keepers.append(box.answer.keeper_pid)
+            box.pidfd = box.fds[0]
+            box.control.send(messages.Signal(number=9))
+            box.hear(messages.Exited, 20)
+            box.control.send(messages.Release())
+        elif box.answer is not None:
+            assert isinstance(box.answer, messages.Failed) and box.answer.text, box.answer
+        assert box.control.receive() == (None, []), index
+        forget(box)
+        assert host(boxes)[0] == before[0], index
+    assert not left_behind(boxes)
+
+
+def left_behind(boxes: Boxes) -> list[str]:
+    """Return processes below the spawner that do not end."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if parent == str(boxes.spawner.pid):
+            try:
+                pidfd = os.pidfd_open(int(entry.name))
+            except ProcessLookupError:
+                continue
+            if not select.select([pidfd], [], [], 10)[0]:
+                found.append(f"{entry.name} {(entry / 'comm').read_text()}")
+            os.close(pidfd)
+    return found

@@ -1,4 +1,4 @@
-"""A spawner with a saboteur inside: any call that keeper or init makes of the kernel can be made to fail, or to be their last.
+"""A spawner with a saboteur inside: any call that starter or init makes of the kernel can be made to fail, or to be their last.
 
 The rig is code that the spawner's interpreter runs before Sampan's own.  It wraps sampan.kernel.calls.bind and the few
 functions of `os`, `fcntl` and `resource` that the start path uses, counts the calls of each role in a page that it shares
@@ -21,7 +21,7 @@ import errno, fcntl, mmap, os, resource, struct, sys
 _file = os.open({page!r}, os.O_RDWR)
 _page = mmap.mmap(_file, 8192)
 os.close(_file)
-_role = 0  # 1 keeper, 2 init
+_role = 0  # 1 starter, 2 init
 _number = 0
 
 def _point(name):
@@ -63,28 +63,24 @@ def _rigged_bind(name, *types, **more):
         return real(*args, **kwargs)
     return rigged
 calls.bind = _rigged_bind
-from sampan.launch import init, keeper
-def _in_role(module, name, role):
-    real = getattr(module, name)
+from sampan.launch import init, starter
+def _in_role(owner, name, role):
+    real = getattr(owner, name)
     def rigged(*args):
         global _role, _number
         _role, _number = role, 0
-        return real(*args)
-    setattr(module, name, rigged)
-_in_role(keeper, "main", 1)
-_in_role(init, "run", 2)
-from sampan.launch import container
-_let_go = container.let_go
-def _started(born):
-    global _role
-    _let_go(born)
-    _role = 0  # the program runs: what comes now is no start
-container.let_go = _started
+        try:
+            return real(*args)
+        finally:
+            _role = 0
+    setattr(owner, name, rigged)
+_in_role(starter.Starter, "run", 1)
+_in_role(init, "_start", 2)
 {more}
 from sampan.launch.spawner import main
 main()
 """
-KEEPER, INIT = 1, 2
+STARTER, INIT = 1, 2
 
 
 @dataclass

@@ -58,6 +58,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     restart_count: int = 0
     stopped_by_hand: bool = False
     bound: dict[str, list[c.PortBinding]] = {}
+    build: bool = False  # of a build step: gone when its daemon is
 
     @property
     def running(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sampan import messages as m
-from sampan.engine.containers import start, volumes
+from sampan.engine.containers import start, step, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group
@@ -57,6 +57,8 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
     _sweep_folders(rooms, containers, unreadable)
     for line in rooms.volumes.sweep():
         log.info("swept %s", line)
+    for container in [one for one in containers.all.values() if one.record.build]:
+        await step.discard(container)
     for container in list(containers.all.values()):
         background_restart(container)
 

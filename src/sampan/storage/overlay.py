@@ -67,8 +67,8 @@ class Overlay:
         self.root = data_root / "layers"
         self._layers_folder = self.root / "sha256"
         self._snapshots_folder = self.root / "snapshots"
-        self._temporary = self.root / "tmp"
-        for folder in (self.root, self._layers_folder, self._snapshots_folder, self._temporary, self.root / "empty"):
+        self.temporary = self.root / "tmp"
+        for folder in (self.root, self._layers_folder, self._snapshots_folder, self.temporary, self.root / "empty"):
             folder.mkdir(mode=0o700, exist_ok=True)
         self._trash = Trash(self.root / "trash")
         self._state = state
@@ -98,7 +98,7 @@ class Overlay:
         Unpacked and flushed when the body begins; what was not adopted is gone after it.  Raises as `apply`.
         """
         with ExitStack() as undo:
-            place = self._temporary / secrets.token_hex(16)
+            place = self.temporary / secrets.token_hex(16)
             (place / "diff").mkdir(mode=0o700, parents=True)
             place.chmod(0o700)
             undo.callback(self._trash.throw, place)
@@ -153,6 +153,10 @@ class Overlay:
         if expected is not None and reader.digest != expected:
             raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{reader.digest}"')
         return Digest(reader.digest)
+
+    def throw(self, place: Path) -> None:
+        """Delete a folder of `temporary`, in the background."""
+        self._trash.throw(place)
 
     def layer(self, chain_id: Digest) -> Layer | None:
         record = self._layer_records.get(chain_id)
@@ -264,7 +268,7 @@ class Overlay:
 
     def sweep(self, keep: Iterable[str] | None = None) -> list[str]:
         removed = [f"trash: {count} trees"] if (count := self._trash.sweep()) else []
-        for path in self._temporary.iterdir():
+        for path in self.temporary.iterdir():
             self._trash.throw(path)
             removed.append(f"half unpacked layer {path.name}")
         unreadable = {key for key, _ in (*self._layer_records.broken(), *self._snapshot_records.broken())}

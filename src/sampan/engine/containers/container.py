@@ -17,6 +17,7 @@ from sampan.engine.keepers import Keeper
 from sampan.engine.records import ContainerRecord
 from sampan.kernel.fds import Fd
 from sampan.network.records import Endpoint
+from sampan.oci.runtime import Mount
 
 if TYPE_CHECKING:
     from sampan.engine.execs.execs import Exec
@@ -36,6 +37,7 @@ class Container:
         self.execs: dict[str, Exec] = {}
         self.removing = False
         self.removed = False
+        self.lent: list[tuple[Mount, Fd]] = []  # further mounts of its next start, whose trees their lender closes
         self.stop_asked = False
         self.restart_task: asyncio.Task[None] | None = None
         self.backoff = 0.1

@@ -10,8 +10,8 @@ from sampan.engine.containers.container import Container
 from sampan.errors import Conflict
 
 
-async def remove(container: Container, *, force: bool, volumes: bool) -> None:
-    """Remove it, killing it first with `force`; the caller holds the lock.  Raises Conflict."""
+async def remove(container: Container, *, force: bool, volumes: bool, snapshot: bool = True) -> None:
+    """Remove it, killing it first with `force`; the caller holds the lock.  snapshot=False leaves that.  Raises Conflict."""
     record, rooms = container.record, container.rooms
     if container.removed:
         return
@@ -28,7 +28,8 @@ async def remove(container: Container, *, force: bool, volumes: bool) -> None:
         if record.running:
             await stop.kill_now(container)
         with rooms.state.batch():
-            rooms.layers.remove(record.id)
+            if snapshot:
+                rooms.layers.remove(record.id)
             rooms.records.delete(record.id)
     except BaseException:
         container.removing = False

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from sampan import messages as m
 from sampan.engine import spec, spec_mounts
@@ -122,6 +123,8 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoi
         userns = parts.fds[parts.add(rooms.ranges.namespace(base, rooms.launcher.spawner.userns))]
     volumes.fill(container, undo)
     parts.mounts = spec_mounts.places(record, rooms.folder(record.id), userns, parts.fds)
+    for mount, lent in container.lent:
+        parts.mounts.append(replace(mount, tree=parts.add(Fd(os.dup(lent.fileno())))))
     if base is not None and userns is not None:
         tree = rooms.layers.mount(record.id, uid_base=base, userns=userns)
     else:

@@ -1,0 +1,77 @@
+"""RUN: a container of the launch path over the layers so far."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from msgspec import structs
+
+from sampan.build.image import Built
+from sampan.build.layering import keep_run
+from sampan.build.options import BuildFailed, Options
+from sampan.build.report import Lines
+from sampan.build.steps import RunOp
+from sampan.content.images import LayerRef
+from sampan.engine.containers import step
+from sampan.engine.containers.container import Container
+from sampan.engine.containers.containers import Containers
+from sampan.engine.images.context import Stores
+from sampan.errors import Forbidden
+from sampan.kernel.fds import Fd
+from sampan.oci.runtime import Mount
+from sampan.wire import containers as c
+
+SANDBOX = "buildkitsandbox"  # the host name that commands of a build see, the same every time
+
+Lend = Callable[[Container, ExitStack], list[tuple[Mount, Fd]]]
+
+
+def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
+    """Return what to run.  Raises Forbidden for what both sides have to allow (SECURITY.md row 63)."""
+    host = options.host
+    if op.security == "insecure":
+        raise Forbidden("security.insecure is not allowed: steps of a build are never privileged")
+    if op.network == "host" and "network.host" not in options.allow:
+        raise Forbidden("network.host is not allowed: the build was not asked to allow it (--allow network.host)")
+    if op.network != "default":
+        host = structs.replace(host, network_mode=op.network)
+    host = structs.replace(host, log_config=c.LogConfig(type="none"))
+    name = (options.request.arguments or {}).get("BUILDKIT_SANDBOX_HOSTNAME") or SANDBOX
+    joins = host.network_mode == "host" or host.network_mode.startswith("container:")
+    return step.StepBody(
+        chain=built.chain, argv=op.argv, env=op.environment, host=host, user=op.user, folder=op.folder,
+        image=built.image or built.base, hostname="" if joins else name,
+    )  # fmt: skip
+
+
+def limits(options: Options) -> str:
+    """Return what of the host options a command can see, for the step's key."""
+    host = options.host
+    return json.dumps([host.network_mode, host.extra_hosts or [], host.shm_size or 0])
+
+
+async def run(
+    containers: Containers, stores: Stores, wanted: step.StepBody, lend: Lend, lines: Lines,
+    keep: tuple[Callable[[LayerRef], None], int | None],
+) -> LayerRef:  # fmt: skip
+    """Run the step and keep what it changed.  Raises BuildFailed with docker's words; then nothing stays."""
+    container = await asyncio.to_thread(step.create, containers, wanted)
+    lines.note(f"Running in {container.id[:12]}")
+    with ExitStack() as held:
+        try:
+            mounts = await asyncio.to_thread(lend, container, held)
+            code = await step.run(container, mounts, lines.output)
+            if code:
+                shown = " ".join(wanted.argv)
+                raise BuildFailed(f"The command '{shown}' returned a non-zero code: {code}", code)
+            await asyncio.shield(step.release(container))
+        except BaseException:
+            await asyncio.shield(step.discard(container))
+            raise
+        targets = [mount.destination for mount, _ in mounts]
+    lines.note(f"Removed intermediate container {container.id[:12]}")
+    record, epoch = keep
+    return await asyncio.shield(asyncio.to_thread(keep_run, stores, container.id, targets, record, epoch))

@@ -1,0 +1,48 @@
+"""What a build is asked for, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sampan.build.scope import Request
+from sampan.errors import SampanError
+from sampan.wire.containers import HostConfig
+
+EPOCH = "SOURCE_DATE_EPOCH"
+
+
+class BuildFailed(SampanError):
+    """A command of the Dockerfile failed.  code: its exit code."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Options:
+    """A build.
+
+    dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
+    epoch: the latest time, in seconds, that the image may show; None: real times.
+    """
+
+    dockerfile: str = "Dockerfile"
+    tags: tuple[str, ...] = ()
+    request: Request = field(default_factory=Request)
+    host: HostConfig = field(default_factory=HostConfig)
+    no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
+    pull: bool = False
+    quiet: bool = False
+    explain: bool = False
+    check: bool = False
+    epoch: int | None = None
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    allow: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What builds of the same thing have in common, for explaining misses."""
+        return self.tags[0] if self.tags else self.dockerfile

@@ -1,0 +1,133 @@
+"""Sources of ADD that are elsewhere: HTTP now; git is told apart and refused clearly until it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import IO
+
+from sampan.build.chmod import change
+from sampan.build.copying import Stream, Target, apply_stream
+from sampan.errors import InvalidRequest, Unavailable, Unsupported
+from sampan.files.compression import open_decompressed
+from sampan.files.tar_entry import Entry, Kind
+from sampan.files.tar_header import END, header, padding
+from sampan.kernel.fds import Fd
+
+MAX_SIZE = 64 << 30
+_TIMEOUT = 60.0  # seconds without a byte
+_CHUNK = 1 << 18
+
+
+def is_remote(text: str) -> bool:
+    """Whether a source of ADD is a URL or a git repository."""
+    return text.startswith(("http://", "https://")) or is_git(text)
+
+
+def is_git(text: str) -> bool:
+    bare = text.partition("#")[0].partition("?")[0]
+    if text.startswith(("git://", "ssh://", "git@")):
+        return True
+    return text.startswith(("http://", "https://")) and bare.endswith(".git")
+
+
+@dataclass
+class Fetched:
+    """A file that was fetched.  digest: of its content; mtime: nanoseconds."""
+
+    source: str
+    name: str
+    digest: str
+    size: int
+    mtime: int
+    file: IO[bytes]
+
+    def write(self, tree: Fd, target: Target, *, unpack: bool, check: Callable[[], None]) -> None:
+        """Put it at the destination: mode 0600 unless --chmod says otherwise, or unpacked."""
+        self.file.seek(0)
+        if unpack:
+            plain = open_decompressed(self.file)[1]
+
+            def pieces() -> Iterator[bytes]:
+                while data := plain.read(_CHUNK):
+                    yield data
+
+            apply_stream(Stream(pieces(), check), tree, Target(target.path, True, target.owner))
+            return
+        if target.folder and not self.name:
+            raise InvalidRequest(f"cannot determine a file name from {self.source[:200]}: the URL's path ends with /")
+        apply_stream(Stream(self._archive(target), check), tree, target)
+
+    def _archive(self, target: Target) -> Iterator[bytes]:
+        name = self.name if target.folder else posixpath.basename(target.path)
+        mode = change(target.chmod, 0o600, folder=False)
+        yield header(Entry(name, Kind.FILE, mode=mode, size=self.size, stored=self.size, mtime_ns=self.mtime))
+        while data := self.file.read(_CHUNK):
+            yield data
+        yield padding(self.size) + END
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _NoOther(urllib.request.HTTPRedirectHandler):
+    """Redirects stay with HTTP: never to a file or another scheme."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        if not newurl.startswith(("http://", "https://")):
+            raise InvalidRequest(f"{req.full_url[:200]} redirects to {newurl[:80]!r}, which is not HTTP")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch(source: str, checksum: str, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
+    """Fetch a URL to a file that has no name.  Blocks.
+
+    Raises InvalidRequest for a bad URL or checksum, Unavailable when the server does not give it.
+    """
+    if is_git(source):
+        raise Unsupported(f"ADD {source[:200]}: git sources are not supported yet; clone it into the build context")
+    parts = urllib.parse.urlsplit(source)
+    if not parts.hostname or any(ord(sign) < 33 for sign in source):
+        raise InvalidRequest(f"invalid URL {source[:200]!r}")
+    opener = urllib.request.build_opener(_NoOther())
+    hashing = hashlib.sha256()
+    file = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (closed by `held`)
+    size = 0
+    try:
+        with opener.open(urllib.request.Request(source, headers={"User-Agent": "sampan"}), timeout=_TIMEOUT) as reply:
+            modified = reply.headers.get("Last-Modified")
+            while data := reply.read(_CHUNK):
+                check()
+                size += len(data)
+                if size > MAX_SIZE:
+                    raise InvalidRequest(f"{source[:200]} is larger than {MAX_SIZE} bytes")
+                hashing.update(data)
+                file.write(data)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise Unavailable(f"ADD failed: {source[:200]}: {error}") from None
+    digest = f"sha256:{hashing.hexdigest()}"
+    if checksum and checksum != digest:
+        raise InvalidRequest(f"digest mismatch {digest}: {checksum} was expected of {source[:200]}")
+    name = posixpath.basename(urllib.parse.unquote(parts.path))
+    name = "" if name in (".", "..") or "/" in name or "\0" in name else name
+    return Fetched(source, name, digest, size, _time(modified), file)
+
+
+def _time(text: str | None) -> int:
+    """Return Last-Modified in nanoseconds; now without one."""
+    if text:
+        try:
+            return int(parsedate_to_datetime(text).timestamp()) * 10**9
+        except ValueError:
+            pass
+    return time.time_ns()

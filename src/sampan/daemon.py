@@ -18,6 +18,7 @@ import msgspec
 
 from sampan import __version__
 from sampan.api import backend, listeners, server
+from sampan.build.builder import Builder
 from sampan.cgroups import Hierarchy, checked_path
 from sampan.engine import supervise
 from sampan.engine.context import Launcher, Rooms
@@ -148,7 +149,8 @@ def _serves(engine: Engine) -> backend.Engine:
     networks: backend.Networks = engine.networks
     system: backend.System = engine.system
     volumes: backend.Volumes = engine.volumes
-    del containers, execs, images, networks, system, volumes
+    builder: backend.Builder = cast("Builder", engine.builder)
+    del containers, execs, images, networks, system, volumes, builder
     return cast("backend.Engine", engine)
 
 
@@ -209,8 +211,10 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)
+    builder = engine.builder = Builder(rooms, engine.containers)  # before the sweep: its cache needs layers
     undo.callback(engine.close)
     await supervise.take_up(rooms, engine.containers)
+    builder.sweep()
     for line in images.sweep():
         log.info("swept %s", line)
     if options.group:

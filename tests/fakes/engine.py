@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 from sampan.api.backend import Filters
+from sampan.build.options import Options
+from sampan.build.prune import Wanted
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified, Unauthorized
 from sampan.wire import archive as a
 from sampan.wire import containers as c
@@ -465,6 +467,26 @@ class FakeSystem:
             self.events_closed.set()
 
 
+class FakeBuilder:
+    """Says what it was asked for, as a stream."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Options, str, bytes]] = []
+        self.pruned: list[Wanted] = []
+        self.error: Exception | None = None
+
+    async def build(self, tar: BinaryIO, options: Options, remote: str = "") -> AsyncIterator[i.Progress]:
+        content = await asyncio.to_thread(tar.read)
+        self.asked.append((options, remote, content))
+        if self.error is not None:
+            raise self.error
+        yield i.Progress(stream="Successfully built abc\n")
+
+    async def prune(self, wanted: Wanted) -> i.BuildPruned:
+        self.pruned.append(wanted)
+        return i.BuildPruned(caches_deleted=["a"], space_reclaimed=7)
+
+
 class FakeJob:
     id = "1"
 
@@ -488,6 +510,7 @@ class FakeEngine:
         self.networks = FakeNetworks()
         self.system = FakeSystem()
         self.volumes = FakeVolumes()
+        self.builder = FakeBuilder()
         self.jobs: list[str] = []
         self.arguments: list[Mapping[str, str]] = []
 

@@ -10,6 +10,8 @@ from builtins import list as List
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import BinaryIO, Protocol
 
+from sampan.build.options import Options
+from sampan.build.prune import Wanted
 from sampan.wire import archive as a
 from sampan.wire import containers as c
 from sampan.wire import images as i
@@ -163,6 +165,14 @@ class Volumes(Protocol):
     async def prune(self, filters: Filters) -> v.PruneResult: ...
 
 
+class Builder(Protocol):
+    def build(self, tar: BinaryIO, options: Options, remote: str = "") -> AsyncIterator[i.Progress]:
+        """`tar` blocks; it is read in a thread.  remote: the URL of the context instead."""
+        ...
+
+    async def prune(self, wanted: Wanted) -> i.BuildPruned: ...
+
+
 class System(Protocol):
     async def info(self) -> s.Info: ...
     async def version(self) -> s.Version: ...
@@ -188,6 +198,7 @@ class Engine(Protocol):
     networks: Networks
     system: System
     volumes: Volumes
+    builder: Builder
 
     def job(self, name: str, arguments: Mapping[str, str]) -> Job:
         """Open a job, logged as `[id] +job name(args)`; leaving logs `[id] -job name(args) = OK (0)` or `ERR (text)`."""

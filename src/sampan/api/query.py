@@ -182,6 +182,9 @@ FILTERS: dict[str, frozenset[str]] = {
         {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"}
         | {"service", "type", "volume"}
     ),
+    "build/prune": frozenset(
+        {"until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private", "internal"}
+    ),
     "volumes": frozenset({"dangling", "driver", "label", "name"}),
     "volumes/prune": frozenset({"all", "label", "label!"}),
     "plugins": frozenset({"enabled", "capability"}),

@@ -37,6 +37,7 @@ class Pattern(NamedTuple):
     route: Route
 
 
+HIDDEN = frozenset({"buildargs"})  # parameters whose values are nobody's business (SECURITY.md row 71)
 TABLE: list[Route] = []
 
 
@@ -130,7 +131,7 @@ def arguments(request: Request) -> dict[str, str]:
     """What of a request is worth showing in the job table: its name and query, never its body."""
     made = {"name": _shown(request.name)} if request.name else {}
     for name, value in request.query.items()[:16]:
-        made[_shown(name)] = _shown(value)
+        made[_shown(name)] = "..." if name in HIDDEN else _shown(value)
     return made
 
 

@@ -20,6 +20,7 @@ from aiohttp.web_server import Server as WebServer
 from sampan import __version__
 from sampan.api import (
     archive,
+    build,
     containers,
     execs,
     extras,
@@ -53,7 +54,7 @@ CONNECTIONS = 4096
 log = logging.getLogger("sampan.api")
 
 # Importing an area registers its routes; named here so that the import is not idle.
-AREAS = (archive, system, containers, resources, execs, images, registry, networks, volumes, extras, stubs, websocket)
+AREAS = (archive, build, system, containers, resources, execs, images, registry, networks, volumes, extras, stubs, websocket)
 
 
 class Closable(Protocol):

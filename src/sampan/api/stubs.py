@@ -33,9 +33,6 @@ async def _no_swarm(request: Request) -> Response:
 
 
 LATER = (
-    ("POST", "/build", "building images"),
-    ("POST", "/build/prune", "pruning the build cache"),
-    ("POST", "/build/cancel", "cancelling a build"),
     ("POST", "/session", "BuildKit"),
     ("POST", "/grpc", "BuildKit"),
     ("GET", "/system/df", "measuring disk usage"),

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from sampan.build.image import Built
 from sampan.build.options import Options
 from sampan.build.select import Root
-from sampan.engine.images.context import Stores
+from sampan.engine.images.images import Images
 from sampan.errors import NotFound
 from sampan.files.ignore import Ignore
 from sampan.oci.digest import Digest
 from sampan.oci.image import Settings
+from sampan.oci.reference import parse
 
 _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
 
@@ -20,8 +21,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
 class Bases:
     """The images of one build; each name is looked up once, so that a build sees one image all along."""
 
-    def __init__(self, stores: Stores, options: Options) -> None:
-        self._stores = stores
+    def __init__(self, images: Images, options: Options) -> None:
+        self._images = images
+        self._stores = images.stores
         self._options = options
         self._found: dict[str, asyncio.Task[Built]] = {}
         self._views: dict[tuple[Digest, ...], Root] = {}
@@ -43,6 +45,18 @@ class Bases:
         return built
 
     async def _resolve(self, name: str) -> Built:
+        if not self._options.pull:
+            try:
+                return await asyncio.to_thread(self._read, name)
+            except NotFound:
+                if name.startswith("sha256:"):
+                    raise
+        reference = parse(name).tagged()
+        auth = self._options.auth.get(reference.domain, "")
+        pulled = self._images.pull(reference.name, tag=reference.tag or str(reference.digest or ""), platform="", auth=auth)
+        async for message in pulled:
+            if message.error:
+                raise NotFound(message.error)
         return await asyncio.to_thread(self._read, name)
 
     def _read(self, name: str) -> Built:

@@ -6,13 +6,15 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+from sampan.build import remote
 from sampan.build.select import Root, walk
 from sampan.engine.images.streams import Watched
 from sampan.errors import Broken, InvalidRequest
 from sampan.files.atomic import remove_tree
-from sampan.files.compression import open_decompressed
+from sampan.files.compression import Compression, detect, open_decompressed
 from sampan.files.digests import Readable
 from sampan.files.ignore import Ignore, PatternError, clean, read_ignore
 from sampan.files.tar_apply import Options, Whiteouts, apply
@@ -35,6 +37,24 @@ class Context:
         """Unpack an archive, compressed or not.  Blocks.  Raises InvalidRequest: names that lead out, devices, damage."""
         plain = open_decompressed(Watched(tar, check))[1]
         apply(plain, self.fd, whiteouts=Whiteouts.PLAIN, options=Options(owner=(0, 0), special=False))
+
+    def fetch(self, url: str, dockerfile: str) -> str:
+        """Take the context from a URL: an archive, or the text of a Dockerfile; return the Dockerfile's path.  Blocks.
+
+        Raises InvalidRequest, Unavailable, Unsupported.
+        """
+        with ExitStack() as held:
+            fetched = remote.fetch(url, "", self._place, lambda: None, held)
+            fetched.file.seek(0)
+            head = fetched.file.read(512)
+            fetched.file.seek(0)
+            if detect(head) is not Compression.PLAIN or head[257:262] == b"ustar":
+                self.unpack(fetched.file, lambda: None)
+                return dockerfile
+            if fetched.size > MAX_TEXT:
+                raise InvalidRequest(f"{url[:200]} is neither an archive nor a Dockerfile")
+            self.write("Dockerfile", fetched.file.read())
+            return "Dockerfile"
 
     def write(self, name: str, content: bytes) -> None:
         """Add a file to an empty context."""

@@ -16,9 +16,9 @@ from sampan.errors import InvalidRequest
 from sampan.files.tar_apply import Options, Whiteouts, apply
 from sampan.files.tar_entry import Entry, Kind
 from sampan.files.tar_header import END, header, padding
+from sampan.files.users import resolve as resolve_user
 from sampan.kernel.fds import Fd
 from sampan.kernel.paths import open_in
-from sampan.files.users import resolve as resolve_user
 
 _CHUNK = 256 << 10
 _MAX_LINKS = 40

@@ -16,7 +16,7 @@ from sampan.build.copying import Stream, Target, apply_stream, copy, destination
 from sampan.build.digests import Digests
 from sampan.build.select import Picked, Root, Source, pick, resolve
 from sampan.build.steps import CopyOp, FolderOp
-from sampan.errors import InvalidRequest, NotFound
+from sampan.errors import InvalidRequest
 from sampan.files.compression import open_decompressed
 from sampan.files.ignore import Ignore, PatternError
 from sampan.files.tar_entry import BadArchive

@@ -38,6 +38,9 @@ def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
         raise Forbidden("network.host is not allowed: the build was not asked to allow it (--allow network.host)")
     if op.network != "default":
         host = structs.replace(host, network_mode=op.network)
+    tmpfs = {mount.target: f"exec,size={mount.size}" if mount.size else "exec" for mount in op.mounts if mount.type == "tmpfs"}
+    if tmpfs:
+        host = structs.replace(host, tmpfs=tmpfs)
     host = structs.replace(host, log_config=c.LogConfig(type="none"))
     name = (options.request.arguments or {}).get("BUILDKIT_SANDBOX_HOSTNAME") or SANDBOX
     joins = host.network_mode == "host" or host.network_mode.startswith("container:")

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sampan.build import inputs
+from sampan.build.cache import short_digest
 from sampan.build.copying import Target, copy
 from sampan.build.digests import Digests
 from sampan.build.image import Built
 from sampan.build.instructions import Mount as Wanted
 from sampan.build.options import Options
-from sampan.build.cache import short_digest
 from sampan.build.select import Picked, Root, walk
 from sampan.build.steps import RunOp
 from sampan.engine.containers import step

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sampan.wire.images import Progress
+from sampan.build.options import BuildFailed
+from sampan.wire.images import ErrorDetail, Progress
 
 MAX_WAITING = 4 << 20  # bytes of output that wait for their turn; more is cut
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
@@ -93,3 +94,8 @@ class Lines:
         self.note(result)
         self.ended = True
         self._console.advance()
+
+
+def failure(error: BuildFailed) -> Progress:
+    """Return the last message of a build whose command failed."""
+    return Progress(error=str(error), error_detail=ErrorDetail(code=error.code, message=str(error)))

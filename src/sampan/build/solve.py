@@ -26,6 +26,7 @@ from sampan.build.steps import CopyOp, FolderOp, RunOp, Step
 from sampan.content.images import LayerRef
 from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
+from sampan.engine.images.images import Images
 from sampan.engine.images.streams import Cancelled
 from sampan.errors import InvalidRequest
 
@@ -38,6 +39,7 @@ class Shop:
 
     stores: Stores
     containers: Containers
+    images: Images
     cache: Cache
     digests: Digests
     mounts: mounting.Mounts
@@ -50,7 +52,7 @@ class Solver:
 
     def __init__(self, shop: Shop, plan: Plan, context: Root, options: Options, console: Console) -> None:
         self.shop, self.plan, self.context, self.options, self.console = shop, plan, context, options, console
-        self.bases = Bases(shop.stores, options)
+        self.bases = Bases(shop.images, options)
         self.held: list[str] = []
         self.places: dict[str, dict[str, str]] = {}
         self.missed = 0
@@ -151,7 +153,7 @@ class Solver:
         wanted = do_run.body(op, built, self.options)
         sources = {mount.source_from: await self.root(mount.source_from, planned.index) for mount in op.mounts
                    if mount.type == "bind" or (mount.type == "cache" and mount.source_from)}  # fmt: skip
-        lent = mounting.Lent(self.shop.mounts, op, {name: found for name, found in sources.items()}, self.options)
+        lent = mounting.Lent(self.shop.mounts, op, sources, self.options)
         digests = await self.blocking(lambda: lent.digests(self.shop.digests))
         found = inputs.of_run(op, built.top, do_run.limits(self.options), digests)
 
@@ -235,9 +237,7 @@ class Solver:
         over = key_of({"linked": key, "base": built.top})
         cache.hold(over)
         self.held.append(over)
-        found = rebase(
-            self.shop.stores, layer, built.chain[-1], lambda made: cache.put(over, _record(text, (*built.layers, made)))
-        )
+        found = rebase(self.shop.stores, layer, built.chain[-1], lambda made: cache.put(over, _record(text, (*built.layers, made))))
         return (*built.layers, found)
 
 

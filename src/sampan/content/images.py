@@ -8,7 +8,7 @@ A name always belongs to one image; an image may have any number, or none (dangl
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -101,6 +101,7 @@ class Catalogue:
         self._configs: dict[Digest, ImageConfig] = {}
         self._users = 0
         self._quiet = threading.Condition()
+        self.holders: list[Callable[[], Iterable[LayerRef]]] = []  # who else needs layers: the build cache
 
     # Images
 
@@ -278,6 +279,9 @@ class Catalogue:
         for chain, kept in self._kept.items():
             blobs.add(kept.layer.blob)
             chains.add(Digest(chain))
+        for layer in [one for holder in self.holders for one in holder()]:
+            blobs.add(layer.blob)
+            chains.add(layer.chain_id)
         return blobs, chains
 
     def broken(self) -> list[tuple[str, str]]:

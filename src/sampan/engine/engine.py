@@ -27,6 +27,7 @@ class Engine:
         self.images = rooms.images
         self.networks = Networks(self.containers)
         self.volumes = Volumes(rooms)
+        self.builder: object = None  # of the room above; the daemon puts it in
         self.system = System(rooms, self.containers, labels, debug=debug)
 
     def job(self, name: str, arguments: Mapping[str, str]) -> Job:

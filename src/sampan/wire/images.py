@@ -74,6 +74,13 @@ class PruneResult(Shape, frozen=True, kw_only=True):
     space_reclaimed: int = 0
 
 
+class BuildPruned(Shape, frozen=True, kw_only=True):
+    """BuildPruneResponse."""
+
+    caches_deleted: Strings
+    space_reclaimed: int
+
+
 class ProgressDetail(Shape, frozen=True, kw_only=True, rename=None, omit_defaults=True):
     current: int = 0
     total: int = 0

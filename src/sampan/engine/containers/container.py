@@ -37,6 +37,7 @@ class Container:
         self.execs: dict[str, Exec] = {}
         self.removing = False
         self.removed = False
+        self.lent_env: list[str] = []  # variables of its next start that no record shows
         self.lent: list[tuple[Mount, Fd]] = []  # further mounts of its next start, whose trees their lender closes
         self.stop_asked = False
         self.restart_task: asyncio.Task[None] | None = None

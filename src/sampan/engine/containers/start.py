@@ -168,6 +168,9 @@ def _request(container: Container, parts: Parts, control: int, endpoints: tuple[
         attachments.append(m.Attachment(fd=number, stdin=wish.stdin, stdout=wish.stdout, stderr=wish.stderr))
     parent = record.host.cgroup_parent.rstrip("/") or rooms.cgroup_parent
     path = f"/{parent.strip('/')}/{record.id}"
+    if container.lent_env:
+        config = replace(record.config, env=[*(record.config.env or ()), *container.lent_env])
+        record = replace(record, config=config)
     log = record.host.log_config
     driver = (log.type if log else "") or "json-file"
     return m.Launch(

@@ -52,6 +52,11 @@ class Images:
         self._pulls = pull.Pulls(self._stores, self.registries, Layers(self._stores, self.partials))
         self._pushes = push.Pushes(self._stores, self.registries)
 
+    @property
+    def stores(self) -> Stores:
+        """The rooms below, for the builder above."""
+        return self._stores
+
     def sweep(self) -> List[str]:
         """Remove what a crash left: half-written blobs, and blobs and layers that no image needs.  Blocks; at start only,
         after `layers.sweep`.  Returns what was found, and every record that cannot be read."""

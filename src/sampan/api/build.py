@@ -1,0 +1,137 @@
+"""The builder's door: the classic `POST /build`, and prune (engine-api: /build; dockerfile.md 8)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import msgspec
+
+from sampan.api import progress
+from sampan.api.query import Query
+from sampan.api.request import Request, Response, reply
+from sampan.api.routes import route
+from sampan.build.options import Options
+from sampan.build.prune import Wanted
+from sampan.build.scope import Request as Asked
+from sampan.engine.images.plans import host_architecture
+from sampan.errors import InvalidRequest, Unsupported
+from sampan.wire import containers as c
+
+T = TypeVar("T")
+_MAX_JSON = 4 << 20
+
+
+@route("POST", "/build", job="build")
+async def build(request: Request) -> None:
+    """ImageBuild.  200 and progress; 400 for what is wrong with the request or the Dockerfile; later failures in-band."""
+    q = request.query
+    _refuse(q)
+    options = replace(options_of(q), auth=_auth(request.header("x-registry-config")))
+    remote = q.text("remote")
+    async with progress.uploads.gate():
+        messages = request.engine.builder.build(request.file(), options, remote)
+        await progress.send(request, messages)
+
+
+@route("POST", "/build/prune", job="build_prune", since="1.31")
+async def prune(request: Request) -> Response:
+    """BuildPrune.  200; 400 bad filter."""
+    q = request.query
+    keep = max(q.number(name, 0) or 0 for name in ("keep-storage", "reserved-space", "max-used-space"))
+    wanted = Wanted(all=q.flag("all"), filters=q.filters("build/prune"), keep=keep)
+    return reply(await request.engine.builder.prune(wanted))
+
+
+@route("POST", "/build/cancel", job="build_cancel")
+async def cancel(request: Request) -> Response:
+    """Only for sessions of BuildKit: a classic build ends with its connection."""
+    if not request.query.text("id"):
+        raise InvalidRequest("build ID not provided")
+    return Response(200)
+
+
+def _refuse(q: Query) -> None:
+    """What this builder does not do is said before the context is read."""
+    version = q.text("version")
+    if version not in ("", "1"):
+        if version == "2":
+            raise Unsupported("BuildKit sessions are not supported; this builder knows the whole language: DOCKER_BUILDKIT=0")
+        raise InvalidRequest(f'invalid version "{version[:20]}"')
+    if q.text("securityopt"):
+        raise InvalidRequest("The daemon on this platform does not support setting security options on build")
+    if q.flag("squash"):
+        raise InvalidRequest("squash is only supported with experimental mode")
+    if q.text("isolation") not in ("", "default"):
+        raise InvalidRequest(f"isolation {q.text('isolation')[:20]!r} is for Windows")
+    if _json(q, "outputs", list[Any]):
+        raise Unsupported("outputs need BuildKit; save or export the image instead")
+
+
+def options_of(q: Query) -> Options:
+    """Return what the query asks for.  Raises InvalidRequest."""
+    arguments = _json(q, "buildargs", dict[str, str | None]) or {}
+    labels = _json(q, "labels", dict[str, str]) or {}
+    here = f"linux/{host_architecture()}"
+    asked = Asked(
+        target=q.text("target"), arguments=arguments, labels=labels, platform=q.text("platform").lower() or here,
+        build_platform=here,
+    )  # fmt: skip
+    return Options(
+        dockerfile=q.text("dockerfile") or "Dockerfile", tags=tuple(t for t in q.all("t") if t), request=asked, host=_host(q),
+        no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), explain=q.flag("sampan-explain"),
+        check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
+        allow=frozenset(q.all("sampan-allow")),
+    )  # fmt: skip
+
+
+def _host(q: Query) -> c.HostConfig:
+    def number(name: str) -> int:
+        text = q.text(name)
+        bare = text.removeprefix("-")
+        return int(text) if bare.isascii() and bare.isdigit() and len(bare) < 19 else 0
+
+    shm = q.text("shmsize")
+    if shm and not (shm.isascii() and shm.isdigit() and len(shm) < 19):
+        raise InvalidRequest(f"invalid shmsize: {shm[:40]}")
+    limits = [
+        c.Ulimit(name=one.get("Name") or "", hard=one.get("Hard") or 0, soft=one.get("Soft") or 0)
+        for one in _json(q, "ulimits", list[dict[str, Any]]) or ()
+    ]
+    return c.HostConfig(
+        memory=number("memory"), memory_swap=number("memswap"), cpu_shares=number("cpushares"), cpu_period=number("cpuperiod"),
+        cpu_quota=number("cpuquota"), cpuset_cpus=q.text("cpusetcpus"), cpuset_mems=q.text("cpusetmems"),
+        cgroup_parent=q.text("cgroupparent"), shm_size=int(shm or 0), ulimits=limits or None,
+        network_mode=q.text("networkmode") or "default", extra_hosts=[one for one in q.all("extrahosts") if one] or None,
+    )  # fmt: skip
+
+
+def _json(q: Query, name: str, kind: type[T]) -> T | None:
+    text = q.text(name)
+    if not text:
+        return None
+    if len(text) > _MAX_JSON:
+        raise InvalidRequest(f"{name} is too long")
+    try:
+        return msgspec.json.decode(text, type=kind | None)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidRequest(f"error reading {name}: {str(error)[:200]}") from None
+
+
+def _auth(header: str) -> dict[str, str]:
+    """Return X-Registry-Config as the X-Registry-Auth of every registry."""
+    if not header:
+        return {}
+    try:
+        content = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+        found = msgspec.json.decode(content, type=dict[str, dict[str, str]])
+    except (binascii.Error, msgspec.DecodeError, ValueError):
+        return {}  # docker ignores what it cannot read
+    made = {}
+    for registry, config in found.items():
+        name = registry.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        name = "docker.io" if name == "index.docker.io" else name
+        made[name] = base64.urlsafe_b64encode(msgspec.json.encode({"serveraddress": registry, **config})).decode()
+    return made

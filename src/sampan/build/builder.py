@@ -1,0 +1,154 @@
+"""The builder of one daemon: what `POST /build` and `POST /build/prune` ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import BinaryIO
+
+from sampan.build import image
+from sampan.build.cache import Cache
+from sampan.build.checks import check
+from sampan.build.context import Context
+from sampan.build.digests import Digests
+from sampan.build.mounting import Mounts
+from sampan.build.options import EPOCH, BuildFailed, Options
+from sampan.build.parse import parse
+from sampan.build.plan import Plan, plan
+from sampan.build.prune import Wanted, prune
+from sampan.build.report import Console, failure
+from sampan.build.scope import consumable, given
+from sampan.build.solve import Shop, Solver
+from sampan.engine.containers.containers import Containers
+from sampan.engine.context import Rooms
+from sampan.errors import InvalidRequest
+from sampan.oci.digest import Digest
+from sampan.oci.reference import parse as parse_reference
+from sampan.wire.images import BuildPruned, Progress
+
+
+class Builder:
+    """Builds of one data root: any number side by side."""
+
+    def __init__(self, rooms: Rooms, containers: Containers) -> None:
+        self._images = rooms.images
+        self._stores = rooms.images.stores
+        self.cache = Cache(rooms.state)
+        self._stores.catalogue.holders.append(self.cache.held)
+        folder = rooms.data_root / "build"
+        for one in (folder, folder / "contexts", folder / "mounts"):
+            one.mkdir(mode=0o700, exist_ok=True)
+        self._contexts = folder / "contexts"
+        self._shop = Shop(
+            self._stores, containers, rooms.images, self.cache, Digests(), Mounts(folder / "mounts", rooms.layers), self._contexts
+        )
+
+    def sweep(self) -> None:
+        """Remove what a killed daemon's builds left.  At start only.  Blocks."""
+        for left in self._contexts.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+        for left in (self._contexts.parent / "mounts").glob("tmp-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def build(self, tar: BinaryIO, options: Options, remote: str = "") -> AsyncIterator[Progress]:
+        """Build from an uploaded context, or from the one at the URL `remote`; the messages are docker's.
+
+        What is wrong with the request or the Dockerfile is raised before the first message.  When the iteration is given up, the
+        build ends and leaves nothing but the cache.
+        """
+        return self._build(tar, options, remote)
+
+    async def _build(self, tar: BinaryIO, options: Options, remote: str) -> AsyncGenerator[Progress, None]:
+        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+        context = await asyncio.to_thread(Context, self._contexts)
+        try:
+            prepared, options = await self._prepare(context, tar, options, remote)
+            if options.check:
+                for line in check(prepared, options.request):
+                    yield Progress(stream=line + "\n")
+                return
+            task = asyncio.ensure_future(self._run(context, prepared, options, queue.put_nowait))
+            task.add_done_callback(lambda _: queue.put_nowait(None))
+            try:
+                while (message := await queue.get()) is not None:
+                    yield message
+                await task
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+        finally:
+            await asyncio.shield(asyncio.to_thread(context.close))
+
+    async def _prepare(self, context: Context, tar: BinaryIO, options: Options, remote: str) -> tuple[Plan, Options]:
+        """Take the context and read the Dockerfile.  Raises what the request is refused for."""
+        for tag in options.tags:
+            parse_reference(tag)
+
+        def work() -> Plan:
+            name = options.dockerfile
+            if remote:
+                name = context.fetch(remote, name)
+            else:
+                context.unpack(tar, lambda: None)
+            return plan(parse(context.dockerfile(name)), options.request)
+
+        prepared = await asyncio.to_thread(work)
+        epoch = given(options.request).get(EPOCH)
+        if epoch is not None and options.epoch is None:
+            if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 12):
+                raise InvalidRequest(f"invalid {EPOCH} {epoch[:40]!r}: seconds since 1970 are expected")
+            options = replace(options, epoch=int(epoch))
+        return prepared, options
+
+    async def _run(self, context: Context, made: Plan, options: Options, emit: Callable[[Progress], None]) -> None:
+        kept: list[Progress] = []
+        say = kept.append if options.quiet else emit
+        total = sum(1 + len(stage.stage.steps) for stage in made.stages)
+        console = Console(say, total)
+        try:
+            root = await asyncio.to_thread(context.root, options.dockerfile)
+            solver = Solver(self._shop, made, root, options, console)
+            try:
+                built = await solver.solve()
+                identity = await solver.blocking(lambda: self._finish(built, options))
+            finally:
+                solver.bases.close()
+            await asyncio.to_thread(self.cache.used, set(solver.held))
+            await asyncio.to_thread(self.cache.remember, solver.places)
+        except Exception as error:
+            console.flush()
+            for message in kept:
+                emit(message)
+            if isinstance(error, BuildFailed):
+                emit(failure(error))
+                return
+            raise
+        await self._announce(identity, made, options, say)
+        if options.quiet:
+            emit(Progress(stream=f"{identity}\n"))
+
+    def _finish(self, built: image.Built, options: Options) -> Digest:
+        if built.image:
+            return Digest(built.image)
+        with self._stores.catalogue.adding():
+            return image.store(self._stores, image.assemble(built, self.cache, options.epoch), built.layers)
+
+    async def _announce(self, identity: Digest, made: Plan, options: Options, say: Callable[[Progress], None]) -> None:
+        say(Progress(aux={"ID": str(identity)}))
+        unused = sorted(set(options.request.arguments) - consumable(made.dockerfile))
+        if unused:
+            say(Progress(stream=f"[Warning] One or more build-args [{' '.join(unused)}] were not consumed\n"))
+        say(Progress(stream=f"Successfully built {identity.removeprefix('sha256:')[:12]}\n"))
+        for tag in options.tags:
+            reference = parse_reference(tag)
+            await self._images.tag(identity, reference.name, reference.tag or "latest")
+            say(Progress(stream=f"Successfully tagged {reference.tagged().familiar}\n"))
+
+    async def prune(self, wanted: Wanted) -> BuildPruned:
+        """Remove cached steps, and with `all` cache mounts too."""
+        with ExitStack() as held:
+            return await asyncio.to_thread(prune, self._shop, wanted, held, time.time_ns())

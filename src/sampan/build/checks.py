@@ -1,0 +1,181 @@
+"""Build checks: what is legal and probably not meant (spec: dockerfile.md 7)."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator
+
+from sampan.build import instructions as i
+from sampan.build.evaluate import Base, evaluate
+from sampan.build.lines import Remark
+from sampan.build.plan import Plan
+from sampan.build.scope import Request
+from sampan.build.source import suggestion
+from sampan.errors import InvalidRequest
+
+URL = "https://docs.docker.com/go/dockerfile/rule"
+_SECRET = frozenset("apikey auth credential credentials key password pword passwd secret token".split())
+_INNOCENT = frozenset(("public", "file", "version"))
+_SINGLE = ("CMD", "ENTRYPOINT", "HEALTHCHECK")
+
+
+def check(plan: Plan, request: Request | None = None) -> list[str]:
+    """Return the warnings as lines for people, in the order of the file; the directive `check=skip=...` is honoured.
+
+    Raises InvalidRequest with them all when the file says `check=error=true`.
+    """
+    skip, strict = _directive(plan.dockerfile.directives.get("check", ""))
+    found = sorted((one for one in remarks(plan, request or Request()) if one.rule not in skip), key=lambda one: one.line)
+    lines = [f"{one.rule} - {URL}/{_kebab(one.rule)}/\n  line {one.line}: {one.message}" for one in found if "all" not in skip]
+    if strict and lines:
+        raise InvalidRequest("lint violation found for rules:\n" + "\n".join(lines))
+    return lines or ["Check complete, no warnings found."]
+
+
+def _directive(text: str) -> tuple[set[str], bool]:
+    skip: set[str] = set()
+    strict = False
+    for part in text.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == "skip":
+            skip |= {one.strip() for one in value.split(",")}
+        elif name == "error":
+            strict = value.strip().lower() in ("true", "1")
+    return skip, strict
+
+
+def _kebab(rule: str) -> str:
+    return "".join(f"-{sign.lower()}" if sign.isupper() and number else sign.lower() for number, sign in enumerate(rule))
+
+
+def remarks(plan: Plan, request: Request) -> Iterator[Remark]:
+    """Yield every warning."""
+    file = plan.dockerfile
+    yield from _casing(file)
+    seen: dict[str, int] = {}
+    for stage in file.stages:
+        yield from _stage_names(stage, seen)
+        yield from _from(stage)
+        yield from _stage(stage)
+    declared = {name for one in file.arguments for name, _ in one.pairs}
+    for stage in file.stages:
+        for name in _names_in(stage.start.base):
+            if name not in declared and name not in plan.outer:
+                hint = suggestion(name, declared)
+                yield Remark("UndefinedArgInFrom", stage.start.line.first, f"FROM argument '{name}' is not declared{hint}")
+    yield from _undefined(plan, request)
+
+
+def _names_in(text: str) -> list[str]:
+    found = []
+    for piece in text.split("$")[1:]:
+        bare = piece.lstrip("{")
+        end = next((n for n, sign in enumerate(bare) if not (sign.isalnum() or sign == "_")), len(bare))
+        if (end and not piece.startswith("{")) or bare[end : end + 1] == "}":
+            found.append(bare[:end])
+    return found
+
+
+def _casing(file: i.Dockerfile) -> Iterator[Remark]:
+    upper = sum(line.keyword.isupper() for line in file.lines)
+    majority = str.upper if upper * 2 >= len(file.lines) else str.lower
+    word = "uppercase" if majority is str.upper else "lowercase"
+    for line in file.lines:
+        if line.keyword != majority(line.keyword):
+            text = f"Command '{line.keyword}' should match the case of the command majority ({word})"
+            yield Remark("ConsistentInstructionCasing", line.first, text)
+
+
+def _stage_names(stage: i.Stage, seen: dict[str, int]) -> Iterator[Remark]:
+    words = stage.start.line.rest.split()
+    line = stage.start.line.first
+    if not stage.start.name:
+        return
+    if words[-1] != words[-1].lower():
+        yield Remark("StageNameCasing", line, f"Stage name '{words[-1]}' should be lowercase")
+    if words[-2].isupper() != stage.start.line.keyword.isupper():
+        yield Remark("FromAsCasing", line, f"'{words[-2]}' and '{stage.start.line.keyword}' keywords' casing do not match")
+    if stage.start.name in seen:
+        yield Remark("DuplicateStageName", line, f"Duplicate stage name '{stage.start.name}', stage names should be unique")
+    if stage.start.name in ("scratch", "context"):
+        yield Remark("ReservedStageName", line, f"Stage name should not use the same name as reserved stage '{stage.start.name}'")
+    seen[stage.start.name] = line
+
+
+def _from(stage: i.Stage) -> Iterator[Remark]:
+    platform, line = stage.start.platform, stage.start.line.first
+    if platform in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
+        yield Remark("RedundantTargetPlatform", line, f"Setting platform to predefined {platform} in FROM is redundant")
+    elif platform and "$" not in platform:
+        text = f'FROM --platform flag should not use constant value "{platform}"'
+        yield Remark("FromPlatformFlagConstDisallowed", line, text)
+
+
+def _stage(stage: i.Stage) -> Iterator[Remark]:
+    shell = absolute = False
+    last: dict[str, int] = {}
+    for one in stage.steps:
+        line = one.line.first
+        shell = shell or isinstance(one, i.Shell)
+        if isinstance(one, i.Command) and one.shell and not shell:
+            text = f"JSON arguments recommended for {one.keyword} to prevent unintended behavior related to OS signals"
+            yield Remark("JSONArgsRecommended", line, text)
+        if one.keyword in _SINGLE:
+            if one.keyword in last:
+                text = f"Multiple {one.keyword} instructions should not be used in the same stage"
+                yield Remark("MultipleInstructionsDisallowed", last[one.keyword], text)
+            last[one.keyword] = line
+        if one.keyword == "MAINTAINER":
+            yield Remark("MaintainerDeprecated", line, "Maintainer instruction is deprecated in favor of using label")
+        if isinstance(one, i.Value) and one.keyword == "WORKDIR":
+            if not absolute and not one.value.startswith(("/", "$")):
+                text = f"Relative workdir {one.value!r} can have unexpected results if the base image changes"
+                yield Remark("WorkdirRelativePath", line, text)
+            absolute = absolute or posixpath.isabs(one.value)
+        if isinstance(one, i.Pairs) and one.legacy:
+            text = f'"{one.keyword} key=value" should be used instead of legacy "{one.keyword} key value" format'
+            yield Remark("LegacyKeyValueFormat", line, text)
+        if isinstance(one, i.Words) and one.keyword == "EXPOSE":
+            yield from _expose(one)
+        yield from _secrets(one)
+
+
+def _expose(one: i.Words) -> Iterator[Remark]:
+    for word in one.words:
+        port, _, protocol = word.partition("/")
+        if protocol != protocol.lower():
+            yield Remark("ExposeProtoCasing", one.line.first, f"Defined protocol '{word}' in EXPOSE should be lowercase")
+        if ":" in port:
+            text = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
+            yield Remark("ExposeInvalidFormat", one.line.first, text)
+
+
+def _secrets(one: i.Instruction) -> Iterator[Remark]:
+    if not (isinstance(one, i.Arg) or (isinstance(one, i.Pairs) and one.keyword == "ENV")):
+        return
+    for name, _ in one.pairs:
+        words = set(name.lower().split("_"))
+        if words & _SECRET and not words & _INNOCENT:
+            text = f'Do not use ARG or ENV instructions for sensitive data ({one.keyword} "{name}")'
+            yield Remark("SecretsUsedInArgOrEnv", one.line.first, text)
+
+
+def _undefined(plan: Plan, request: Request) -> Iterator[Remark]:
+    """Evaluate the needed stages over bases without settings: variables that only the base sets are not reported."""
+    found: list[Remark] = []
+    done: dict[int, Base] = {}
+
+    def missing(known: bool) -> Callable[[i.Instruction, str], None]:
+        def told(one: i.Instruction, name: str) -> None:
+            if known:
+                found.append(Remark("UndefinedVar", one.line.first, f"Usage of undefined variable '${name}'"))
+
+        return told
+
+    known: dict[int, bool] = {}
+    for one in plan.stages:
+        base = done.get(one.parent, Base()) if one.parent is not None else Base()
+        known[one.index] = one.base == "scratch" or (one.parent is not None and known.get(one.parent, False))
+        made = evaluate(one.stage, base, plan.outer, request, escape=plan.dockerfile.escape, on_missing=missing(known[one.index]))
+        done[one.index] = Base(made.settings, made.author, made.arguments)
+    yield from found

@@ -65,6 +65,10 @@ class Made:
 Hook = Callable[["Handler"], bool]
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
 class Registry:
     """A registry on a loopback port.  hooks: asked first for each request; True means answered.
 
@@ -82,7 +86,7 @@ class Registry:
         self.user = ("user", "secret")
         self.realm = ""
         self.scheme = "https" if context else "http"
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.registry = self  # type: ignore[attr-defined]
         if context is not None:

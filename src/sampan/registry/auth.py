@@ -6,6 +6,7 @@ itself is spoken to with TLS.  An unknown site's token service is asked anonymou
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ class Authorizer:
         self.refresh_token = ""
         self._offline = offline
         self._basic = ""
+        self._asking = asyncio.Lock()
         self._tokens: dict[frozenset[str], tuple[str, float]] = {}
 
     def header(self, scopes: Sequence[str]) -> str:
@@ -56,8 +58,8 @@ class Authorizer:
         token, until = self._tokens.get(frozenset(scopes), ("", 0.0))
         return f"Bearer {token}" if token and until > time.monotonic() else self._basic
 
-    async def answer(self, headers: Sequence[str], scopes: Sequence[str], session: Session) -> str:
-        """Return the Authorization header that answers a challenge, "" when there is none to give.
+    async def answer(self, headers: Sequence[str], scopes: Sequence[str], session: Session, tried: str) -> str:
+        """Return the Authorization header that answers a challenge, "" when there is none but `tried`.
 
         Raises WrongCredentials, AccessDenied, RegistryFailed, Forbidden.
         """
@@ -66,13 +68,13 @@ class Authorizer:
             return ""
         for challenge in challenges:
             if challenge.scheme == "bearer":
-                return await self._bearer(challenge, scopes, session)
+                async with self._asking:  # requests that are made side by side share one token
+                    known = self.header(scopes)
+                    return known if known not in ("", tried) else await self._bearer(challenge, scopes, session)
         for challenge in challenges:
             if challenge.scheme == "basic":
-                if self._basic or not any(self.credentials.user):
-                    return ""
-                self._basic = self.credentials.basic()
-                return self._basic
+                self._basic = self.credentials.basic() if any(self.credentials.user) else ""
+                return self._basic if self._basic != tried else ""
         return ""
 
     async def _bearer(self, challenge: Challenge, scopes: Sequence[str], session: Session) -> str:

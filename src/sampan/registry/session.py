@@ -55,15 +55,20 @@ class Session:
         self.authorizer = authorizer
         self.guard = Guard(split_port(endpoint.host)[0])
         self._agent = agent
+        self._users = 0
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._scheme = endpoint.schemes[0] if len(endpoint.schemes) == 1 else ""
 
     async def __aenter__(self) -> Session:
+        """Use it.  Several may at once; it is closed when the last one leaves."""
+        self._users += 1
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for session in self._sessions.values():
-            await session.close()
+        self._users -= 1
+        if not self._users:
+            for session in self._sessions.values():
+                await session.close()
 
     # One exchange
 
@@ -118,7 +123,7 @@ class Session:
             if response.status == 401 and not again and self.is_home(response.url):
                 challenges = response.headers.getall("WWW-Authenticate", [])
                 content = await _rest(response)
-                before, value = value, await self.authorizer.answer(challenges, scopes, self)
+                before, value = value, await self.authorizer.answer(challenges, scopes, self, value)
                 if value:
                     continue
                 raise refusal(401, method, str(response.url), content, before)

@@ -20,6 +20,7 @@ from sampan.content.images import LayerRef
 from sampan.content.partials import Partial, Partials
 from sampan.engine.images.context import Stores
 from sampan.engine.images.streams import Cancelled, Watched
+from sampan.engine.images.threads import finish
 from sampan.errors import Conflict, InvalidRequest
 from sampan.files.compression import Compression, open_decompressed
 from sampan.files.tar_apply import Budget
@@ -29,6 +30,7 @@ from sampan.registry.download import download
 from sampan.registry.repository import Repository
 from sampan.storage.overlay import Staged
 
+UNPACKING = 48  # threads at most: a slow registry holds those of its own pull only
 PARALLEL = 3  # layers of one pull that are downloaded or unpacked at a time
 FETCHING, WAITING, DOWNLOADING = "Pulling fs layer", "Waiting", "Downloading"
 VERIFYING, COMPLETE, EXTRACTING, DONE, EXISTS = (
@@ -66,14 +68,14 @@ class Means:
     repository: Repository
     origin: str
     slots: asyncio.Semaphore
-    pool: ThreadPoolExecutor
 
 
 @dataclass
 class Job:
-    """A layer being fetched.  status: the last step, for those who join late."""
+    """A layer being fetched.  status: the last step, for those who join late; stopping: nobody wanted it any more."""
 
     wanted: Wanted
+    stopping: bool = False
     task: asyncio.Task[LayerRef] | None = None
     watchers: list[Watcher] = field(default_factory=list)
     status: str = FETCHING
@@ -94,6 +96,7 @@ class Layers:
     def __init__(self, stores: Stores, partials: Partials) -> None:
         self._stores = stores
         self._partials = partials
+        self._pool = ThreadPoolExecutor(UNPACKING, thread_name_prefix="unpack")
         self._jobs: dict[tuple[str, Digest, Digest], Job] = {}
 
     def find(self, wanted: Wanted) -> LayerRef | None:
@@ -107,16 +110,19 @@ class Layers:
         """Return the layer's job, begun now if nobody has; its steps are told to `watcher` until `leave`."""
         key = (means.origin, wanted.digest, wanted.chain_id)
         job = self._jobs.get(key)
-        if job is None:
-            job = self._jobs[key] = Job(wanted)
-            job.task = asyncio.ensure_future(_Fetch(self._stores, self._partials, job, means).run(below))
-            job.task.add_done_callback(lambda task: self._ended(key, task))
+        if job is None or job.stopping:
+            before, job = job, Job(wanted)
+            self._jobs[key] = made = job
+            fetch = _Fetch(self._stores, self._partials, job, means, self._pool)
+            job.task = asyncio.ensure_future(fetch.run(below, before))
+            job.task.add_done_callback(lambda task: self._ended(key, made, task))
         job.watchers.append(watcher)
         watcher(job.status, 0, 0)
         return job
 
-    def _ended(self, key: tuple[str, Digest, Digest], task: asyncio.Task[LayerRef]) -> None:
-        self._jobs.pop(key, None)
+    def _ended(self, key: tuple[str, Digest, Digest], job: Job, task: asyncio.Task[LayerRef]) -> None:
+        if self._jobs.get(key) is job:
+            del self._jobs[key]
         if not task.cancelled():
             task.exception()  # those who wait for it get it
 
@@ -125,6 +131,7 @@ class Layers:
         if watcher in job.watchers:
             job.watchers.remove(watcher)
         if not job.watchers and job.task is not None and not job.task.done():
+            job.stopping = True
             job.task.cancel()
             await asyncio.wait([job.task])
 
@@ -132,7 +139,8 @@ class Layers:
 class _Fetch:
     """One layer's way."""
 
-    def __init__(self, stores: Stores, partials: Partials, job: Job, means: Means) -> None:
+    def __init__(self, stores: Stores, partials: Partials, job: Job, means: Means, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
         self._stores = stores
         self._partials = partials
         self._job = job
@@ -141,9 +149,16 @@ class _Fetch:
         self._gone = False
         self._loop = asyncio.get_running_loop()
 
-    async def run(self, below: Job | None) -> LayerRef:
+    async def run(self, below: Job | None, before: Job | None) -> LayerRef:
+        """Fetch the layer, above `below`, after an earlier job for it has stopped."""
+        async with self._means.repository.session:  # the pull that began this may end before
+            return await self._run(below, before)
+
+    async def _run(self, below: Job | None, before: Job | None) -> LayerRef:
+        if before is not None and before.task is not None:
+            await asyncio.wait([before.task])
         with ExitStack() as held:
-            await asyncio.to_thread(held.enter_context, self._stores.catalogue.adding())
+            await finish(lambda: held.enter_context(self._stores.catalogue.adding()))
             if self._means.slots.locked():
                 self._job.step(WAITING)
             staging = ExitStack()
@@ -152,9 +167,9 @@ class _Fetch:
                     staged = await self._fetch(staging)
                 if below is not None and below.task is not None:
                     await asyncio.shield(below.task)
-                made = await asyncio.to_thread(self._adopt, staged)
+                made = await finish(lambda: self._adopt(staged))
             finally:
-                await asyncio.to_thread(staging.close)
+                await finish(staging.close)
             self._job.step(DONE)
             return made
 
@@ -163,16 +178,16 @@ class _Fetch:
             self._job.step(COMPLETE)
             return await self._work(lambda: self._from_blob(staging))
         for again in (False, True):
-            partial = await asyncio.to_thread(self._open)
+            partial = await finish(self._open, undo=Partial.close)
             try:
                 return await self._both(partial, staging)
             except InvalidRequest:
                 if again or not partial.resumed:
                     raise
-                await asyncio.to_thread(staging.close)  # what was taken up again may be what a power cut left: once more
-                await asyncio.to_thread(partial.discard)
+                await finish(staging.close)  # what was taken up again may be what a power cut left: once more
+                await finish(partial.discard)
             finally:
-                await asyncio.to_thread(partial.close)
+                await finish(partial.close)
         raise AssertionError("unreachable")
 
     def _open(self) -> Partial:
@@ -192,7 +207,7 @@ class _Fetch:
             self._gone = not (unpacking.done() and downloading.done())
             downloading.cancel()
             await asyncio.wait([downloading])
-            await asyncio.to_thread(partial.close)
+            await finish(partial.close)
             await asyncio.wait([unpacking])
             if not unpacking.cancelled():
                 unpacking.exception()
@@ -201,20 +216,19 @@ class _Fetch:
     async def _download(self, partial: Partial) -> None:
         await download(self._means.repository, partial.digest, partial.expected, _Sink(self, partial))
         self._job.step(VERIFYING)
-        await asyncio.to_thread(partial.commit)
+        await finish(partial.commit)
         self._job.step(COMPLETE)
 
     async def _work(self, work: Callable[[], Staged]) -> Staged:
         """Run `work` in the pull's threads; told to stop, it is waited for."""
-        future = asyncio.ensure_future(self._loop.run_in_executor(self._means.pool, work))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._gone = True
-            await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()
-            raise
+        return await finish(lambda: self._unless_gone(work), self._pool, stop=self._leave)
+
+    def _leave(self) -> None:
+        self._gone = True
+
+    def _unless_gone(self, work: Callable[[], Staged]) -> Staged:
+        self._check()
+        return work()
 
     # In threads
 
@@ -279,7 +293,7 @@ class _Sink:
         return self._partial.size
 
     async def write(self, data: bytes) -> None:
-        await asyncio.to_thread(self._partial.write, data)
+        await finish(lambda: self._partial.write(data))
         self._fetch._job.status = DOWNLOADING
         self._fetch._job.count(DOWNLOADING, self._partial.size)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from sampan.engine.images import platforms
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.feed import Feed
 from sampan.engine.images.layers import EXISTS, PARALLEL, Job, Layers, Means, Wanted, Watcher, check
+from sampan.engine.images.threads import finish
 from sampan.engine.images.words import explained
 from sampan.errors import Forbidden, InvalidRequest, NotFound
 from sampan.oci import image as oci
@@ -110,7 +110,7 @@ class Pulls:
             async with self._client.find(reference, wanted.credentials) as found:
                 feed.say(f"Pulling from {reference.path}", reference.tag or reference.familiar)
                 with ExitStack() as held:
-                    await asyncio.to_thread(held.enter_context, self._stores.catalogue.adding())
+                    await finish(lambda: held.enter_context(self._stores.catalogue.adding()))
                     pull = _Pull(self._stores, self._layers, found, reference, feed)
                     return await pull.run(platforms.parse(wanted.platform))
 
@@ -138,7 +138,7 @@ class _Pull:
         known = await asyncio.to_thread(self._stores.catalogue.find, image)
         if known is None or not await asyncio.to_thread(self._whole, known):
             await self._bring(document, manifest, digests, known)
-        news = await asyncio.to_thread(self._name, image)
+        news = await finish(lambda: self._name(image))
         self._feed.say(f"Digest: {self._document.digest}")
         self._feed.event(Event("pull", self._reference.familiar, {"name": self._reference.familiar_name}))
         return news or known is None
@@ -155,14 +155,13 @@ class _Pull:
         config = oci.decode(content, oci.ImageConfig, f"configuration of {self._reference.familiar}")
         wanted = _stack(config, manifest, digests)
         layers = await self._fetch(wanted)
-        await asyncio.to_thread(self._keep, document, content, image, layers, known)
+        await finish(lambda: self._keep(document, content, image, layers, known))
 
     async def _fetch(self, wanted: list[Wanted]) -> tuple[LayerRef, ...]:
         """Return the layers once they are all stored."""
         present = await asyncio.to_thread(lambda: [self._layers.find(one) for one in wanted])
         joined: list[tuple[Job, Watcher]] = []
-        pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="unpack")
-        means = Means(self._repository, self._reference.domain, asyncio.Semaphore(PARALLEL), pool)
+        means = Means(self._repository, self._reference.domain, asyncio.Semaphore(PARALLEL))
         below: Job | None = None
         waiting: list[Awaitable[LayerRef]] = []
         try:
@@ -181,7 +180,6 @@ class _Pull:
         finally:
             for job, watcher in reversed(joined):
                 await self._layers.leave(job, watcher)
-            pool.shutdown(wait=False)
 
     def _watcher(self, wanted: Wanted) -> Watcher:
         def watch(status: str, done: int, total: int) -> None:

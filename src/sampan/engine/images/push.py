@@ -12,11 +12,13 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from io import BufferedReader
 
 from sampan.content.images import ImageRecord, LayerRef, Packed
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.feed import Feed
 from sampan.engine.images.packing import Packing
+from sampan.engine.images.threads import finish
 from sampan.engine.images.words import push_explained
 from sampan.errors import InvalidRequest, NotFound
 from sampan.oci import image as oci
@@ -90,7 +92,7 @@ class Pushes:
             if image is None:
                 raise NotFound(f"tag does not exist: {tag.familiar}")
             with push_explained(), ExitStack() as held:
-                await asyncio.to_thread(held.enter_context, self._stores.catalogue.adding())
+                await finish(lambda: held.enter_context(self._stores.catalogue.adding()))
                 record = await asyncio.to_thread(self._stores.catalogue.get, image)
                 async with self._client.uploads(tag, credentials) as (repository, uploads):
                     await _Push(self._stores, repository, uploads, tag, feed).run(record)
@@ -121,7 +123,7 @@ class _Push:
         sent = {blob: task.result() for blob, task in tasks.items()}
         document = await asyncio.to_thread(self._document, record, [sent[layer.blob] for layer in record.layers], config.result())
         await self._uploads.manifest(document, self._reference.tag)
-        await asyncio.to_thread(self._keep, record, document)
+        await finish(lambda: self._keep(record, document))
         self._feed.say(f"{self._reference.tag}: digest: {document.digest} size: {document.size}")
         self._feed.aux(Tag=self._reference.tag, Digest=document.digest, Size=document.size)
         self._feed.event(Event("push", self._reference.familiar, {"name": self._reference.familiar_name}))
@@ -176,7 +178,7 @@ class _Push:
         """Send a blob as it is stored."""
 
         async def read(offset: int) -> AsyncIterator[bytes]:
-            with await asyncio.to_thread(self._stores.blobs.open, layer.blob) as reader:
+            with await finish(lambda: self._stores.blobs.open(layer.blob), undo=BufferedReader.close) as reader:
                 reader.seek(offset)
                 while data := await asyncio.to_thread(reader.read, 1 << 20):
                     yield data
@@ -186,7 +188,7 @@ class _Push:
 
     async def _compressed(self, layer: LayerRef, shown: str, location: str) -> Sent:
         """Compress a plain layer while it is sent; one chunk is made while the one before is on its way."""
-        with await asyncio.to_thread(self._stores.blobs.open, layer.blob) as reader:
+        with await finish(lambda: self._stores.blobs.open(layer.blob), undo=BufferedReader.close) as reader:
             packing = Packing(reader)
 
             async def chunks() -> AsyncGenerator[bytes, None]:

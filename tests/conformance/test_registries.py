@@ -1,0 +1,200 @@
+"""Debian's docker-registry between us and others: what one wrote the other reads, digest for digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.daemon import Daemon
+from support.registry import Authority, DebianRegistry
+
+pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[DebianRegistry]:
+    with DebianRegistry() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def dockerd() -> Iterator[str]:
+    """A real dockerd; gives its address."""
+    if shutil.which("dockerd") is None:
+        pytest.skip("needs dockerd")
+    work = Path(tempfile.mkdtemp(prefix="sampandockerd-", dir="/var/tmp"))
+    host = f"unix://{work}/d.sock"
+    with open(work / "log", "wb") as log:
+        process = subprocess.Popen(
+            ["dockerd", "--data-root", f"{work}/data", "--exec-root", f"{work}/exec", "--pidfile", f"{work}/pid", "-H", host,
+             "--bridge", "none", "--iptables=false"], stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(["docker", "-H", host, "version"], capture_output=True, check=False).returncode:
+            assert process.poll() is None and time.monotonic() < deadline, (work / "log").read_text()[-2000:]
+            time.sleep(0.1)  # it tells nobody when it listens
+        yield host
+    finally:
+        process.terminate()
+        process.wait(30)
+        subprocess.run(["umount", "-R", "-l", f"{work}/data"], capture_output=True, check=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def docker(host: str, *arguments: str) -> str:
+    done = subprocess.run(["docker", "-H", host, *arguments], capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def tool(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def identity(daemon: Daemon, name: str) -> tuple[str, list[str]]:
+    found = daemon.ok("GET", f"/images/{name}/json")
+    return found["Id"], found["RepoDigests"]
+
+
+def test_dockerd_reads_what_we_wrote_and_we_read_what_it_wrote(daemon: Daemon, registry: DebianRegistry, dockerd: str) -> None:
+    ours, theirs = f"{registry.host}/ours:1", f"{registry.host}/theirs:1"
+    daemon.docker("tag", "busybox", ours)
+    daemon.docker("push", ours)
+    docker(dockerd, "pull", ours)
+    image, digests = identity(daemon, ours)
+    seen = json.loads(docker(dockerd, "image", "inspect", ours))[0]
+    assert seen["Id"] == image
+    assert f"{registry.host}/ours@{registry.manifest('ours', '1')[0]}" in digests
+    assert set(seen["RepoDigests"]) <= set(digests)
+
+    docker(dockerd, "tag", ours, theirs)
+    docker(dockerd, "push", theirs)
+    daemon.docker("pull", theirs)
+    assert identity(daemon, theirs)[0] == image
+    daemon.docker("rmi", ours, theirs)
+
+
+def test_an_image_of_dockerds_is_pulled_run_and_pushed_back_unchanged(
+    daemon: Daemon, registry: DebianRegistry, dockerd: str
+) -> None:
+    name, back = f"{registry.host}/built:1", f"{registry.host}/back:1"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy("/bin/busybox", f"{folder}/busybox")
+        Path(folder, "Dockerfile").write_text(
+            'FROM scratch\nCOPY busybox /bin/sh\nCOPY busybox /bin/echo\nENV A=b\nLABEL l=m\nCMD ["/bin/echo","built"]\n'
+        )
+        environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
+        subprocess.run(["docker", "-H", dockerd, "build", "-t", name, folder], env=environment, check=True, capture_output=True)
+    docker(dockerd, "push", name)
+    run = daemon.docker("run", "--rm", name)  # pulls, since it is not here
+    assert run.stdout == b"built\n"
+    assert b"Unable to find image" in run.stderr and b"Downloaded newer image" in run.stderr
+    daemon.docker("tag", name, back)
+    daemon.docker("push", back)
+    assert registry.manifest("built", "1") == registry.manifest("back", "1")
+    daemon.docker("rmi", name, back)
+
+
+@needs("skopeo")
+def test_skopeo_copies_ours_and_we_read_its_copies(daemon: Daemon, registry: DebianRegistry, tmp_path: Path) -> None:
+    name = f"{registry.host}/sk:1"
+    daemon.docker("tag", "busybox", name)
+    daemon.docker("push", name)
+    tool("skopeo", "copy", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/layout:1")
+    tool("skopeo", "copy", "--dest-tls-verify=false", "--dest-compress-format", "zstd", f"oci:{tmp_path}/layout:1",
+         f"docker://{registry.host}/zstd:1")  # fmt: skip
+    tool("skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--format", "v2s2", f"docker://{name}",
+         f"docker://{registry.host}/v2s2:1")  # fmt: skip
+    config = tool("skopeo", "inspect", "--tls-verify=false", "--config", "--raw", f"docker://{name}")
+    assert json.loads(config)["architecture"]
+    for other in ("zstd", "v2s2"):
+        daemon.docker("pull", f"{registry.host}/{other}:1")
+        assert daemon.docker("run", "--rm", f"{registry.host}/{other}:1", "echo", "hi").stdout == b"hi\n"
+        daemon.docker("rmi", f"{registry.host}/{other}:1")
+    daemon.docker("rmi", name)
+
+
+@needs("podman")
+def test_podman_reads_ours_and_we_read_its(daemon: Daemon, registry: DebianRegistry) -> None:
+    work = tempfile.mkdtemp(prefix="smp", dir="/var/tmp")  # it takes no long names
+    podman = ["podman", "--root", f"{work}/root", "--runroot", f"{work}/run", "--storage-driver", "vfs"]
+    ours, theirs = f"{registry.host}/pod:1", f"{registry.host}/man:1"
+    daemon.docker("tag", "busybox", ours)
+    daemon.docker("push", ours)
+    try:
+        tool(*podman, "pull", "--tls-verify=false", ours)
+        seen = json.loads(tool(*podman, "image", "inspect", ours))[0]
+        assert f"sha256:{seen['Id']}" == identity(daemon, ours)[0]
+        assert seen["Digest"] == registry.manifest("pod", "1")[0]
+        tool(*podman, "push", "--tls-verify=false", "--format", "oci", ours, theirs)
+        daemon.docker("pull", theirs)
+        assert identity(daemon, theirs)[1][0].startswith(f"{registry.host}/man@sha256:")
+        daemon.docker("rmi", ours, theirs)
+    finally:
+        subprocess.run([*podman, "system", "reset", "-f"], capture_output=True, check=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def test_the_real_client_logs_in_pushes_and_pulls_with_a_password(daemon: Daemon, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    with DebianRegistry(password=True, tls=authority.issue("registry", "IP:127.0.0.1")) as registry:
+        name = f"{registry.host}/secret:1"
+        client = ["docker", "--config", str(tmp_path), "-H", daemon.host]
+
+        def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+            return subprocess.run([*client, *arguments], input=stdin, capture_output=True, timeout=60, check=False)
+
+        daemon.docker("tag", "busybox", name)
+        assert b"no basic auth credentials" in run("push", name).stderr
+        wrong = run("login", "-u", "user", "--password-stdin", registry.host, stdin=b"wrong")
+        assert wrong.returncode == 1 and b"unauthorized" in wrong.stderr
+        right = run("login", "-u", "user", "--password-stdin", registry.host, stdin=b"secret")
+        assert right.returncode == 0 and b"Login Succeeded" in right.stdout, right
+        assert run("push", name).returncode == 0
+        assert run("rmi", name).returncode == 0
+        pulled = run("pull", name)
+        assert pulled.returncode == 0 and b"Status: Downloaded newer image" in pulled.stdout, pulled
+        sampan = subprocess.run(
+            [str(daemon.sampan.__globals__["SAMPAN"]), "-H", daemon.host, "pull", name], capture_output=True, check=False,
+            env={**os.environ, "DOCKER_CONFIG": str(tmp_path)},
+        )  # fmt: skip
+        assert sampan.returncode == 0 and b"Image is up to date" in sampan.stdout, sampan
+        daemon.docker("rmi", name)
+
+
+def test_the_sampan_command_pulls_pushes_and_runs_what_is_missing(daemon: Daemon, registry: DebianRegistry) -> None:
+    name = f"{registry.host}/cmd:1"
+    daemon.sampan("tag", "busybox", name)
+    assert f"1: digest: {registry_digest(daemon, registry, name)}" in daemon.sampan("push", name).stdout.decode()
+    daemon.sampan("rmi", name)
+    run = daemon.sampan("run", "--rm", name, "echo", "hi")
+    assert run.stdout == b"hi\n" and b"Unable to find image" in run.stderr
+    assert f"docker.io/library/{name}" not in daemon.sampan("pull", name).stdout.decode()
+    daemon.sampan("rmi", name)
+    never = daemon.sampan("run", "--rm", "--pull", "never", name, "true", check=False)
+    assert never.returncode == 125 and b"No such image" in never.stderr
+    always = daemon.sampan("run", "--rm", "--pull", "always", name, "true")
+    assert b"Downloaded newer image" in always.stderr
+    daemon.sampan("rmi", name)
+    missing = daemon.sampan("pull", f"{registry.host}/none:1", check=False)
+    assert missing.returncode == 1 and b"manifest unknown" in missing.stderr
+
+
+def registry_digest(daemon: Daemon, registry: DebianRegistry, name: str) -> str:
+    daemon.sampan("push", "-q", name)
+    return registry.manifest("cmd", "1")[0]

@@ -234,3 +234,14 @@ def test_stats_and_update(daemon: Daemon) -> None:
     assert json.loads(daemon.docker("stats", "--no-stream", "--format", "{{json .}}").stdout)["MemUsage"].endswith(" / 32MiB")
     refused = daemon.docker("update", "-m", "1g", "web", check=False)
     assert refused.returncode == 1 and b"update the memoryswap at the same time" in refused.stderr
+
+
+def test_system_df_and_prune(daemon: Daemon) -> None:
+    daemon.docker("run", "--name", "old", "-v", "/anon", "busybox", "sh", "-c", "head -c 1000 /dev/zero >/f")
+    lines = daemon.docker("system", "df").stdout.decode().splitlines()
+
+    assert lines[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"] and lines[2].split()[:2] == ["Containers", "1"]
+    assert b"Local Volumes space usage" in daemon.docker("system", "df", "-v").stdout
+    pruned = daemon.docker("system", "prune", "-f", "--volumes").stdout
+    assert b"Deleted Containers:" in pruned and b"Deleted Volumes:" in pruned and b"Total reclaimed space: 1kB" in pruned
+    assert daemon.docker("ps", "-aq").stdout == b"" and daemon.docker("images", "-q", "busybox").stdout

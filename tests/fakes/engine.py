@@ -19,6 +19,7 @@ from sampan.wire import networks as n
 from sampan.wire import registry as r
 from sampan.wire import stats as st
 from sampan.wire import system as s
+from sampan.wire import usage as u
 from sampan.wire import volumes as v
 from sampan.wire.resources import UpdateBody, Updated
 
@@ -451,6 +452,15 @@ class FakeSystem:
 
     async def jobs(self, *, all: bool) -> List[s.Job]:
         return []
+
+    async def usage(self, kinds: tuple[str, ...]) -> u.DiskUsage:
+        if "nonsense" in kinds:
+            raise InvalidRequest("unknown object type: nonsense")
+        self.kinds = kinds
+        return u.DiskUsage(
+            layers_size=2000, images=[i.ImageSummary(created=1, id=IMAGE, size=1500, shared_size=0, containers=1)], containers=[],
+            volumes=[v.Volume(name="data", usage_data=v.UsageData(size=1_500_000, ref_count=0))], build_cache=[],
+        )  # fmt: skip
 
     async def explain(self, ref: str) -> s.Explanation:
         return s.Explanation(id=ID, name=ref, sections={})

@@ -32,6 +32,7 @@ from sampan.api import (
     routes,
     stubs,
     system,
+    usage,
     volumes,
     websocket,
 )
@@ -54,7 +55,7 @@ CONNECTIONS = 4096
 log = logging.getLogger("sampan.api")
 
 # Importing an area registers its routes; named here so that the import is not idle.
-AREAS = (archive, build, system, containers, resources, execs, images, registry, networks, volumes, extras, stubs, websocket)
+AREAS = (archive, build, system, containers, resources, execs, images, registry, networks, volumes, usage, extras, stubs, websocket)
 
 
 class Closable(Protocol):

@@ -35,7 +35,6 @@ async def _no_swarm(request: Request) -> Response:
 LATER = (
     ("POST", "/session", "BuildKit"),
     ("POST", "/grpc", "BuildKit"),
-    ("GET", "/system/df", "measuring disk usage"),
     ("GET", "/containers/{}/checkpoints", "checkpointing"),
     ("POST", "/containers/{}/checkpoints", "checkpointing"),
     ("POST", "/plugins/pull", "installing plugins"),

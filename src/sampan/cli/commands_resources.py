@@ -44,6 +44,12 @@ COMMANDS: dict[str, Command] = {
         flag("--pids-limit", "int", "Limit of processes: -1 is unlimited"),
         flag("--restart", "string", "Restart policy to apply when a container exits"),
     ), (1, None), examples=("sampan update -m 512m --memory-swap 1g web", "sampan update --cpus 1.5 web")),
+    "system df": Command("[OPTIONS]", "Show disk usage", "usage:run", (
+        _FORMAT, flag("-v --verbose", "bool", "Show every image, container and volume")), examples=("sampan system df -v",)),
+    "system prune": Command("[OPTIONS]", "Remove unused data", "prune:system", (
+        flag("-a --all", "bool", "Remove all unused images, not just dangling ones"), *_PRUNE,
+        flag("--volumes", "bool", "Prune anonymous volumes too"),
+    ), examples=("sampan system prune -f", "sampan system prune --filter until=24h")),
 }  # fmt: skip
 
 ALIASES = {

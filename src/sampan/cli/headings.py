@@ -9,5 +9,5 @@ HEADINGS = {
     "IPv4": "IPV4", "IPv6": "IPV6", "Internal": "INTERNAL", "CreatedBy": "CREATED BY", "Comment": "COMMENT",
     "Container": "CONTAINER", "CPUPerc": "CPU %", "MemUsage": "MEM USAGE / LIMIT", "MemPerc": "MEM %", "NetIO": "NET I/O",
     "BlockIO": "BLOCK I/O", "PIDs": "PIDS", "Mountpoint": "MOUNTPOINT", "Links": "LINKS", "Group": "GROUP",
-    "Availability": "AVAILABILITY",
+    "Availability": "AVAILABILITY", "Type": "TYPE", "TotalCount": "TOTAL", "Active": "ACTIVE", "Reclaimable": "RECLAIMABLE",
 }  # fmt: skip

@@ -12,6 +12,7 @@ from sampan.client.api import Client, Filters, filters
 from sampan.client.errors import ProtocolError
 from sampan.client.stream import json_lines
 from sampan.wire import system as s
+from sampan.wire import usage as u
 
 
 class System:
@@ -32,6 +33,9 @@ class System:
 
     def doctor(self) -> list[s.Finding]:
         return self._client.get(list[s.Finding], "GET", "/sampan/doctor")
+
+    def usage(self) -> u.DiskUsage:
+        return self._client.get(u.DiskUsage, "GET", "/system/df")
 
     def events(self, *, since: str = "", until: str = "", wanted: Filters | None = None) -> Iterator[s.EventMessage]:
         """Yield events as they happen; with `until` those before it.  Times are seconds since the epoch."""

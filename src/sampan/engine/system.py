@@ -16,8 +16,10 @@ from sampan.engine import explain
 from sampan.engine.containers.containers import Containers
 from sampan.engine.context import Rooms
 from sampan.engine.images.image import rfc3339
+from sampan.engine.usage import Usage
 from sampan.errors import InvalidRequest
 from sampan.wire import system as s
+from sampan.wire import usage as u
 
 Filters = Mapping[str, tuple[str, ...]]
 API, MINIMUM = "1.50", "1.24"
@@ -35,6 +37,7 @@ class System:
         self._containers = containers
         self._labels = labels
         self._debug = debug
+        self._usage = Usage(rooms, containers)
         name = rooms.data_root / "engine-id"
         if not name.exists():
             name.write_text(str(uuid.uuid4()))
@@ -85,6 +88,9 @@ class System:
 
     async def doctor(self) -> List[s.Finding]:
         return await asyncio.to_thread(explain.doctor, self._rooms)
+
+    async def usage(self, kinds: tuple[str, ...]) -> u.DiskUsage:
+        return await self._usage.measure(kinds)
 
     def events(self, *, since: str, until: str, filters: Filters) -> AsyncIterator[s.EventMessage]:
         unknown = set(filters) - _EVENT_KEYS

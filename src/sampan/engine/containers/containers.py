@@ -21,6 +21,7 @@ from sampan.engine.containers import (
     inspect,
     listing,
     logs,
+    prune,
     remove,
     start,
     stats,
@@ -32,7 +33,6 @@ from sampan.engine.containers import (
 )
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
-from sampan.engine.events import label_matches, moment
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified
 from sampan.wire import containers as c
 from sampan.wire import resources as r
@@ -181,27 +181,9 @@ class Containers:
     async def prune(self, filters: Filters) -> c.PruneResult:
         if self._pruning:
             raise Conflict("a prune operation is already running")
-        unknown = set(filters) - {"label", "label!", "until"}
-        if unknown:
-            raise InvalidRequest(f"invalid filter '{sorted(unknown)[0][:32]}'")
-        until = min((moment(value) for value in filters.get("until", ())), default=0)
         self._pruning = True
-        deleted, freed = [], 0
         try:
-            for container in list(self.all.values()):
-                labels = container.record.labels
-                if container.record.running or container.record.restarting or (until and container.record.created >= until):
-                    continue
-                if not all(label_matches(labels, value) for value in filters.get("label", ())):
-                    continue
-                if any(label_matches(labels, value) for value in filters.get("label!", ())):
-                    continue
-                async with container.lock:
-                    if not container.removed and not container.record.running:
-                        size = (await asyncio.to_thread(self.rooms.layers.usage, container.id)).size
-                        await remove.remove(container, force=False, volumes=False)
-                        deleted.append(container.id)
-                        freed += size
+            deleted, freed = await prune.prune(self.all.values(), filters)
         finally:
             self._pruning = False
         self.rooms.bus.emit("container", "prune", "", {"reclaimed": str(freed)})

@@ -50,8 +50,25 @@ COMMANDS: dict[str, Command] = {
         flag("-a --all", "bool", "Remove all unused images, not just dangling ones"), *_PRUNE,
         flag("--volumes", "bool", "Prune anonymous volumes too"),
     ), examples=("sampan system prune -f", "sampan system prune --filter until=24h")),
+    "cp": Command("[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n        sampan cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+                  "Copy files/folders between a container and the local filesystem", "cp:run", (
+        flag("-a --archive", "bool", "Archive mode (copy all uid/gid information)"),
+        flag("-L --follow-link", "bool", "Always follow symbol link in SRC_PATH"),
+        flag("-q --quiet", "bool", "Suppress progress output; so it is without a terminal"),
+    ), (2, 2), examples=("sampan cp web:/etc/hosts .", "sampan cp site/. web:/www", "sampan cp web:/data - | tar -t")),
+    "diff": Command("CONTAINER", "Inspect changes to files or directories on a container's filesystem", "changes:diff", (), (1, 1),
+                    examples=("sampan diff web",)),
+    "export": Command("[OPTIONS] CONTAINER", "Export a container's filesystem as a tar archive", "changes:export", (
+        flag("-o --output", "string", "Write to a file, instead of STDOUT"),), (1, 1), examples=("sampan export -o web.tar web",)),
+    "commit": Command("[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Create a new image from a container's changes", "changes:commit", (
+        flag("-a --author", "string", "Author (e.g., 'John Hannibal Smith <hannibal@a-team.com>')"),
+        flag("-c --change", "list", "Apply Dockerfile instruction to the created image"),
+        flag("-m --message", "string", "Commit message"),
+        flag("-p --pause", "bool", "Pause container during commit", True),
+    ), (1, 2), examples=("sampan commit -m 'what I did' -c 'CMD [\"sh\"]' web mine:1",)),
 }  # fmt: skip
 
 ALIASES = {
-    "volume list": "volume ls", "volume remove": "volume rm", "container stats": "stats", "container update": "update",
+    "volume list": "volume ls", "volume remove": "volume rm",
+    **{f"container {verb}": verb for verb in ("stats", "update", "cp", "diff", "export", "commit")},
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import ExitStack
@@ -171,24 +170,9 @@ def import_(call: Invocation) -> int:
 
 
 def save(call: Invocation) -> int:
-    """Write the tar; a file appears under its name only when it is whole."""
-    target = call.options.output
-    if not target:
-        if sys.stdout.isatty():
-            raise Exit(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
-        for data in call.client.images.save(call.arguments):
-            sys.stdout.buffer.write(data)
-        return 0
-    part = f"{target}.part-{os.getpid()}"
-    try:
-        with open(part, "xb") as file:
-            for data in call.client.images.save(call.arguments):
-                file.write(data)
-        os.replace(part, target)
-    except BaseException:
-        if os.path.exists(part):
-            os.unlink(part)
-        raise
+    from sampan.cli.output import write_tar
+
+    write_tar(call.options.output, call.client.images.save(call.arguments))
     return 0
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Parameters = Mapping[str, str | int | bool | Iterable[str] | None]
 Filters = Mapping[str, Iterable[str]]
+Body = bytes | BinaryIO | Iterable[bytes] | None
 AGENT = f"Sampan-Client/{__version__} (linux)"
 
 
@@ -88,7 +89,7 @@ class Client:
     # How requests are made
 
     def open(
-        self, method: str, path: str, query: Parameters | None = None, body: bytes | BinaryIO | None = None,
+        self, method: str, path: str, query: Parameters | None = None, body: Body = None,
         headers: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:  # fmt: skip
         """Send a request; return the response with its body unread.  The caller closes it."""
@@ -108,7 +109,7 @@ class Client:
         return response
 
     def _exchange(
-        self, connection: Connection, method: str, target: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+        self, connection: Connection, method: str, target: str, body: Body, headers: dict[str, str]
     ) -> http.client.HTTPResponse:
         try:
             try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import builtins
 import http.client
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -18,6 +19,7 @@ from sampan.wire import containers as c
 from sampan.wire import resources as r
 from sampan.wire import stats as st
 from sampan.wire import system as s
+from sampan.wire.archive import Change, CommitOptions, Committed, PathStat
 
 
 class Waiting:
@@ -153,5 +155,59 @@ class Containers:
     def update(self, ref: str, body: r.UpdateBody) -> r.Updated:
         return self._client.get(r.Updated, "POST", f"/containers/{segment(ref)}/update", body=body)
 
+    def path_stat(self, ref: str, path: str) -> PathStat:
+        """Return what a path in the container is, a link itself."""
+        with self._client.open("HEAD", f"/containers/{segment(ref)}/archive", {"path": path}) as response:
+            return _stat(response)
+
+    def copy_out(self, ref: str, path: str) -> tuple[PathStat, http.client.HTTPResponse]:
+        """Return what the path is, and its tar, unread; the caller closes it."""
+        response = self._client.open("GET", f"/containers/{segment(ref)}/archive", {"path": path})
+        try:
+            return _stat(response), response
+        except BaseException:
+            response.close()
+            raise
+
+    def copy_in(
+        self, ref: str, path: str, tar: BinaryIO | Iterable[bytes], *, keep_kinds: bool = True, as_user: bool = False
+    ) -> None:
+        """Unpack a tar in the folder `path`; keep_kinds: a folder is not replaced by something else, nor the reverse."""
+        query = {"path": path, "noOverwriteDirNonDir": "true" if keep_kinds else "false", "copyUIDGID": as_user}
+        self._client.open("PUT", f"/containers/{segment(ref)}/archive", query, tar).close()
+
+    def export(self, ref: str) -> Iterator[bytes]:
+        """Yield the tar of the root file system."""
+        with closing(self._client.open("GET", f"/containers/{segment(ref)}/export")) as response:
+            yield from body_of(response)
+
+    def changes(self, ref: str) -> builtins.list[Change]:
+        return self._client.get(builtins.list[Change] | None, "GET", f"/containers/{segment(ref)}/changes") or []  # type: ignore[arg-type]
+
+    def commit(self, ref: str, options: CommitOptions = CommitOptions()) -> str:
+        """Make an image of what the container changed; return its id."""
+        query = {
+            "container": ref, "repo": options.repo or None, "tag": options.tag or None, "comment": options.comment or None,
+            "author": options.author or None, "pause": "1" if options.pause else "0", "changes": options.changes,
+        }  # fmt: skip
+        return self._client.get(Committed, "POST", "/commit", query, {}).id
+
     def explain(self, ref: str) -> s.Explanation:
         return self._client.get(s.Explanation, "GET", f"/sampan/containers/{segment(ref)}/explain")
+
+
+def body_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the body as it comes.  Raises ProtocolError when it breaks off."""
+    try:
+        while data := response.read1(1 << 18):
+            yield data
+    except (http.client.HTTPException, ConnectionError) as error:
+        raise ProtocolError(f"the daemon's answer broke off: {error}") from None
+
+
+def _stat(response: http.client.HTTPResponse) -> PathStat:
+    text = response.getheader("X-Docker-Container-Path-Stat") or ""
+    try:
+        return msgspec.json.decode(base64.b64decode(text), type=PathStat)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ProtocolError(f"X-Docker-Container-Path-Stat makes no sense: {text[:80]!r}") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.errors import InvalidRequest
@@ -58,6 +59,7 @@ class Options:
     id_limit: owners from here on, whom the tree's user namespace does not know, become nobody (65534); None for no limit.
     owner: (uid, gid) for everything, instead of what the archive says.
     keep_kinds: refuse to replace a folder by something else and the reverse (docker cp).
+    rename: gives the entry that is applied instead, None for none; may raise BadArchive for one that has no business here.
     special: make devices and keep setuid and setgid bits; without it devices are refused and the bits dropped.
     """
 
@@ -66,6 +68,7 @@ class Options:
     id_limit: int | None = None
     owner: tuple[int, int] | None = None
     keep_kinds: bool = False
+    rename: Callable[[Entry], Entry | None] | None = None
     special: bool = True
 
 
@@ -109,7 +112,9 @@ def apply(
             if entries > budget.max_entries:
                 raise OverBudget(f"archive holds more than {budget.max_entries} entries")
             try:
-                applier.apply(entry)
+                wanted = entry if options.rename is None else options.rename(entry)
+                if wanted is not None:
+                    applier.apply(wanted)
             except BadArchive as error:
                 raise BadArchive(error.reason, offset=entry.offset, entry=entry.name) from error.__cause__
             except OSError as error:

@@ -162,7 +162,8 @@ class _Writer:
     def _open(self, path: str) -> Fd:
         """Open the folder `path` below the start, through no link."""
         if self._view is None or self._view.plain:
-            return open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=_BELOW)
+            resolve = _BELOW if self._view is None else _BELOW & ~Resolve.NO_XDEV
+            return open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
         held = self._view.straight(self._real_path(path))
         if not stat.S_ISDIR(os.fstat(held.fileno()).st_mode):
             held.close()

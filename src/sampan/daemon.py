@@ -31,6 +31,7 @@ from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
 from sampan.network.addresses import parse_pool
 from sampan.network.manager import Networks
+from sampan.network.resolver import Resolver
 from sampan.registry.hosts import Settings, read_mirror
 from sampan.state import State
 from sampan.storage.overlay import Overlay
@@ -202,6 +203,7 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
         bip=options.bip or None,
         instance=str(data_root),
         pools=[parse_pool(text) for text in options.default_address_pools],
+        names=Resolver(exec_root, lambda: launcher.program),
     )
     networks.start()
     undo.push_async_callback(_let_go, networks, options.cgroup_parent)

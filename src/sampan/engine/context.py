@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -47,6 +48,11 @@ class Launcher:
         if self._reaper is None:
             self._reaper = reaper.sealed()
         return Fd(os.dup(self._reaper.fileno()))
+
+    @property
+    def program(self) -> str:
+        """The interpreter's path (the sealed one's, where there is one), good in children with other descriptors too."""
+        return f"/proc/{os.getpid()}/fd/{self._interpreter.fileno()}" if self._interpreter is not None else sys.executable
 
     def restart(self) -> None:
         """Start another one; containers do not notice."""

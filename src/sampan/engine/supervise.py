@@ -13,6 +13,7 @@ import msgspec
 
 from sampan import messages as m
 from sampan.engine.containers import start, step, volumes
+from sampan.engine.containers.connections import namespace
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group
@@ -54,6 +55,10 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
     for endpoint in rooms.networks.active():
         if endpoint.container_id not in alive:
             rooms.networks.detach(endpoint)
+    await asyncio.to_thread(rooms.networks.serve_names, lambda key: namespace(containers.all[key]))
+    for container in containers.all.values():
+        if container.pidfd is not None:
+            rooms.networks.watch(container.id, container.pidfd.fileno())
     _sweep_folders(rooms, containers, unreadable)
     for line in rooms.volumes.sweep():
         log.info("swept %s", line)

@@ -26,6 +26,7 @@ from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
 from sampan.network.ports import Ports, PortTaken
 from sampan.network.records import BRIDGE, Endpoint, NetworkInfo, PortBinding, Published, Wanted
+from sampan.network.resolver import Resolver, Spaces
 from sampan.state import State, Table
 
 _NO_CHOICE = (
@@ -49,6 +50,7 @@ class Endpoints:
         self._networks: dict[str, NetworkInfo] = {}
         self._host: Host | None = None
         self._drivers: Drivers | None = None
+        self.names: Resolver | None = None
 
     def _driver(self, info: NetworkInfo) -> Driver:
         if self._drivers is None:
@@ -125,7 +127,7 @@ class Endpoints:
                 gateway6=six[1].gateway if six and not info.internal else "", link_local=wanted.link_local,
                 mac=wanted.mac.lower().replace("-", ":") or mac_of(first), veth_host=f"veth{key[:8]}", mtu=info.mtu,
                 ifname=wanted.ifname or _free_name(info, own), priority=wanted.priority, options=wanted.options,
-                names=wanted.names, links=wanted.links,
+                names=wanted.names, links=wanted.links, servers=wanted.servers,
             )  # fmt: skip
             if any(one.ifname == endpoint.ifname for one in own):
                 raise Conflict(f"interface name {endpoint.ifname} is taken in container {container_id[:12]}")
@@ -237,7 +239,11 @@ class Endpoints:
             if driver.publishes:
                 with self._mutex:
                     host.firewall.open(info.id, endpoint)
+            if self.names is not None and endpoint.names:
+                self.names.put(endpoint, info)
+                self.names.serve(endpoint.container_id, endpoint.servers, netns_fd)
         except BaseException:
+            host.firewall.shut(endpoint.id)
             driver.detach(info, endpoint)
             raise
         return endpoint
@@ -279,6 +285,10 @@ class Endpoints:
                 return
             host = self._started()
             info = self._networks.get(found.network_id)
+            if self.names is not None and found.names:
+                self.names.drop(found.id)
+                if not any(one.names for one in self.of(found.container_id)):
+                    self.names.forget(found.container_id)
             try:
                 host.firewall.shut(found.id)
             finally:
@@ -288,6 +298,36 @@ class Endpoints:
                 self._unlease(found)
                 if info is not None:
                     self._driver(info).detach(info, found)
+
+    def rename(self, container: str, old: str, new: str) -> None:
+        """A container has another name from now on."""
+        with self._mutex:
+            for one in self.of(container):
+                if one.names:
+                    names = tuple(dict.fromkeys(new if name == old else name for name in one.names))
+                    after = structs.replace(one, names=names)
+                    self._store(after)
+                    if self.names is not None:
+                        self.names.put(after, self.network_of(after))
+
+    def watch(self, container: str, pidfd: int) -> None:
+        """Let the answering process see a container's end by itself, for when no daemon is there (pidfd is borrowed)."""
+        if self.names is not None:
+            self.names.watch(container, pidfd)
+
+    def serve_names(self, spaces: Spaces) -> None:
+        """Find the process that answers names, or start it when running containers need it; once, after start().
+
+        spaces: gives a running container's network namespace.
+        """
+        if self.names is None:
+            return
+        self.names.spaces = spaces
+        expected = {one.container_id: one.servers for one in self.active() if one.names}
+        for endpoint in self.active():
+            if endpoint.names:
+                self.names.put(endpoint, self.network_of(endpoint))
+        self.names.adopt(expected)
 
     def settle(self) -> None:
         """Wait until the links of detached endpoints are gone (tests, orderly ends)."""

@@ -26,6 +26,7 @@ from sampan.network.host import Host
 from sampan.network.ipam import Space, local_pool
 from sampan.network.plain import Missing, Plain
 from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet
+from sampan.network.resolver import Resolver
 from sampan.state import State, Table
 
 KNOWN: dict[str, Callable[[Host], Driver]] = {"bridge": Bridge, "host": Plain, "null": Plain, "ipvlan": Missing}
@@ -40,13 +41,14 @@ class Networks(Endpoints):
     """The networks of one daemon.
 
     bridge: the default network's link; bip: its address as ADDRESS/PREFIX (default: the first free of the pools, then
-    always the same); instance: the daemon's own word, of which its IPv6 pool is made; pools: where subnets come from.
+    always the same); instance: the daemon's own word, of which its IPv6 pool is made; pools: where subnets come from;
+    names: who answers containers' questions for each other.
     Raises InvalidRequest for a bad bridge name or address.
     """
 
     def __init__(
         self, state: State, *, bridge: str = "sampan0", bip: str | None = None, instance: str = "",
-        pools: Sequence[tuple[Network, int]] = (),
+        pools: Sequence[tuple[Network, int]] = (), names: Resolver | None = None,
     ) -> None:  # fmt: skip
         super().__init__(state)
         try:
@@ -54,6 +56,7 @@ class Networks(Endpoints):
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         self.bridge = bridge
+        self.names = names
         self.instance = instance
         self._bip = parse_bip(bip) if bip else None
         self._address_pools = [*(pools or POOLS), *([] if any(p.version == 6 for p, _ in pools) else [local_pool(instance)])]
@@ -100,6 +103,8 @@ class Networks(Endpoints):
         with self._mutex:
             if remove:
                 self._unmake()
+            if self.names is not None:
+                self.names.close(end=not any(one.names for one in self._endpoints.values()))
             self._forget()
 
     def _unmake(self) -> None:
@@ -259,6 +264,8 @@ class Networks(Endpoints):
             self._networks[info.id] = info
             self._pools[info.id] = [Pool(one) for one in info.subnets]
             undo.pop_all()
+        if self.names is not None and driver.addresses and not info.config_only:
+            self.names.prepare()
         return info
 
     def _plan(self, info: NetworkInfo, host: Host) -> tuple[Subnet, ...]:

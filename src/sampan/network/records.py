@@ -94,13 +94,15 @@ class Wanted(Struct, frozen=True, kw_only=True):
     priority: int = 0
     names: tuple[str, ...] = ()
     links: dict[str, str] = {}
+    servers: tuple[str, ...] = ()
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
     """A container's place on a network: its lease, its link, its published ports.  Durable.
 
     ip, ip6: "" where the network gives none.  gateway, gateway6: "" on internal networks.  names: what others on the
-    network call it.  links: what the container itself calls others (name -> container's name).
+    network call it.  links: what the container itself calls others (name -> container's name).  servers: whom to ask for
+    names that nobody has here, empty for the host's.
     """
 
     id: str
@@ -122,6 +124,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     links: dict[str, str] = {}
     link_local: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
 
     @property
     def addresses(self) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:

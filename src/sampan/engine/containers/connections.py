@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from ipaddress import ip_address
 
@@ -10,7 +11,9 @@ from msgspec import structs
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.validate import port_of, port_range
 from sampan.engine.records import ContainerRecord
-from sampan.errors import InvalidRequest, NotFound
+from sampan.errors import Conflict, InvalidRequest, NotFound
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.process import pidfd_open
 from sampan.network.inside import IFNAME
 from sampan.network.manager import Networks
 from sampan.network.names import is_name
@@ -69,8 +72,17 @@ def request(record: ContainerRecord, settings: c.EndpointSettings, info: Network
         mac=settings.mac_address or ((record.config.mac_address or "") if own else ""), ipv4=ipam.i_pv4_address,
         ipv6=ipam.i_pv6_address, link_local=tuple(ipam.link_local_ips or ()), ifname=options.get(IFNAME, ""),
         options=options, priority=settings.gw_priority, names=names(record, settings, info),
-        links=links(record, settings, info),
+        links=links(record, settings, info), servers=tuple(record.host.dns or ()),
     )  # fmt: skip
+
+
+def namespace(container: Container) -> Fd:
+    """Return the running container's network namespace.  Raises Conflict."""
+    record = container.record
+    if not record.running or record.pid <= 0:
+        raise Conflict(f"container {container.id} is not running")
+    with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
+        return open_fd(f"/proc/{record.pid}/ns/net", os.O_RDONLY)
 
 
 def reserve(container: Container, undo: ExitStack) -> tuple[Endpoint, ...]:

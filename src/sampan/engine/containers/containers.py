@@ -149,6 +149,7 @@ class Containers:
             except BaseException:
                 self.rooms.index.rename(new, old)
                 raise
+            await asyncio.to_thread(self.rooms.networks.rename, container.id, old, new)
             container.emit("rename", oldName=f"/{old}")
 
     async def pause(self, ref: str) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sampan.engine.containers.container import Container
+from sampan.kernel.fds import Fd, open_fd
 from sampan.network import names
 from sampan.network.records import Endpoint
 
@@ -27,15 +28,45 @@ def write(container: Container, endpoints: tuple[Endpoint, ...]) -> None:
     if host.network_mode == "host" and not (wanted.servers or wanted.search or wanted.options):
         content = Path("/etc/resolv.conf").read_bytes() if Path("/etc/resolv.conf").exists() else b""
     else:
-        content = names.resolv_file(names.host_resolver(), wanted)
+        content = names.resolv_file(names.host_resolver(), wanted, served=any(one.names for one in endpoints))
     gateway = next((one.gateway for one in endpoints if one.gateway), "")
     addresses = [text for one in endpoints for text in (one.ip, one.ip6) if text]
     _put(folder / "resolv.conf", content)
     _put(folder / "hostname", names.hostname_file(hostname))
     _put(
         folder / "hosts",
-        names.hosts_file(hostname, config.domainname, addresses, list(host.extra_hosts or ()), gateway=gateway),
+        names.hosts_file(hostname, config.domainname, addresses, _hosts(container, gateway), gateway=gateway),
     )
+
+
+def _hosts(container: Container, gateway: str) -> list[str]:
+    """Return the --add-host values, and the host's own names where the host can be reached and nobody says otherwise."""
+    host = container.record.host
+    made = list(host.extra_hosts or ())
+    given = {text.partition(":")[0] for text in made}
+    way = "127.0.0.1" if host.network_mode == "host" else gateway
+    return [*made, *(f"{name}:{way}" for name in names.HOST_NAMES if way and name not in given)]
+
+
+def joined(container: Container, endpoint: Endpoint) -> None:
+    """A running container came to a network: its address in hosts, and from now on the daemon's names in resolv.conf.
+
+    The files are bind mounts inside: they are changed in place.  What the container wrote into hosts stays.
+    """
+    record, folder = container.record, container.rooms.folder(container.id)
+    hostname = record.config.hostname or os.uname().nodename
+    lines = "".join(f"{text}\t{names.check_hostname(hostname)}\n" for text in (endpoint.ip, endpoint.ip6) if text)
+    with _open(folder / "hosts", os.O_APPEND) as fd:
+        os.write(fd.fileno(), lines.encode())
+    if endpoint.names and not any(one.names for one in container.endpoints if one.id != endpoint.id):
+        host = record.host
+        wanted = names.Resolver(tuple(host.dns or ()), tuple(host.dns_search or ()), tuple(host.dns_options or ()))
+        with _open(folder / "resolv.conf", os.O_TRUNC) as fd:
+            os.write(fd.fileno(), names.resolv_file(names.host_resolver(), wanted, served=True))
+
+
+def _open(path: Path, how: int) -> Fd:
+    return open_fd(str(path), os.O_WRONLY | os.O_NOFOLLOW | how)
 
 
 def _put(path: Path, content: bytes) -> None:

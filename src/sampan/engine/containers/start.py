@@ -294,6 +294,8 @@ def _running(container: Container, ready: m.Ready) -> None:
         exit_code=0, error="", oom_killed=False, stopped_by_hand=False, bound=published(container.endpoints),
     )  # fmt: skip
     watch(container)
+    if container.pidfd is not None:
+        container.rooms.networks.watch(container.id, container.pidfd.fileno())
     volumes.tell_mounts(container)
     for endpoint in container.endpoints:
         connections.told(container, "connect", endpoint)

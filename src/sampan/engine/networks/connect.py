@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import ExitStack
 
-from sampan.engine.containers import connections
+from sampan.engine.containers import connections, etc
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.start import published
 from sampan.errors import Broken, Conflict, Forbidden, InvalidRequest
-from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import pidfd_open
+from sampan.kernel.fds import Fd
 from sampan.network.records import Endpoint, NetworkInfo, PortBinding
 from sampan.wire import containers as c
-
-
-def namespace(container: Container) -> Fd:
-    """Return the running container's network namespace.  Raises Conflict."""
-    record = container.record
-    if not record.running or record.pid <= 0:
-        raise Conflict(f"container {container.id} is not running")
-    with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
-        return open_fd(f"/proc/{record.pid}/ns/net", os.O_RDONLY)
 
 
 async def connect(container: Container, info: NetworkInfo, settings: c.EndpointSettings) -> None:
@@ -60,7 +49,7 @@ def _attach(container: Container, info: NetworkInfo, settings: c.EndpointSetting
     networks = container.rooms.networks
     if any(one.network_id == info.id for one in container.endpoints):
         raise Forbidden(f"endpoint with name {container.record.name} already exists in network {info.name}")
-    with namespace(container) as space, ExitStack() as undo:
+    with connections.namespace(container) as space, ExitStack() as undo:
         endpoint = networks.reserve(info.name, container.id, connections.request(container.record, settings, info))
         before = container.endpoints
         undo.callback(_back, container, space, before)
@@ -69,6 +58,7 @@ def _attach(container: Container, info: NetworkInfo, settings: c.EndpointSetting
         networks.reroute(container.id, space.fileno())
         container.endpoints = (*container.endpoints, endpoint)
         _ports(container, None)
+        etc.joined(container, endpoint)
         undo.pop_all()
 
 
@@ -96,7 +86,7 @@ async def disconnect(container: Container, info: NetworkInfo, *, force: bool) ->
 
 def _detach(container: Container, endpoint: Endpoint) -> None:
     networks = container.rooms.networks
-    with namespace(container) as space:
+    with connections.namespace(container) as space:
         networks.detach(endpoint)
         container.endpoints = tuple(one for one in container.endpoints if one.id != endpoint.id)
         networks.settle()  # the interface's name is free again when this returns

@@ -1,0 +1,284 @@
+"""The daemon's side of the answering process (dns/server.py): started when first needed, found again, told everything."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sampan.errors import Broken
+from sampan.kernel import netns
+from sampan.kernel.fds import Fd, open_fd
+from sampan.network.records import Endpoint, NetworkInfo
+
+log = logging.getLogger("sampan.network")
+ADDRESS = ("127.0.0.11", 53)
+_CODE = "from sampan.network.dns.server import main; main()"
+_LISTENER, _CONTROL, _SAFE = 3, 4, 8
+_BATCH = 100  # places of one message: a SEQPACKET message has to fit the socket's buffer
+_PATIENCE = 5.0
+Spaces = Callable[[str], Fd]
+
+
+class Resolver:
+    """Thread-safe.  folder: where its socket is; program: the interpreter's path, for `sys.executable`'s prefix."""
+
+    def __init__(self, folder: Path, program: Callable[[], str]) -> None:
+        self._folder = folder
+        self._program = program
+        self._mutex = threading.RLock()
+        self._control: socket.socket | None = None
+        self._child = 0
+        self._places: dict[str, dict[str, Any]] = {}
+        self._servers: dict[str, Sequence[str]] = {}
+        self._have: set[str] = set()
+        self._closing = False
+        self.spaces: Spaces | None = None  # a running container's network namespace, to serve it again
+
+    # What the networks tell.
+
+    def put(self, endpoint: Endpoint, info: NetworkInfo) -> None:
+        """An endpoint is there."""
+        place = {
+            "id": endpoint.id, "container": endpoint.container_id, "network": info.id, "label": info.name,
+            "internal": info.internal, "ip": endpoint.ip, "ip6": endpoint.ip6, "names": list(endpoint.names),
+            "links": dict(endpoint.links),
+        }  # fmt: skip
+        with self._mutex:
+            self._places[endpoint.id] = place
+            self._tell({"op": "put", "places": [place]})
+
+    def drop(self, endpoint: str) -> None:
+        """An endpoint is gone."""
+        with self._mutex:
+            if self._places.pop(endpoint, None) is not None:
+                self._tell({"op": "drop", "places": [endpoint]})
+
+    def serve(self, container: str, servers: Sequence[str], netns_fd: int) -> None:
+        """Answer at 127.0.0.11 in the namespace (borrowed); where that is so already, nothing.
+
+        servers: whom to ask what is not known, empty for the host's.  Raises Broken when the address is taken.
+        """
+        with self._mutex:
+            self._servers[container] = servers
+            if container in self._have:
+                return
+            self._ensure()
+            if container in self._have:
+                return
+            self._open(container, netns_fd)
+
+    def watch(self, container: str, pidfd: int) -> None:
+        """Let the process see the container's end by itself (a copy of `pidfd` goes to it)."""
+        with self._mutex:
+            if container in self._have:
+                self._tell({"op": "watch", "container": container}, [pidfd])
+
+    def forget(self, container: str) -> None:
+        """The container has ended, or left its last network with names."""
+        with self._mutex:
+            self._servers.pop(container, None)
+            if container in self._have:
+                self._have.discard(container)
+                self._tell({"op": "close", "container": container})
+
+    def serves(self, container: str) -> bool:
+        with self._mutex:
+            return container in self._have
+
+    def adopt(self, expected: Mapping[str, Sequence[str]]) -> None:
+        """Find the process of an earlier daemon, or start one when containers expect it; `expected`: their servers."""
+        with self._mutex:
+            self._servers.update(expected)
+            if expected:
+                self._ensure()
+                return
+            with contextlib.suppress(OSError):
+                self._connect()
+                self._synchronise()
+
+    def prepare(self) -> None:
+        """Have the process ready soon: a network with names was made, and a container will want it."""
+
+        def start() -> None:
+            with self._mutex, contextlib.suppress(OSError):
+                if not self._closing:
+                    self._ensure()
+
+        threading.Thread(target=start, name="names begin", daemon=True).start()
+
+    def close(self, *, end: bool) -> None:
+        """Leave it to itself, or end it."""
+        with self._mutex:
+            self._closing = True
+            control, self._control = self._control, None
+            if control is None:
+                return
+            if end:
+                with contextlib.suppress(OSError):
+                    control.send(b'{"op": "quit"}', socket.MSG_NOSIGNAL)
+                with contextlib.suppress(FileNotFoundError):
+                    (self._folder / "names.sock").unlink()
+            control.shutdown(socket.SHUT_RDWR)
+            control.close()
+            if end and self._child:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(self._child, 0)
+                self._child = 0
+
+    # The process.
+
+    def _ensure(self) -> None:
+        if self._control is None:
+            try:
+                self._connect()
+            except OSError:
+                self._spawn()
+            self._synchronise()
+
+    def _connect(self) -> None:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with open_fd(str(self._folder), os.O_PATH | os.O_DIRECTORY) as folder:
+                made.connect(f"{folder.path}/names.sock")  # a socket's path may have 107 bytes at most
+        except BaseException:
+            made.close()
+            raise
+        self._begin(made)
+
+    def _begin(self, control: socket.socket) -> None:
+        control.settimeout(_PATIENCE)
+        self._control = control
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        high: list[int] = []
+        try:
+            with open_fd(str(self._folder), os.O_PATH | os.O_DIRECTORY) as folder:
+                with contextlib.suppress(FileNotFoundError):
+                    (self._folder / "names.sock").unlink()
+                old = os.umask(0o177)
+                try:
+                    listener.bind(f"{folder.path}/names.sock")
+                finally:
+                    os.umask(old)
+            listener.listen(4)
+            code = f"import sys; sys.path[:0] = [{_root()!r}]; {_CODE}"
+            high = [fcntl.fcntl(one.fileno(), fcntl.F_DUPFD_CLOEXEC, _SAFE) for one in (listener, theirs)]
+            self._child = os.posix_spawn(
+                self._program(), [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", code, str(self._folder)],
+                {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                file_actions=[(os.POSIX_SPAWN_DUP2, high[0], _LISTENER), (os.POSIX_SPAWN_DUP2, high[1], _CONTROL)],
+                setsigmask=[], setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            for fd in high:
+                os.close(fd)
+            listener.close()
+            theirs.close()
+        self._begin(ours)
+
+    def _synchronise(self) -> None:
+        """Ask what it has; tell what it lacks, and what is no more."""
+        control = self._control
+        if control is None:
+            return
+        control.send(b'{"op": "hello"}', socket.MSG_NOSIGNAL)
+        heard = control.recv(1 << 20)
+        if not heard:
+            raise BrokenPipeError("the process of names ended")
+        have = json.loads(heard)
+        self._have = set(have["containers"])
+        gone = [key for key in have["places"] if key not in self._places]
+        for start in range(0, len(gone), _BATCH):
+            self._send({"op": "drop", "places": gone[start : start + _BATCH]})
+        places = list(self._places.values())
+        for start in range(0, len(places), _BATCH):
+            self._send({"op": "put", "places": places[start : start + _BATCH]})
+        for container in self._have - set(self._servers):
+            self._have.discard(container)
+            self._send({"op": "close", "container": container})
+        control.settimeout(None)
+        threading.Thread(target=self._listen, args=(control,), name="names", daemon=True).start()
+        for container in set(self._servers) - self._have:
+            self._again(container)
+
+    def _again(self, container: str) -> None:
+        if self.spaces is None:
+            return
+        try:
+            with self.spaces(container) as space:
+                self._open(container, space.fileno())
+        except Exception as error:  # noqa: BLE001 - one container's end must not keep the others from their names
+            log.warning("names of container %s: %s", container[:12], error)
+
+    def _open(self, container: str, netns_fd: int) -> None:
+        with contextlib.ExitStack() as held:
+            with netns.inside(netns_fd):
+                udp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                tcp = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                udp.bind(ADDRESS)
+                tcp.bind(ADDRESS)
+            except OSError as error:
+                raise Broken(f"names of container {container[:12]}: {ADDRESS[0]}: {error.strerror}") from error
+            tcp.listen(16)
+            told = {"op": "open", "container": container, "servers": list(self._servers.get(container, ()))}
+            self._have.add(container)
+            self._tell(told, [udp.fileno(), tcp.fileno()])
+
+    def _listen(self, control: socket.socket) -> None:
+        """Nothing comes but the end: then another process is started, and everybody served again."""
+        try:
+            while control.recv(4096):
+                pass
+        except OSError:
+            pass
+        with self._mutex:
+            if self._closing or self._control is not control:
+                return
+            log.error("the process of names ended; another one is started")
+            self._lost()
+            try:
+                self._ensure()
+            except OSError as error:
+                log.error("names: %s", error)
+
+    def _lost(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        self._control = None
+        self._have.clear()
+        if self._child:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._child, os.WNOHANG)
+
+    def _tell(self, message: dict[str, Any], fds: Iterable[int] = ()) -> None:
+        if self._control is None:
+            return
+        try:
+            self._send(message, fds)
+        except OSError:
+            pass  # it has just ended: _listen starts another one, which is told everything
+
+    def _send(self, message: dict[str, Any], fds: Iterable[int] = ()) -> None:
+        assert self._control is not None
+        socket.send_fds(self._control, [json.dumps(message).encode()], list(fds), socket.MSG_NOSIGNAL)
+
+
+def _root() -> str:
+    return str(Path(__file__).resolve().parent.parent.parent)

@@ -22,6 +22,7 @@ from sampan.wire import containers as c
 
 T = TypeVar("T")
 _MAX_JSON = 4 << 20
+PREFIXED = "application/vnd.sampan.build"  # a length, JSON with secrets, then the tar
 
 
 @route("POST", "/build", job="build")
@@ -29,7 +30,8 @@ async def build(request: Request) -> None:
     """ImageBuild.  200 and progress; 400 for what is wrong with the request or the Dockerfile; later failures in-band."""
     q = request.query
     _refuse(q)
-    options = replace(options_of(q), auth=_auth(request.header("x-registry-config")))
+    prefixed = request.header("content-type").split(";")[0].strip().lower() == PREFIXED
+    options = replace(options_of(q), auth=_auth(request.header("x-registry-config")), prefixed=prefixed)
     remote = q.text("remote")
     async with progress.uploads.gate():
         messages = request.engine.builder.build(request.file(), options, remote)
@@ -82,6 +84,7 @@ def options_of(q: Query) -> Options:
     return Options(
         dockerfile=q.text("dockerfile") or "Dockerfile", tags=tuple(t for t in q.all("t") if t), request=asked, host=_host(q),
         no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), explain=q.flag("sampan-explain"),
+        epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
         allow=frozenset(q.all("sampan-allow")),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from sampan.build.mounting import Mounts
 from sampan.build.options import EPOCH, BuildFailed, Options
 from sampan.build.parse import parse
 from sampan.build.plan import Plan, plan
+from sampan.build.prefix import read_prefix
 from sampan.build.prune import Wanted, prune
 from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given
@@ -88,15 +89,19 @@ class Builder:
         for tag in options.tags:
             parse_reference(tag)
 
+        secrets: dict[str, bytes] = {}
+
         def work() -> Plan:
             name = options.dockerfile
             if remote:
                 name = context.fetch(remote, name)
             else:
+                secrets.update(read_prefix(tar) if options.prefixed else {})
                 context.unpack(tar, lambda: None)
             return plan(parse(context.dockerfile(name)), options.request)
 
         prepared = await asyncio.to_thread(work)
+        options = replace(options, secrets={**options.secrets, **secrets})
         epoch = given(options.request).get(EPOCH)
         if epoch is not None and options.epoch is None:
             if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 12):

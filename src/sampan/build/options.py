@@ -25,7 +25,7 @@ class Options:
     """A build.
 
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
-    auth: the value of X-Registry-Auth by registry.
+    prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
     epoch: the latest time, in seconds, that the image may show; None: real times.
     """
 
@@ -42,6 +42,7 @@ class Options:
     epoch: int | None = None
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
+    prefixed: bool = False
     auth: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli import commands_resources
+from sampan.cli import commands_build, commands_resources
 from sampan.cli.options import Command, Flag, flag
 
 GLOBAL = (
@@ -213,10 +213,12 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("[OPTIONS] CONTAINER", "Show what the kernel holds for a container, and the commands that show it",
                        "extras:explain", (_FORMAT,), (1, 1), examples=("sampan explain web",)),
     **commands_resources.COMMANDS,
+    **commands_build.COMMANDS,
 }  # fmt: skip
 
 ALIASES: dict[str, str] = {
     **commands_resources.ALIASES,
+    "image build": "build", "builder build": "build",
     "container ls": "ps", "container list": "ps", "container ps": "ps", "container remove": "rm",
     "image ls": "images", "image list": "images", "image rm": "rmi", "image remove": "rmi", "network list": "network ls",
     "network remove": "network rm",
@@ -226,7 +228,7 @@ ALIASES: dict[str, str] = {
         "explain")},
     **{f"image {verb}": verb for verb in ("load", "save", "import", "tag", "history", "pull", "push")},
 }  # fmt: skip
-GROUPS = ("container", "image", "network", "system", "volume")
+GROUPS = ("builder", "container", "image", "network", "system", "volume")
 
 
 def _daemon() -> Command:

@@ -67,6 +67,11 @@ class Config:
             raise Exit(1, f"{self.path}: invalid credential helper {name!r}")
         return name
 
+    def every(self) -> dict[str, dict[str, str]]:
+        """Return the credentials of every registry that the file names.  Raises Exit."""
+        keys = {key_of(str(name)) for name in (*self._table("auths"), *self._table("credHelpers"))}
+        return {key: found for key in sorted(keys) if (found := self.get(key))}
+
     def get(self, key: str) -> dict[str, str]:
         """Return the credentials as the daemon takes them, {} for none.  Raises Exit."""
         helper = self.helper(key)

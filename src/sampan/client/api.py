@@ -21,6 +21,7 @@ from sampan.client.errors import ApiError, NoDaemon, ProtocolError
 from sampan.wire.hosts import TlsFiles
 
 if TYPE_CHECKING:
+    from sampan.client.builder import Builder
     from sampan.client.containers import Containers
     from sampan.client.execs import Execs
     from sampan.client.images import Images
@@ -69,6 +70,12 @@ class Client:
         return Images(self)
 
     @functools.cached_property
+    def builder(self) -> Builder:
+        from sampan.client.builder import Builder
+
+        return Builder(self)
+
+    @functools.cached_property
     def networks(self) -> Networks:
         from sampan.client.networks import Networks
 
@@ -98,7 +105,7 @@ class Client:
         if isinstance(body, bytes):
             headers["Content-Type"] = "application/json"
         elif body is not None:
-            headers["Content-Type"] = "application/x-tar"
+            headers.setdefault("Content-Type", "application/x-tar")
         try:
             response = self._exchange(connection, method, _target(path, query), body, headers)
         except BaseException:

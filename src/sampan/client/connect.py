@@ -82,7 +82,7 @@ class Connection(http.client.HTTPConnection):
     """http.client over a socket that is already open."""
 
     def __init__(self, host: Address, tls: TlsFiles | None) -> None:
-        super().__init__("sampan" if host.path else host.host, host.port or None)
+        super().__init__("sampan" if host.path else host.host, host.port or None, blocksize=1 << 18)
         self._where = host
         self._tls = tls
 

@@ -32,3 +32,7 @@ class BadHost(ClientError):
 
 class ProtocolError(ClientError):
     """The other side does not speak as the API says."""
+
+
+class BadContext(ClientError):
+    """A build context cannot be read."""

@@ -1,0 +1,48 @@
+"""More rows of the table in commands.py: building."""
+
+from __future__ import annotations
+
+from sampan.cli.options import Command, flag
+
+BUILD = Command("[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:run", (
+    flag("--add-host", "list", "Add a custom host-to-IP mapping (host:ip)"),
+    flag("--allow", "list", "Allow what is not by default (network.host)"),
+    flag("--build-arg", "list", "Set build-time variables"),
+    flag("--cgroup-parent", "string", "Set the parent cgroup for the RUN instructions"),
+    flag("--check", "bool", "Check the Dockerfile and build nothing"),
+    flag("--cpu-period", "int", "Limit the CPU CFS period"), flag("--cpu-quota", "int", "Limit the CPU CFS quota"),
+    flag("-c --cpu-shares", "int", "CPU shares (relative weight)"),
+    flag("--cpuset-cpus", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+    flag("--cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)"),
+    flag("--explain", "bool", "Say for every step that is not cached which of its inputs changed"),
+    flag("-f --file", "string", "Name of the Dockerfile (default: PATH/Dockerfile; - for stdin)"),
+    flag("--force-rm", "bool", "Always remove intermediate containers (always done)"),
+    flag("--iidfile", "string", "Write the image ID to a file"), flag("--label", "list", "Set metadata for an image"),
+    flag("-m --memory", "bytes", "Memory limit"), flag("--memory-swap", "bytes", "Memory and swap together; -1: unlimited swap"),
+    flag("--network", "string", "Networking mode of RUN instructions", "default"),
+    flag("--no-cache", "bool", "Do not use cache when building the image"),
+    flag("--no-cache-filter", "list", "Do not use cache for a stage"),
+    flag("-o --output", "string", "Where the result goes: DIR, or type=local|tar|oci|docker,dest=PATH"),
+    flag("--platform", "string", "os[/arch[/variant]]"),
+    flag("--progress", "string", "auto, plain, tty, quiet", "auto"), flag("--pull", "bool", "Always pull the base images"),
+    flag("-q --quiet", "bool", "Only print the image ID"),
+    flag("--reproducible", "bool", "No time in the image is later than the newest file of the context"),
+    flag("--rm", "bool", "Remove intermediate containers (always done)", True),
+    flag("--secret", "list", "Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]"),
+    flag("--shm-size", "bytes", "Size of /dev/shm"), flag("-t --tag", "list", "Name and optionally tag (name:tag)"),
+    flag("--target", "string", "Build stage to stop at"), flag("--ulimit", "list", "Ulimit options (name=soft[:hard])"),
+    flag("--verify", "bool", "Build twice without the cache and compare: both must give the same image"),
+), (1, 1), examples=(
+    "sampan build -t web:1 .", "sampan build --explain -t web:1 .", "sampan build --target test --build-arg V=2 -f ci/Dockerfile .",
+    "sampan build --secret id=token,src=token.txt .", "sampan build -o out .",
+))  # fmt: skip
+
+COMMANDS: dict[str, Command] = {
+    "build": BUILD,
+    "builder prune": Command("[OPTIONS]", "Remove build cache", "build:prune", (
+        flag("-a --all", "bool", "Remove all unused build cache, not just dangling ones"),
+        flag("--filter", "list", "Provide filter values (until=24h)"),
+        flag("-f --force", "bool", "Do not prompt for confirmation"),
+        flag("--keep-storage", "bytes", "Amount of disk space to keep for cache"),
+    ), examples=("sampan builder prune -f --filter until=24h", "sampan builder prune -a --keep-storage 2g")),
+}  # fmt: skip

@@ -1,0 +1,178 @@
+"""docker build (DOCKER_BUILDKIT=0), docker-py and the sampan command, against the builder."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import docker.errors
+import pytest
+
+from support.daemon import SAMPAN, Daemon
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nARG V=1\nCOPY src /src/\nRUN cat /src/a > /out && echo $V >> /out\nCMD cat /out\n"
+    )
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/a").write_text("A\n")
+    (tmp_path / "src/skip").write_text("no")
+    (tmp_path / ".dockerignore").write_text("src/skip\n")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _pruned(daemon: Daemon) -> Iterator[None]:
+    daemon.ok("POST", "/build/prune?all=1")
+    yield
+    daemon.ok("POST", "/build/prune?all=1")
+
+
+def classic(daemon: Daemon, *words: str, check: bool = True, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_CONFIG": "/nonexistent"}
+    done = subprocess.run(
+        ["docker", "-H", daemon.host, "build", *words], capture_output=True, input=input, env=environment, check=False
+    )
+    assert not check or done.returncode == 0, done.stderr.decode()
+    return done
+
+
+def test_docker_build_tags_and_runs(daemon: Daemon, folder: Path) -> None:
+    done = classic(daemon, "-t", "web:1", "--build-arg", "V=2", str(folder))
+
+    assert b"Successfully tagged web:1\n" in done.stdout
+    assert daemon.docker("run", "--rm", "web:1").stdout == b"A\n2\n"
+    assert daemon.docker("run", "--rm", "web:1", "ls", "/src").stdout == b"a\n"
+
+
+def test_docker_build_fails_with_the_commands_exit_code(daemon: Daemon) -> None:
+    done = classic(daemon, "-", check=False, input=b"FROM busybox\nRUN exit 42\n")
+
+    assert done.returncode == 42
+    assert b"The command '/bin/sh -c exit 42' returned a non-zero code: 42" in done.stderr
+
+
+def test_docker_build_takes_a_dockerfile_from_elsewhere_and_writes_the_id(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "Other"
+    other.write_text("FROM busybox\nCOPY src/a /x\n")
+    done = classic(daemon, "-q", "-f", str(other), "--iidfile", str(tmp_path / "iid"), str(folder))
+
+    assert done.stdout.decode().strip() == (tmp_path / "iid").read_text().strip()
+
+
+def test_docker_build_compressed_and_with_a_target(daemon: Daemon, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM busybox AS a\nENV A=1\nFROM a\nRUN exit 1\n")
+    classic(daemon, "--compress", "--target", "a", "-t", "target", "--label", "l=v", str(folder))
+
+    assert daemon.ok("GET", "/images/target/json")["Config"]["Labels"] == {"l": "v"}
+
+
+def test_docker_builder_prune(daemon: Daemon, folder: Path) -> None:
+    classic(daemon, "-t", "pruned", str(folder))
+    daemon.docker("rmi", "pruned")
+    environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_CONFIG": "/nonexistent"}
+    done = subprocess.run(["docker", "-H", daemon.host, "builder", "prune", "-f"], capture_output=True, env=environment, check=True)
+
+    assert b"Total reclaimed space:" in done.stdout
+
+
+def test_docker_py_builds_and_raises(daemon: Daemon, folder: Path) -> None:
+    client = docker.DockerClient(base_url=f"unix://{daemon.sock}", version="auto")
+    try:
+        image, log = client.images.build(path=str(folder), tag="py:1", buildargs={"V": "3"}, rm=True)
+        assert image.tags == ["py:1"]
+        assert any("Step 1/5" in one.get("stream", "") for one in log)
+        assert client.containers.run("py:1", remove=True) == b"A\n3\n"
+        with pytest.raises(docker.errors.BuildError, match="returned a non-zero code: 9"):
+            client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN exit 9\n"))
+        with pytest.raises(docker.errors.APIError, match="unknown instruction: RUM"):
+            client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUM x\n"))
+    finally:
+        client.close()
+
+
+def test_sampan_build_is_plain_off_a_terminal(daemon: Daemon, folder: Path) -> None:
+    done = daemon.sampan("build", "-t", "own:1", "--build-arg", "V=4", str(folder))
+
+    assert b"Step 1/5 : FROM busybox\n" in done.stdout
+    assert daemon.docker("run", "--rm", "own:1").stdout == b"A\n4\n"
+    assert daemon.docker("run", "--rm", "own:1", "ls", "/src").stdout == b"a\n"
+
+
+def test_sampan_build_quiet_iidfile_and_stdin(daemon: Daemon, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [SAMPAN, "-H", daemon.host, "build", "-q", "--iidfile", str(tmp_path / "iid"), "-"], input=b"FROM busybox\nENV A=1\n",
+        capture_output=True, check=True,
+    )  # fmt: skip
+
+    assert done.stdout.decode().strip() == (tmp_path / "iid").read_text()
+
+
+def test_sampan_build_fails_as_its_command(daemon: Daemon, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM busybox\nRUN exit 5\n")
+    done = daemon.sampan("build", str(folder), check=False)
+
+    assert (done.returncode, b"non-zero code: 5" in done.stderr) == (5, True)
+
+
+def test_sampan_build_shows_where_a_dockerfile_is_wrong(daemon: Daemon, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY --chwon=1 a b\n")
+    done = daemon.sampan("build", str(folder), check=False)
+
+    assert done.returncode == 1
+    assert b"Dockerfile:2:6\n  2 | COPY --chwon=1 a b\n    |      ^" in done.stderr
+
+
+def test_sampan_build_secrets_explain_and_check(daemon: Daemon, folder: Path) -> None:
+    (folder / "token").write_text("s3cret")
+    (folder / "Dockerfile").write_text(
+        "FROM busybox\nRUN --mount=type=secret,id=t test $(cat /run/secrets/t) = s3cret\nCOPY src/a /a\n"
+    )
+    daemon.sampan("build", "--secret", f"id=t,src={folder}/token", "-t", "s", str(folder))
+    (folder / "src/a").write_text("changed")
+    explained = daemon.sampan("build", "--secret", f"id=t,src={folder}/token", "-t", "s", "--explain", str(folder))
+    checked = daemon.sampan("build", "--check", str(folder))
+
+    assert b"Not cached: file a changed" in explained.stdout
+    assert explained.stdout.count(b"Using cache") == 1
+    assert b"no warnings found" in checked.stdout
+
+
+def test_sampan_build_outputs(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY src/a /dir/a\n")
+    daemon.sampan("build", "-o", str(tmp_path / "out"), str(folder))
+    daemon.sampan("build", "-o", f"type=tar,dest={tmp_path}/out.tar", str(folder))
+    daemon.sampan("build", "-o", f"type=oci,dest={tmp_path}/oci.tar", str(folder))
+
+    assert (tmp_path / "out/dir/a").read_text() == "A\n"
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert "dir/a" in tar.getnames()
+    with tarfile.open(tmp_path / "oci.tar") as tar:
+        assert "index.json" in tar.getnames()
+    assert daemon.docker("ps", "-aq").stdout == b""
+
+
+def test_sampan_build_verifies_that_it_is_reproducible(daemon: Daemon, folder: Path) -> None:
+    same = daemon.sampan("build", "--verify", str(folder))
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY src/a /a\nRUN cat /proc/sys/kernel/random/uuid > /u\n")
+    other = daemon.sampan("build", "--verify", str(folder), check=False)
+
+    assert b"Verified: both builds gave sha256:" in same.stdout
+    assert other.returncode == 1
+    assert b"not reproducible" in other.stderr
+    assert b"layers 3 differ" in other.stderr
+
+
+def test_sampan_builder_prune(daemon: Daemon, folder: Path) -> None:
+    daemon.sampan("build", "-q", str(folder))
+    done = daemon.sampan("builder", "prune", "-af")
+
+    assert b"Deleted build cache objects:\n" in done.stdout
+    assert b"Total reclaimed space: " in done.stdout

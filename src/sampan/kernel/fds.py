@@ -22,6 +22,9 @@ _memfd_create = bind("memfd_create", ctypes.c_char_p, ctypes.c_uint)
 
 CLOSE_RANGE_CLOEXEC = 4
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 0x01, 0x02, 0x10
+# Plain numbers: what is an enum in `socket` costs a keeper a dozen pages.
+_MSG_CMSG_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 MAX_FDS_PER_MESSAGE = 253  # SCM_MAX_FD, net/scm.h
 
 
@@ -136,14 +139,14 @@ def receive_with_fds(connection: socket.socket, limit: int = 65536, flags: int =
     Raises OSError(EMSGSIZE) when the packet or its descriptors were cut; nothing received is kept open then.
     """
     space = socket.CMSG_SPACE(MAX_FDS_PER_MESSAGE * 4)
-    data, ancillary, seen, _ = connection.recvmsg(limit, space, flags | socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, seen, _ = connection.recvmsg(limit, space, flags | _MSG_CMSG_CLOEXEC)
     fds: list[Fd] = []
     for level, kind, content in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers = array.array("i")
             numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
             fds += [Fd(number) for number in numbers]
-    if seen & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if seen & _CUT:
         for fd in fds:
             fd.close()
         raise OSError(90, "packet or its descriptors were cut")

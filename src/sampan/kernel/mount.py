@@ -7,7 +7,6 @@ include/uapi/linux/mount.h.  Flags bear the header's names.
 from __future__ import annotations
 
 import ctypes
-import enum
 import errno
 import os
 
@@ -30,7 +29,7 @@ _umount2 = bind("umount2", ctypes.c_char_p, ctypes.c_int)
 _pivot_root = bind("pivot_root", ctypes.c_char_p, ctypes.c_char_p)
 
 
-class Attr(enum.IntFlag):
+class Attr:
     """MOUNT_ATTR_*, include/uapi/linux/mount.h."""
 
     NONE = 0
@@ -46,7 +45,7 @@ class Attr(enum.IntFlag):
     NOSYMFOLLOW = 0x200000
 
 
-class Propagation(enum.IntEnum):
+class Propagation:
     """MS_* propagation types, include/uapi/linux/mount.h."""
 
     UNBINDABLE = 1 << 17
@@ -55,7 +54,7 @@ class Propagation(enum.IntEnum):
     SHARED = 1 << 20
 
 
-class MS(enum.IntFlag):
+class MS:
     """Flags of the classic mount(2)."""
 
     RDONLY = 1
@@ -133,7 +132,7 @@ class FsContext:
         """Set the parameter `key` to an open descriptor."""
         self._configure(_FSCONFIG_SET_FD, key.encode(), None, int(fd))
 
-    def mount(self, attributes: Attr = Attr.NONE) -> Fd:
+    def mount(self, attributes: int = Attr.NONE) -> Fd:
         """Make the superblock and return it as a detached mount."""
         self._configure(_FSCONFIG_CMD_CREATE, None, None, 0)
         try:
@@ -142,7 +141,7 @@ class FsContext:
             raise _explain(self._fd.fileno(), error, self.kind) from None
 
 
-def new_mount(kind: str, options: dict[str, str | None] | None = None, attributes: Attr = Attr.NONE) -> Fd:
+def new_mount(kind: str, options: dict[str, str | None] | None = None, attributes: int = Attr.NONE) -> Fd:
     """Return a fresh, detached mount of file system `kind`.  Linux 5.2, CAP_SYS_ADMIN in the mount namespace."""
     with FsContext(kind) as context:
         for key, value in (options or {}).items():
@@ -177,9 +176,9 @@ def attach(tree: int | Fd, target: str, *, at: int | Fd = AT_FDCWD) -> None:
 def set_attributes(
     tree: int | Fd,
     *,
-    set_: Attr = Attr.NONE,
-    clear: Attr = Attr.NONE,
-    propagation: Propagation | None = None,
+    set_: int = Attr.NONE,
+    clear: int = Attr.NONE,
+    propagation: int | None = None,
     userns: int | Fd | None = None,
     recursive: bool = False,
     path: str = "",
@@ -196,7 +195,7 @@ def set_attributes(
     )  # fmt: skip
 
 
-def mount(source: str | None, target: str, kind: str | None, flags: MS = MS(0), data: str | None = None) -> None:
+def mount(source: str | None, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
     """The classic mount(2), for what the new API cannot do on older kernels."""
     _mount(
         None if source is None else os.fsencode(source), os.fsencode(target), None if kind is None else kind.encode(),

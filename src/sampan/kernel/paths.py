@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import enum
 import errno
 import os
 
@@ -14,7 +13,7 @@ _openat2 = bind("openat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctype
 _TRIES = 128  # EAGAIN: the kernel saw a rename race while it resolved `..` in a root; trying again is the cure
 
 
-class Resolve(enum.IntFlag):
+class Resolve:
     """RESOLVE_*, include/uapi/linux/openat2.h."""
 
     NO_XDEV = 0x01
@@ -36,7 +35,7 @@ if ctypes.sizeof(OpenHow) != 24:
 IN_ROOT = Resolve.IN_ROOT | Resolve.NO_MAGICLINKS
 
 
-def open_in(root: int | Fd, path: str | bytes, flags: int, mode: int = 0, *, resolve: Resolve = IN_ROOT) -> Fd:
+def open_in(root: int | Fd, path: str | bytes, flags: int, mode: int = 0, *, resolve: int = IN_ROOT) -> Fd:
     """Open `path` inside the directory `root` as if that were `/`; close-on-exec.
 
     Symbolic links, absolute ones too, resolve within `root`; magic links (/proc/*/fd, exe ...) are refused (ELOOP).

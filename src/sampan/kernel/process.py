@@ -7,7 +7,6 @@ include/uapi/linux/sched.h.
 from __future__ import annotations
 
 import ctypes
-import enum
 import os
 import signal as _signal
 
@@ -36,7 +35,7 @@ _after_fork_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
 _after_fork_parent.argtypes, _after_fork_parent.restype = (), None
 
 
-class Clone(enum.IntFlag):
+class Clone:
     """CLONE_*, include/uapi/linux/sched.h."""
 
     NONE = 0
@@ -69,7 +68,7 @@ if ctypes.sizeof(CloneArguments) != 88:
     raise ImportError("struct clone_args is not 88 bytes")
 
 
-def clone(flags: Clone = Clone.NONE, *, cgroup: int | Fd | None = None) -> tuple[int, Fd | None]:
+def clone(flags: int = Clone.NONE, *, cgroup: int | Fd | None = None) -> tuple[int, Fd | None]:
     """Fork into new namespaces: return (pid, pidfd) in the parent, (0, None) in the child.  Linux 5.3.
 
     Only for a single-threaded process: the child is a copy of this interpreter.  `cgroup` is a descriptor of a
@@ -96,12 +95,12 @@ def clone(flags: Clone = Clone.NONE, *, cgroup: int | Fd | None = None) -> tuple
     return pid, Fd(pidfd.value)
 
 
-def unshare(flags: Clone) -> None:
+def unshare(flags: int) -> None:
     """Move the calling thread into new namespaces (unshare(2))."""
-    _unshare(int(flags), subject=flags.name or str(int(flags)))
+    _unshare(int(flags), subject=f"namespaces {flags:#x}")
 
 
-def setns(fd: int | Fd, flags: Clone = Clone.NONE) -> None:
+def setns(fd: int | Fd, flags: int = Clone.NONE) -> None:
     """Join the namespace behind `fd`; with a pidfd, all those of `flags` at once (setns(2), Linux 5.8)."""
     _setns(int(fd), int(flags), subject=f"namespace fd {int(fd)}")
 
@@ -116,7 +115,7 @@ def pidfd_signal(pidfd: int | Fd, number: int) -> None:
     _pidfd_send_signal(int(pidfd), number, None, 0, subject=f"pidfd {int(pidfd)}")
 
 
-class PR(enum.IntEnum):
+class PR:
     """PR_*, include/uapi/linux/prctl.h."""
 
     SET_PDEATHSIG = 1
@@ -132,9 +131,12 @@ class PR(enum.IntEnum):
     CAP_AMBIENT = 47
 
 
-def prctl(option: PR, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+_OPTIONS = {number: name for name, number in vars(PR).items() if isinstance(number, int)}
+
+
+def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     """prctl(2) for the options whose arguments are numbers."""
-    return _prctl(int(option), a, b, c, d, subject=option.name)
+    return _prctl(int(option), a, b, c, d, subject=_OPTIONS.get(option))
 
 
 def set_name(name: str) -> None:

@@ -48,8 +48,8 @@ class Born:
 class Namespaces:
     """What to make (clone flags) and what to join (descriptor, type)."""
 
-    make: Clone
-    join: tuple[tuple[Fd, Clone], ...] = ()
+    make: int
+    join: tuple[tuple[Fd, int], ...] = ()
 
 
 def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
@@ -62,11 +62,11 @@ def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
         if wanted.fd is not None:
             join.append((_JOIN_ORDER.index(wanted.type), fds[wanted.fd], KINDS[wanted.type]))
         elif wanted.type != "cgroup":
-            make |= int(KINDS[wanted.type])
-    if not make & int(Clone.NEWNS):
+            make |= KINDS[wanted.type]
+    if not make & Clone.NEWNS:
         raise StepFailed("namespaces", 0, "a container needs a mount namespace of its own")
     join.sort(key=lambda item: item[0])
-    return Namespaces(Clone(make), tuple((fd, kind) for _, fd, kind in join))
+    return Namespaces(make, tuple((fd, kind) for _, fd, kind in join))
 
 
 def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Born:

@@ -16,6 +16,7 @@ _INLINE = 32 * 1024  # a longer body travels in a memfd: the socket's buffer is 
 _LARGEST = 16 << 20
 _LONG = struct.Struct(">BQ")  # 0xc1 starts no msgpack value
 _LONG_MARK = 0xC1
+_NOSIGNAL, _DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
 
 
 class Packet(NamedTuple):
@@ -51,7 +52,7 @@ class Channel:
         Raises BrokenPipeError or ConnectionResetError when the peer is gone, BlockingIOError when it does not read.
         """
         body = messages.to_bytes(message)
-        flags = socket.MSG_NOSIGNAL | (socket.MSG_DONTWAIT if nonblocking else 0)
+        flags = _NOSIGNAL | (_DONTWAIT if nonblocking else 0)
         if len(body) <= _INLINE:
             send_with_fds(self._socket, body, fds, flags)
             return
@@ -60,7 +61,7 @@ class Channel:
 
     def forward(self, packet: Packet, fds: Iterable[int | Fd]) -> None:
         """Send a packet on, as `send` does."""
-        send_with_fds(self._socket, packet.body, fds, socket.MSG_NOSIGNAL)
+        send_with_fds(self._socket, packet.body, fds, _NOSIGNAL)
 
     def receive_packet(self) -> tuple[Packet | None, list[Fd]]:
         """Return the next packet undecoded and its descriptors, which the caller owns; (None, []) when the peer is gone."""
@@ -75,7 +76,7 @@ class Channel:
 
         Raises BlockingIOError, OSError, or msgspec's errors on a body that is no message; then no descriptor stays open.
         """
-        flags = socket.MSG_DONTWAIT if nonblocking else 0
+        flags = _DONTWAIT if nonblocking else 0
         try:
             body, fds = receive_with_fds(self._socket, 65536, flags)
         except ConnectionResetError:

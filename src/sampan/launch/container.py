@@ -60,7 +60,7 @@ class Container:
         self._filter = None if handed.filter is None else fds[handed.filter]
         self._group_path = handed.group
         self._group: Group | None = None
-        self._enter: tuple[tuple[Fd, Clone], ...] | None = None
+        self._enter: tuple[tuple[Fd, int], ...] | None = None
         stdio = Stdio(loop, terminal=handed.terminal, log=partial(open_log, handed.log, fds), stdin_once=handed.stdin_once)
         if handed.master is not None:
             stdio.set_terminal(fds[handed.master])
@@ -80,7 +80,7 @@ class Container:
 
     # Exec.
 
-    def _namespaces_to_enter(self) -> tuple[tuple[Fd, Clone], ...]:
+    def _namespaces_to_enter(self) -> tuple[tuple[Fd, int], ...]:
         """Return the namespaces that are not the host's, opened at the first exec; /proc/PID is ours until we reap it."""
         if self._enter is None:
             found = []
@@ -111,7 +111,7 @@ class Container:
             undo.callback(born.kill)
             task = messages.Task(
                 process=process, user=request.user, group_add=request.group_add, pipes=bool(inner), program=program,
-                last_cap=self._host.last_cap, enter_as_root=any(kind is Clone.NEWUSER for _, kind in enter),
+                last_cap=self._host.last_cap, enter_as_root=any(kind == Clone.NEWUSER for _, kind in enter),
             )  # fmt: skip
             born.channel.send(task, inner)
             message, terminal = birth.hear(born.channel)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -24,6 +23,7 @@ from sampan.kernel.paths import open_in
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
 from sampan.kernel.pty import make_controlling, open_terminal, set_size
 from sampan.launch.channel import Channel
+from sampan.launch.rehearsal import look_at
 from sampan.oci.runtime import Spec
 from sampan.runtime import apply
 from sampan.runtime.identity import give_up_privileges, set_limits
@@ -34,11 +34,18 @@ from sampan.runtime.sysctls import set_sysctls
 _SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT,
 )  # fmt: skip
+# What runs between the Task and execve.
+_MODULES = (
+    "files.users", "kernel.calls", "kernel.caps", "kernel.fds", "kernel.idents", "kernel.mount", "kernel.paths", "kernel.process",
+    "kernel.seccomp", "launch.channel", "launch.init", "messages", "runtime.apply", "runtime.identity", "runtime.mount_options",
+    "runtime.plan", "runtime.program", "cgroups.group",
+)  # fmt: skip
 
 
 def run(channel: Channel) -> NoReturn:
     """Wait for a Task and become its program; never returns.  The channel is all that is open besides 0, 1, 2."""
     try:
+        look_at(_MODULES)
         task, fds = channel.receive()
         if not isinstance(task, messages.Task):
             os._exit(127)  # whoever made this process gave up; nobody listens
@@ -93,7 +100,6 @@ def _start(task: messages.Task, fds: list[Fd], channel: Channel) -> None:
         steps = _plan(place.spec)
         Doors(tasks=_wait(channel, "group")).enter()
         terminal, proc = _build(place, steps, given.trees, root)
-    _forget_the_host()
     with open_fd("/", os.O_PATH | os.O_DIRECTORY) as root:
         if place is None and task.process.terminal:
             with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
@@ -139,14 +145,6 @@ def _build(place: messages.Place, steps: Sequence[Step], trees: Mapping[int, Fd]
         with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
             state.terminal = open_terminal(multiplexer)
     return state.terminal, proc
-
-
-def _forget_the_host() -> None:
-    """From here on no import, hook or codec search may find a file of the container's (SECURITY.md P4)."""
-    sys.path.clear()
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path_importer_cache.clear()
 
 
 def _identity(root: Fd, task: messages.Task) -> Identity:

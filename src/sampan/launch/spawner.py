@@ -5,6 +5,7 @@ It holds no secret and no state: it receives a Launch, forks, and forgets.  At t
 
 from __future__ import annotations
 
+import codecs
 import errno
 import gc
 import os
@@ -52,7 +53,13 @@ def main() -> None:
 def _warm_up() -> None:
     """Touch what is lazy in Python, so that nothing is looked up inside a container (SECURITY.md P4)."""
     for codec in ("ascii", "utf-8", "latin-1", "utf-8-sig"):
-        "x".encode(codec).decode(codec)
+        codecs.lookup(codec)
+    # From here on no import, hook or codec search can find a file, the host's or a container's.  Here and not in init: giving
+    # the memory of a hundred caches back would copy their pages first, in every container.
+    sys.path.clear()
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path_importer_cache.clear()
     sys.excepthook = lambda *_: None
     sys.unraisablehook = lambda *_: None
 

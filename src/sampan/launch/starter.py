@@ -25,9 +25,16 @@ from sampan.launch.channel import Channel, Packet
 from sampan.launch.failures import failed
 from sampan.launch.host import Host, read_filter, refuse_labels
 from sampan.launch.pipes import Pipes
+from sampan.launch.rehearsal import look_at
 from sampan.oci.runtime import Process
 
 USUAL = Clone.NEWUSER | Clone.NEWPID | Clone.NEWNS | Clone.NEWUTS | Clone.NEWIPC | Clone.NEWNET
+# What runs between Launch and Ready.
+_MODULES = (
+    "cgroups.files", "cgroups.group", "cgroups.hierarchy", "cgroups.place", "cgroups.plan", "kernel.calls", "kernel.fds",
+    "kernel.process", "launch.birth", "launch.channel", "launch.host", "launch.log_target", "launch.pipes", "launch.starter",
+    "logs.json_file", "logs.options", "messages",
+)  # fmt: skip
 
 
 def main(orders: Channel, keeper: Channel, host: Host) -> NoReturn:
@@ -35,6 +42,7 @@ def main(orders: Channel, keeper: Channel, host: Host) -> NoReturn:
     try:
         set_name("sampan-starter")
         ahead = _ahead(host)
+        look_at(_MODULES)
         message, fds = orders.receive()
         if isinstance(message, messages.Launch):
             Starter(message, fds, keeper, host).run(ahead)
@@ -155,7 +163,7 @@ class Starter:
         linux = self._spec.linux
         kinds = {namespace.type for namespace in linux.namespaces}
         own = {namespace.type for namespace in linux.namespaces if namespace.fd is None}
-        joins_user = any(kind is Clone.NEWUSER for _, kind in wanted.join)
+        joins_user = any(kind == Clone.NEWUSER for _, kind in wanted.join)
         trees = [self._request.rootfs, *(mount.tree for mount in self._spec.mounts if mount.tree is not None)]
         return messages.Place(
             spec=self._spec, rootfs=self._request.rootfs, trees=tuple(trees), folder=self._request.state_dir,

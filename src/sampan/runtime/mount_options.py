@@ -9,7 +9,7 @@ from sampan.errors import InvalidRequest
 from sampan.kernel.mount import Attr, Propagation
 
 # Each word with what it sets and what it clears.
-_ATTRIBUTES: dict[str, tuple[Attr, Attr]] = {
+_ATTRIBUTES: dict[str, tuple[int, int]] = {
     "ro": (Attr.RDONLY, Attr.NONE),
     "rw": (Attr.NONE, Attr.RDONLY),
     "nosuid": (Attr.NOSUID, Attr.NONE),
@@ -39,10 +39,10 @@ _IGNORED = {"defaults", "bind", "rbind", "async", "auto", "consistent", "cached"
 class Options:
     """What a mount's option words ask for.  `data` are the file system's own parameters (None: a flag)."""
 
-    set_: Attr = Attr.NONE
-    clear: Attr = Attr.NONE
-    recursive_set: Attr = Attr.NONE
-    propagation: Propagation | None = None
+    set_: int = Attr.NONE
+    clear: int = Attr.NONE
+    recursive_set: int = Attr.NONE
+    propagation: int | None = None
     recursive_propagation: bool = False
     data: dict[str, str | None] = field(default_factory=dict)
 
@@ -54,7 +54,7 @@ class Options:
 def parse(words: Iterable[str]) -> Options:
     """Return what the words ask for; later words win.  Raises InvalidRequest on control characters or commas."""
     set_, clear, recursive = Attr.NONE, Attr.NONE, Attr.NONE
-    propagation: Propagation | None = None
+    propagation: int | None = None
     recursive_propagation = False
     data: dict[str, str | None] = {}
     for word in words:

@@ -61,7 +61,7 @@ def _clone(folder: Path, userns: int | Fd | None) -> Fd:
     return tree
 
 
-def _overlay(base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: Attr) -> Fd:
+def _overlay(base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: int) -> Fd:
     """Make the mount; `lowers`, top first, are relative to the descriptor `base` when there is one."""
     prefix = f"{base.path}/" if base is not None else ""
     with FsContext("overlay") as context:
@@ -81,7 +81,7 @@ def _overlay(base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | No
         return context.mount(attributes)
 
 
-def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: Attr) -> Fd:
+def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: int) -> Fd:
     """The same by mount(2), for Linux before 6.8: mounted for a moment on a folder of our own, taken, and let go."""
     with ExitStack() as held:
         fds = [held.enter_context(open_fd(prefix + lower, os.O_PATH | os.O_DIRECTORY)) for lower in lowers]

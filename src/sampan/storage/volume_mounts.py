@@ -87,7 +87,7 @@ def attach(options: Mapping[str, str], folder: Path) -> None:
     """Mount what the options name on the folder.  Raises Broken in docker's words; nothing stays mounted then."""
     local = parse(options)
     try:
-        mount(local.device, str(folder), local.kind, MS(local.flags), local.data or None)
+        mount(local.device, str(folder), local.kind, local.flags, local.data or None)
     except OSError as error:
         flags = f", flags: {local.flags:#x}" if local.flags else ""
         data = f", data: {local.data}" if local.data else ""
@@ -98,7 +98,7 @@ def attach(options: Mapping[str, str], folder: Path) -> None:
         ) from None
     try:
         if local.flags & MS.BIND and local.flags & ~(MS.BIND | MS.REC):  # a bind takes its attributes only afterwards
-            mount(None, str(folder), None, MS(local.flags & ~_REC | MS.REMOUNT))
+            mount(None, str(folder), None, local.flags & ~_REC | MS.REMOUNT)
         mount(None, str(folder), None, MS.PRIVATE | MS.REC)
     except BaseException:
         unmount(str(folder), detach=True)

@@ -4,6 +4,7 @@ A record is a typed value (msgspec) under a kind and a key.  Rooms own their kin
 
     containers = Table(state, "container", ContainerRecord)
     containers.put(record.id, record)            # durable when it returns: fsync'd (synchronous=FULL)
+    containers.put(record.id, record, volatile=True)  # survives any process's death, not a power cut: no fsync
     with state.batch(): ...                      # several puts and deletes, one commit, all or nothing
 
 Calls are thread-safe and block for a commit (about half a millisecond on the reference machine); asyncio code
@@ -54,6 +55,8 @@ class State:
             raise Conflict(f"data root {data_root} is in use by another daemon") from None
         self.mutex = threading.RLock()  # rooms that change records and folders together use it as their own lock
         self._depth = 0
+        self._relaxed = False  # what PRAGMA synchronous says now: NORMAL or FULL
+        self._batch_volatile = False
         try:
             self._db = self._open(data_root)
         except sqlite3.Error as error:
@@ -88,11 +91,17 @@ class State:
         os.close(self._lock_fd)
 
     @contextlib.contextmanager
-    def batch(self) -> Iterator[None]:
-        """Make every write inside one commit; an exception undoes them all.  Batches nest into the outermost."""
+    def batch(self, *, volatile: bool = False) -> Iterator[None]:
+        """Make every write inside one commit; an exception undoes them all.  Batches nest into the outermost.
+
+        volatile: the commit survives the daemon, not a power cut (the log is written, not flushed: synchronous=NORMAL); the
+        next durable commit makes it durable too.  A durable batch or write inside a volatile one is a RuntimeError.
+        """
         with self.mutex:
+            self._relax(volatile)
             if self._depth == 0:
                 self._db.execute("BEGIN IMMEDIATE")
+                self._batch_volatile = volatile
             self._depth += 1
             try:
                 yield
@@ -105,9 +114,19 @@ class State:
             if self._depth == 0:
                 self._db.execute("COMMIT")
 
-    def write(self, sql: str, *values: object) -> int:
+    def _relax(self, volatile: bool) -> None:
+        """Choose how the next commit is made.  Within a transaction it is too late: the pragma would be ignored."""
+        if self._depth:
+            if self._batch_volatile and not volatile:
+                raise RuntimeError("a durable write inside a volatile batch")
+        elif volatile != self._relaxed:
+            self._db.execute(f"PRAGMA synchronous={'NORMAL' if volatile else 'FULL'}")
+            self._relaxed = volatile
+
+    def write(self, sql: str, *values: object, volatile: bool = False) -> int:
         """Run one writing statement (within the current batch, or as a commit of its own); return the rows changed."""
         with self.mutex:
+            self._relax(volatile)
             return self._db.execute(sql, values).rowcount
 
     def read(self, sql: str, *values: object) -> list[tuple[str, bytes]]:
@@ -125,13 +144,14 @@ class Table(Generic[T]):
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(record).decode
 
-    def put(self, key: str, record: T) -> None:
-        """Insert or replace."""
-        self.state.write("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", self.kind, key, self._encode(record))
+    def put(self, key: str, record: T, *, volatile: bool = False) -> None:
+        """Insert or replace; volatile as in State.batch."""
+        sql = "INSERT OR REPLACE INTO records VALUES (?, ?, ?)"
+        self.state.write(sql, self.kind, key, self._encode(record), volatile=volatile)
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str, *, volatile: bool = False) -> bool:
         """Delete; return whether it was there."""
-        return self.state.write("DELETE FROM records WHERE kind = ? AND key = ?", self.kind, key) > 0
+        return self.state.write("DELETE FROM records WHERE kind = ? AND key = ?", self.kind, key, volatile=volatile) > 0
 
     def get(self, key: str) -> T | None:
         """Return the record, or None.  Raises msgspec.ValidationError when it does not decode."""

@@ -107,7 +107,7 @@ async def _meet(container: Container) -> bool:
         except SampanError as error:
             log.warning("network of container %s: %s", container.id[:12], error)
         container.endpoints = (*container.endpoints, endpoint)
-    if not container.record.running:
+    if not container.record.running or not container.record.pid:  # the last daemon did not live to see it start
         container.update(
             status="running", restarting=False, started=message.started_at, pid=message.pid, error="",
             bound=start.published(container.endpoints),

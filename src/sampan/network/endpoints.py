@@ -1,6 +1,6 @@
 """Endpoints: leases, links and published ports of containers, on any network.
 
-    endpoint = networks.reserve("bridge", container_id, Wanted())      # a durable lease
+    endpoint = networks.reserve("bridge", container_id, Wanted())      # a lease that survives the daemon
     endpoint = networks.publish_reserve(endpoint, bindings)            # host ports held (a socket each), durable
     networks.attach(endpoint, netns_fd)                                # link, addresses, routes; ports open
     networks.detach(endpoint)                                          # everything undone; again does nothing
@@ -98,7 +98,7 @@ class Endpoints:
     # -- leases ------------------------------------------------------------------------------------------------------
 
     def reserve(self, network: str, container_id: str, wanted: Wanted = Wanted()) -> Endpoint:
-        """Lease addresses on a network; durable when it returns.
+        """Lease addresses on a network; the lease survives the daemon, and a power cut ends what leased it.
 
         Raises NotFound, InvalidRequest (bad address, MAC, or a network without addresses), Conflict (interface name),
         Forbidden (there already, address taken), Unavailable (subnet full).
@@ -131,7 +131,7 @@ class Endpoints:
             )  # fmt: skip
             if any(one.ifname == endpoint.ifname for one in own):
                 raise Conflict(f"interface name {endpoint.ifname} is taken in container {container_id[:12]}")
-            self._records.put(key, endpoint)
+            self._records.put(key, endpoint, volatile=True)
             self._endpoints[key] = endpoint
             undo.pop_all()
         return endpoint
@@ -217,7 +217,7 @@ class Endpoints:
         return after
 
     def _store(self, endpoint: Endpoint) -> None:
-        self._records.put(endpoint.id, endpoint)
+        self._records.put(endpoint.id, endpoint, volatile=True)
         self._endpoints[endpoint.id] = endpoint
 
     # -- links -------------------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Endpoints:
             finally:
                 self._ports.release(found.id)
                 self._refused.pop(found.id, None)
-                self._records.delete(found.id)
+                self._records.delete(found.id, volatile=True)
                 self._unlease(found)
                 if info is not None:
                     self._driver(info).detach(info, found)

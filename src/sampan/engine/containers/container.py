@@ -51,11 +51,14 @@ class Container:
     def id(self) -> str:
         return self.record.id
 
-    def update(self, *, durable: bool = True, **changed: object) -> None:
-        """Replace fields of the record; durable when it returns, unless told otherwise."""
+    def update(self, *, durable: bool = True, volatile: bool = False, **changed: object) -> None:
+        """Replace fields of the record; durable when it returns, unless told otherwise.
+
+        volatile: survives the daemon only.  Not durable at all: in memory, until the next update that is.
+        """
         self.record = msgspec.structs.replace(self.record, **changed)
         if durable:
-            self.rooms.records.put(self.id, self.record)
+            self.rooms.records.put(self.id, self.record, volatile=volatile)
 
     def emit(self, action: str, **attributes: str) -> None:
         """Emit an event with the container's name, image and labels."""

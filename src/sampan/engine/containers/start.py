@@ -98,10 +98,23 @@ async def _start(container: Container, undo: ExitStack) -> None:
         container.pending.clear()
         for fd, _ in list(_attached(request)):
             parts.fds[fd].close()
-    ready, pidfd = await _converse(container, keeper, endpoints)
+    noted = asyncio.get_running_loop().run_in_executor(None, _note, container)
+    try:
+        ready, pidfd = await _converse(container, keeper, endpoints, noted)
+    finally:
+        await asyncio.wait([noted])  # what is written next comes after it
     container.keeper, container.pidfd, container.endpoints = keeper, pidfd, endpoints
     _running(container, ready)
     keeper.settle()
+
+
+def _note(container: Container) -> None:
+    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut already."""
+    started = replace(
+        container.record, status="running", paused=False, restarting=False, pid=0, started=time.time_ns(), exit_code=0, error="",
+        oom_killed=False, stopped_by_hand=False,
+    )  # fmt: skip
+    container.rooms.records.put(container.id, started)
 
 
 def _attached(request: m.Launch) -> list[tuple[int, m.Attachment]]:
@@ -180,26 +193,25 @@ def _request(container: Container, parts: Parts, control: int, endpoints: tuple[
             driver=driver, fd=parts.log, name=f"{record.id}-json.log", options=dict((log.config if log else None) or {})
         ),
         open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
-        reaper=parts.reaper, wait_for_network=bool(endpoints) or isolated(container),
+        reaper=parts.reaper, wait_for_network=True,
         user=record.config.user, group_add=tuple(record.host.group_add or ()),
     )  # fmt: skip
 
 
-async def _converse(container: Container, keeper: Keeper, endpoints: tuple[Endpoint, ...]) -> tuple[m.Ready, Fd | None]:
-    """Follow the keeper to Ready.  Raises StepError-like refusals."""
+async def _converse(
+    container: Container, keeper: Keeper, endpoints: tuple[Endpoint, ...], noted: asyncio.Future[None]
+) -> tuple[m.Ready, Fd | None]:
+    """Follow the keeper to Ready; the program is let go once the start is `noted`.  Raises Failure, Broken, OSError."""
     while True:
         message, fds = await keeper.next()
         try:
             if isinstance(message, m.Created):
-                if endpoints:
-                    try:
-                        await asyncio.to_thread(container.rooms.networks.attach_all, endpoints, fds[1].fileno())
-                    except (SampanError, OSError) as error:
-                        keeper.send(m.Abort(text=str(error)))
-                        await keeper.next()
-                        raise Broken(f"failed to set up container networking: {error}") from error
-                elif isolated(container):
-                    await asyncio.to_thread(_loopback, fds[1])
+                try:
+                    await _connect(container, endpoints, fds[1])
+                    await noted
+                except Exception as error:
+                    await _abort(keeper, error)
+                    raise
                 with suppress(BrokenPipeError, ConnectionResetError):  # it has failed meanwhile, and said so
                     keeper.send(m.Proceed())
             elif isinstance(message, m.Ready):
@@ -211,6 +223,24 @@ async def _converse(container: Container, keeper: Keeper, endpoints: tuple[Endpo
         finally:
             for fd in fds:
                 fd.close()
+
+
+async def _connect(container: Container, endpoints: tuple[Endpoint, ...], namespace: Fd) -> None:
+    if endpoints:
+        try:
+            await asyncio.to_thread(container.rooms.networks.attach_all, endpoints, namespace.fileno())
+        except (SampanError, OSError) as error:
+            raise Broken(f"failed to set up container networking: {error}") from error
+    elif isolated(container):
+        await asyncio.to_thread(_loopback, namespace)
+
+
+async def _abort(keeper: Keeper, error: Exception) -> None:
+    with suppress(OSError):
+        keeper.send(m.Abort(text=str(error)))
+        _, fds = await keeper.next()
+        for fd in fds:
+            fd.close()
 
 
 def isolated(container: Container) -> bool:
@@ -290,7 +320,7 @@ def _record_failure(container: Container, error: Exception) -> SampanError:
 
 def _running(container: Container, ready: m.Ready) -> None:
     container.update(
-        status="running", paused=False, restarting=False, pid=ready.pid, started=ready.started_at or time.time_ns(),
+        volatile=True, status="running", paused=False, restarting=False, pid=ready.pid, started=ready.started_at or time.time_ns(),
         exit_code=0, error="", oom_killed=False, stopped_by_hand=False, bound=published(container.endpoints),
     )  # fmt: skip
     watch(container)

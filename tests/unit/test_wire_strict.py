@@ -14,10 +14,10 @@ from support.malformed import AMBIGUOUS
 
 @pytest.mark.parametrize("data", AMBIGUOUS, ids=range(len(AMBIGUOUS)))
 def test_row_49_what_is_ambiguous_or_huge_is_refused_at_once(data: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidRequest):
         strict.decode(data, CreateBody)
-    assert time.monotonic() - began < 0.1
+    assert time.process_time() - began < 0.1
 
 
 def test_row_49_a_document_over_the_cap_is_refused() -> None:

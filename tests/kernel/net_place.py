@@ -9,16 +9,17 @@ import os
 import socket
 import threading
 from contextlib import ExitStack
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
 from sampan.network.manager import Networks
-from sampan.network.records import Endpoint, PortBinding
+from sampan.network.records import Endpoint, NetworkInfo, PortBinding, Subnet, Wanted
 from sampan.state import State
 
 LAN_HOST, LAN_NEIGHBOUR = "10.213.200.1", "10.213.200.2"
+LAN_HOST6, LAN_NEIGHBOUR6 = "fd00:213::1", "fd00:213::2"
 BLOCKED = 0.3  # a dropped packet shows only as silence
 
 
@@ -76,6 +77,22 @@ class World:
         endpoint = manager.publish_reserve(endpoint, ports)
         return space, manager.attach(endpoint, int(space))
 
+    def network(
+        self, manager: Networks, name: str, *subnets: str, options: dict[str, str] | None = None, **more: bool
+    ) -> NetworkInfo:
+        """Make a network with these subnets; IPv6 when one of them is."""
+        wanted = NetworkInfo(
+            id="", name=name, driver="bridge", subnets=tuple(Subnet(subnet=text) for text in subnets), options=options or {},
+            ipv6=any(":" in text for text in subnets), ipv4=any("." in text for text in subnets), **more,
+        )  # fmt: skip
+        return manager.create(wanted)
+
+    def member(self, manager: Networks, network: str, *ports: PortBinding, wanted: Wanted = Wanted()) -> tuple[Fd, Endpoint]:
+        """Return a new container's namespace and its endpoint on a network."""
+        space = self.stack.enter_context(new_namespace())
+        endpoint = manager.publish_reserve(manager.reserve(network, os.urandom(32).hex(), wanted), ports)
+        return space, manager.attach(endpoint, int(space))
+
     def add_neighbour(self, via: str = "") -> Fd:
         """Put a neighbour on the host's LAN; it routes `via` (a subnet) by the host."""
         space = self.stack.enter_context(new_namespace())
@@ -84,22 +101,28 @@ class World:
         link = route.link("lan0")
         assert link is not None
         route.talk([rtnl.new_address(link.index, IPv4Interface(f"{LAN_HOST}/24")), rtnl.link_up("lan0")])
+        route.talk([rtnl.new_address(link.index, IPv6Interface(f"{LAN_HOST6}/64"))])
         route.close()
         with netns.inside(space):
             route = rtnl.Route()
         link = route.link("eth0")
         assert link is not None
         route.talk([rtnl.new_address(link.index, IPv4Interface(f"{LAN_NEIGHBOUR}/24")), rtnl.link_up("eth0")])
+        route.talk([rtnl.new_address(link.index, IPv6Interface(f"{LAN_NEIGHBOUR6}/64"))])
         route.talk([rtnl.default_route(IPv4Address(LAN_HOST), link.index)])
+        route.talk([rtnl.default_route(IPv6Address(LAN_HOST6), link.index)])
         route.close()
         return space
 
     def listen(self, space: Fd, port: int = 80, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
         """Return a listening (or bound) socket in a namespace."""
         with netns.inside(space):
-            made = socket.socket(socket.AF_INET, kind)
+            six = os.path.exists("/proc/thread-self/net/if_inet6")
+            made = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind)
         self.stack.callback(made.close)
-        made.bind(("0.0.0.0", port))
+        if six:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(("::" if six else "0.0.0.0", port))
         made.settimeout(5)
         if kind == socket.SOCK_STREAM:
             made.listen(16)
@@ -126,4 +149,4 @@ class World:
         assert self.opens(space, address, port), f"{address}:{port} is closed"
         connection, peer = server.accept()
         connection.close()
-        return str(peer[0])
+        return str(peer[0]).removeprefix("::ffff:")

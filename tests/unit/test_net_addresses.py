@@ -76,9 +76,11 @@ def test_bindings_of_ipv6_addresses_need_an_ipv6_address() -> None:
     assert ports.check(PortBinding(80)) == ["0.0.0.0"]
     assert ports.check(PortBinding(80), six=True) == ["0.0.0.0", "::"]
     assert ports.check(PortBinding(80), "127.0.0.1", six=True) == ["127.0.0.1"]
-    assert ports.check(PortBinding(80, "tcp", "::1"), six=True) == ["::1"]
+    assert ports.check(PortBinding(80, "tcp", "2001:db8::1"), six=True) == ["2001:db8::1"]
     with pytest.raises(Unsupported):
-        ports.check(PortBinding(80, "tcp", "::1"))
+        ports.check(PortBinding(80, "tcp", "2001:db8::1"))
+    with pytest.raises(Unsupported, match="loopback"):
+        ports.check(PortBinding(80, "tcp", "[::1]"), six=True)
     with pytest.raises(Unsupported):
         ports.check(PortBinding(80, "tcp", "10.0.0.1"), four=False, six=True)
 

@@ -147,6 +147,11 @@ class Bridge:
         """Delete the pair, soon."""
         self._host.sweep(endpoint.veth_host)
 
+    def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
+        """Wait for the pair's deletion, so that the interface's name is free again."""
+        if self._host.upkeep is not None:
+            self._host.upkeep.settle()
+
     def present(self, endpoint: Endpoint) -> bool:
         return self._host.route.link(endpoint.veth_host) is not None
 

@@ -299,6 +299,12 @@ class Endpoints:
                 if info is not None:
                     self._driver(info).detach(info, found)
 
+    def leave(self, endpoint: Endpoint, netns_fd: int) -> None:
+        """Detach a running container's endpoint; its link is gone from the namespace (borrowed) when this returns."""
+        info = self.network_of(endpoint)
+        self.detach(endpoint)
+        self._driver(info).leave(info, endpoint, netns_fd)
+
     def rename(self, container: str, old: str, new: str) -> None:
         """A container has another name from now on."""
         with self._mutex:

@@ -4,8 +4,7 @@ Rules are few and fixed; networks, endpoints and published ports are elements of
 packet meets grows with their number.
 
 `ip`, `ip6`:
-    raw prerouting   nobody but a bridge sends to containers' addresses (row 74); nothing on a bridge speaks to or from
-                     127.0.0.0/8 or ::1 (route_localnet would let it: CVE-2020-8558)
+    raw prerouting   nothing on a bridge speaks to or from 127.0.0.0/8 or ::1 (route_localnet would let it: CVE-2020-8558)
     nat prerouting   a published port of one of the host's addresses leads to its container.  Never for loopback
                      addresses: DNAT comes before the martian check, so a LAN host could send such packets in
     nat output       the same for what the host itself sends, 127.0.0.1 too
@@ -128,9 +127,6 @@ def _rules(batch: nft.Batch, family: Family) -> None:
     for end in (destination, source):
         batch.rule("raw_prerouting", [*nft.in_set("bridges", out_of), *nft.match_prefix(end, family.loopback), drop])
 
-    stranger = [*nft.in_set("bridges", out_of, inverted=True), *nft.match_meta("iifname", "lo", nft.NEQ)]
-    batch.rule("raw_prerouting", [*stranger, *nft.in_set("addresses", destination), drop])
-
     batch.rule("prerouting", [*not_loopback, *_dnat(family, "ports_at")])
     batch.rule("prerouting", [*nft.match_local_daddr(), *not_loopback, *_dnat(family, "ports")])
     batch.rule("output", _dnat(family, "ports_at"))
@@ -237,10 +233,9 @@ class Tables:
                 found = element(endpoint, port)
                 if found is not None and found[0].number in self._batches:
                     maps.setdefault((found[0].number, found[1]), {})[found[2]] = found[3]
-            if not zone.unprotected:
-                for family, text in ((V4, endpoint.ip), (V6, endpoint.ip6)):
-                    if text and family.number in self._batches:
-                        maps.setdefault((family.number, "addresses"), {})[ipaddress.ip_address(text).packed] = None
+            for family, text in ((V4, endpoint.ip), (V6, endpoint.ip6)):
+                if text and family.number in self._batches:
+                    maps.setdefault((family.number, "addresses"), {})[ipaddress.ip_address(text).packed] = None
             if zone.guarded:
                 guarded[nft.ifname(endpoint.veth_host)] = None
                 for name, key in _allowed(endpoint):

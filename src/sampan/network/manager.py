@@ -24,12 +24,13 @@ from sampan.network.driver import Driver, Drivers
 from sampan.network.endpoints import Endpoints
 from sampan.network.host import Host
 from sampan.network.ipam import Space, local_pool
+from sampan.network.macvlan import Macvlan
 from sampan.network.plain import Missing, Plain
 from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet
 from sampan.network.resolver import Resolver
 from sampan.state import State, Table
 
-KNOWN: dict[str, Callable[[Host], Driver]] = {"bridge": Bridge, "host": Plain, "null": Plain, "ipvlan": Missing}
+KNOWN: dict[str, Callable[[Host], Driver]] = {"bridge": Bridge, "host": Plain, "null": Plain, "macvlan": Macvlan, "ipvlan": Missing}
 _PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 

@@ -33,6 +33,9 @@ class Plain:
     def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None:
         pass
 
+    def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
+        pass
+
     def present(self, endpoint: Endpoint) -> bool:
         return True
 

@@ -49,6 +49,8 @@ def check(binding: PortBinding, default: str = "0.0.0.0", *, four: bool = True, 
     if address.version == 4 and four:
         return [str(address)]
     if address.version == 6 and six:
+        if address.is_loopback:  # IPv6 has no route_localnet: what leaves ::1 never comes back
+            raise Unsupported("publishing on ::1 is not supported: the kernel forwards nothing from the IPv6 loopback address")
         return [str(address)]
     if int(address) == 0:
         return []

@@ -87,9 +87,8 @@ async def disconnect(container: Container, info: NetworkInfo, *, force: bool) ->
 def _detach(container: Container, endpoint: Endpoint) -> None:
     networks = container.rooms.networks
     with connections.namespace(container) as space:
-        networks.detach(endpoint)
+        networks.leave(endpoint, space.fileno())
         container.endpoints = tuple(one for one in container.endpoints if one.id != endpoint.id)
-        networks.settle()  # the interface's name is free again when this returns
         networks.reroute(container.id, space.fileno())
     _ports(container, endpoint)
 

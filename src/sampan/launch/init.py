@@ -189,6 +189,8 @@ def _become(task: messages.Task, identity: Identity, root: Fd, terminal: tuple[F
     # A container does not outlive its keeper; last, for a change of ids clears it (prctl(2)).
     prctl(PR.SET_PDEATHSIG, signal.SIGKILL)
     if given.reaper is not None:
+        # A signal that process 1 neither handles nor blocks is lost: none may come between execve and its own blocking.
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         _execute(given.reaper.fileno(), [b"sampan-init", os.fsencode(program), *arguments], environment, process.args[0])
     _execute(program, arguments, environment, process.args[0])
 

@@ -23,7 +23,19 @@ DENSITY = 40
 RUN, API, EXEC = "docker run --rm (bridge), s", "API create+start+wait+remove, s", "API exec true, s"
 IDLE, EACH = "engine idle memory (PSS), MiB", "engine memory per running container (PSS), MiB"
 START, REMOVE = "start 1 of 40, 8 at a time, s", "rm -f 1 of 40, 8 at a time, s"
-BUDGETS = {RUN: 6.0, API: 15.0, EXEC: 6.0, EACH: 3.0, IDLE: 2.0}  # dockerd / sampan, at least
+LINES, SINGLE = 1_000_000, 100_000
+LOG_WRITE, LOG_READ = "a million short lines into the log, s", "GET logs of a million short lines, s"
+ONE_WRITE, ONE_READ = "100,000 lines one by one into the log, s", "GET logs of 100,000 lines one by one, s"
+BUDGETS = {
+    RUN: 6.0,
+    API: 15.0,
+    EXEC: 6.0,
+    EACH: 3.0,
+    IDLE: 2.0,
+    LOG_WRITE: 6.0,
+    LOG_READ: 10.0,
+    ONE_READ: 10.0,
+}  # dockerd / sampan, at least
 RUNC_BUDGET = 2.0  # sampan's API run / runc run, at most
 
 
@@ -98,8 +110,36 @@ def density(peer: Peer) -> None:
         peer.add(REMOVE, (time.perf_counter() - start) / DENSITY)
 
 
+def logs(peer: Peer) -> None:
+    """A million short lines in few writes, and lines that come one by one: from start to end, and GET logs."""
+    shell = f"i=0; while [ $i -lt {SINGLE} ]; do echo line $i of those that come one by one; i=$((i+1)); done"
+    for write, read, command in (
+        (LOG_WRITE, LOG_READ, ["sh", "-c", f"yes | head -n {LINES}"]),
+        (ONE_WRITE, ONE_READ, ["sh", "-c", shell]),
+    ):
+        connection = UnixHttp(peer.sock)
+        body = {"Image": IMAGE, "Cmd": command, "HostConfig": {"LogConfig": {"Type": "json-file", "Config": {"max-size": "1g"}}}}
+        container = json.loads(peer.call(connection, "POST", "/containers/create", body))["Id"]
+
+        def whole(connection: UnixHttp = connection, container: str = container) -> None:
+            peer.call(connection, "POST", f"/containers/{container}/start")
+            peer.call(connection, "POST", f"/containers/{container}/wait")
+
+        timed(peer, write, whole)
+        for _ in range(2):
+            start = time.perf_counter()
+            connection.request("GET", f"/containers/{container}/logs?stdout=1")
+            reply = connection.getresponse()
+            while reply.read(1 << 20):
+                pass
+            peer.add(read, time.perf_counter() - start)
+        peer.call(connection, "DELETE", f"/containers/{container}?force=1")
+        connection.close()
+
+
 OPERATIONS: dict[str, tuple[Callable[[Peer], None], int]] = {
     "cli_run": (cli_run, 10), "api_run": (api_run, 4), "api_exec": (api_exec, 4), "density": (density, 2),
+    "logs": (logs, 2),
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from sampan.api import backend, listeners, server
 from sampan.build.builder import Builder
 from sampan.cgroups import Hierarchy, checked_path
 from sampan.engine import supervise
+from sampan.engine.containers import log_target
 from sampan.engine.context import Launcher, Rooms
 from sampan.engine.engine import Engine
 from sampan.engine.events import Bus
@@ -36,11 +37,12 @@ from sampan.registry.hosts import Settings, read_mirror
 from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.storage.volumes import Volumes
+from sampan.wire.containers import LogConfig
 from sampan.wire.hosts import TlsFiles
 
 log = logging.getLogger("sampan.daemon")
 _CODE = "from sampan.daemon import entry; entry()"
-_REFUSED = ("mtu", "dns", "dns-search", "log-driver", "log-opts")
+_REFUSED = ("mtu", "dns", "dns-search")
 
 
 class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,8 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     debug: bool = False
     init: bool = False
+    log_driver: str = "json-file"
+    log_opts: dict[str, str] = {}
     labels: list[str] = []
     tls: bool = False
     tlscacert: str = ""
@@ -207,9 +211,12 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     )
     networks.start()
     undo.push_async_callback(_let_go, networks, options.cgroup_parent)
+    log_default = LogConfig(type=options.log_driver, config=options.log_opts)
+    log_target.validate(log_default)
     rooms = Rooms(
         data_root=data_root, exec_root=exec_root, state=state, layers=layers, images=images, networks=networks,
         launcher=launcher, bus=bus, volumes=volumes, cgroup_parent=options.cgroup_parent, init=options.init,
+        log_default=log_default,
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)

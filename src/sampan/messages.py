@@ -58,12 +58,17 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """Where output is kept.  driver "json-file" or "none"; the folder is the descriptor number `fd` of the message."""
+    """Where output is kept.  driver and options: logs/options.py; the folder is the descriptor number `fd` of the message.
+
+    attributes: what goes with every record.  tag: the program's name for syslog.  A syslog-address's host is a number already.
+    """
 
     driver: str = "json-file"
     fd: int | None = None
     name: str = ""  # file name inside the folder
     options: dict[str, str] = {}
+    attributes: dict[str, str] = {}
+    tag: str = ""
 
 
 # daemon -> spawner -----------------------------------------------------------------------------------------------
@@ -171,6 +176,7 @@ class Exited(Message, frozen=True, kw_only=True):
     oom_killed: bool
     finished_at: int  # nanoseconds since the epoch
     error: str = ""
+    lost_lines: int = 0  # lines of output that its log did not take
 
 
 class Status(Message, frozen=True, kw_only=True):

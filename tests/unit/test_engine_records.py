@@ -124,7 +124,7 @@ def test_row_105_a_cgroup_parent_stays_beneath(text: str) -> None:
         c.HostConfig(auto_remove=True, restart_policy=c.RestartPolicy(name="always")),
         c.HostConfig(restart_policy=c.RestartPolicy(name="zzz")), c.HostConfig(security_opt=["apparmor=x"]),
         c.HostConfig(sysctls={"kernel.core_pattern": "|x"}), c.HostConfig(runtime="kata"),
-        c.HostConfig(port_bindings={"x/tcp": []}), c.HostConfig(log_config=c.LogConfig(type="syslog")),
+        c.HostConfig(port_bindings={"x/tcp": []}), c.HostConfig(log_config=c.LogConfig(type="gelf")),
         c.HostConfig(ulimits=[c.Ulimit(name="nofile", soft=5, hard=1)]), c.HostConfig(blkio_weight=5),
         c.HostConfig(network_mode="container:x1", dns=["1.1.1.1"]), c.HostConfig(devices=[c.DeviceMapping(path_on_host="/nil")]),
     ],

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import InvalidRequest, Unsupported
+from sampan.errors import InvalidRequest
 from sampan.kernel.inotify import In, Inotify
-from sampan.logs import json_file, options, reader
+from sampan.logs import json_file, json_read, options, reader
+from sampan.logs.lines import MAX_LINE
 
 NOW = 1_700_000_000_123_456_700
 
@@ -72,7 +73,7 @@ def test_only_a_line_over_a_megabyte_is_cut(tmp_path: Path, make: Callable[..., 
     writer = make(max_size="-1")
     for _ in range(40):
         writer.write("stdout", b"x" * 32768, NOW)
-    writer.write("stdout", b"\n" + b"y" * (json_file.MAX_LINE - 1), NOW)
+    writer.write("stdout", b"\n" + b"y" * (MAX_LINE - 1), NOW)
     writer.write("stdout", b"\n", NOW)
     writer.close()
 
@@ -124,11 +125,6 @@ BAD_SIZES = [{"max-size": text} for text in ("ten", "1e9", "-5", "²", "")]
 def test_bad_options_are_refused(bad: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         options.parse(bad)
-
-
-def test_compression_is_not_pretended() -> None:
-    with pytest.raises(Unsupported):
-        options.parse({"compress": "true"})
 
 
 def test_row_39_a_log_that_became_a_link_is_neither_read_nor_written(tmp_path: Path) -> None:
@@ -210,7 +206,7 @@ def test_since_and_until_bound_the_time(tmp_path: Path, make: Callable[..., json
 def drain(follower: reader.Follower) -> list[bytes]:
     found: list[bytes] = []
     while records := follower.poll():
-        found += [record.line for record in records]
+        found += [line for run in records for line in run.lines()]
     return found
 
 
@@ -268,7 +264,7 @@ def test_a_full_disk_does_not_stop_the_writer(tmp_path: Path, make: Callable[...
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert writer.lost > 300
+    assert writer.lost == 1
     writer.write("stdout", b"last\n", NOW)
     writer.close()
 
@@ -279,4 +275,4 @@ def test_a_full_disk_does_not_stop_the_writer(tmp_path: Path, make: Callable[...
 def test_a_time_that_is_none_is_refused(text: str) -> None:
     line = json.dumps({"log": "a", "stream": "stdout", "time": text}).encode()
 
-    assert reader.decode(line) is None
+    assert json_read.runs(line) == []

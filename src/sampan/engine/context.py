@@ -21,6 +21,7 @@ from sampan.network.manager import Networks
 from sampan.state import State, Table
 from sampan.storage.overlay import Overlay
 from sampan.storage.volumes import Volumes
+from sampan.wire.containers import LogConfig
 
 if TYPE_CHECKING:
     from sampan.engine.containers.container import Container
@@ -91,6 +92,7 @@ class Rooms:
     jobs: Jobs = field(default_factory=Jobs)
     index: Index = field(default_factory=Index)
     stopping: bool = False
+    log_default: LogConfig = field(default_factory=lambda: LogConfig(type="json-file"))
     init: bool = False  # what a container gets that does not say
     health: Lives | None = None
     oom: Memory | None = None

@@ -18,6 +18,7 @@ from sampan.engine.context import Rooms
 from sampan.engine.images.image import rfc3339
 from sampan.engine.usage import Usage
 from sampan.errors import InvalidRequest
+from sampan.logs.options import DRIVERS
 from sampan.wire import system as s
 from sampan.wire import usage as u
 
@@ -66,7 +67,7 @@ class System:
             driver_status=[["Backing Filesystem", "extfs"], ["Detached mounts", "true"], ["userxattr", "false"]],
             docker_root_dir=str(self._rooms.data_root),
             plugins={"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
-                     "Log": ["json-file", "none"]},
+                     "Log": list(DRIVERS)},
             debug=self._debug, n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(asyncio.all_tasks()),
             system_time=rfc3339(time.time_ns()), cgroup_version="2" if v2 else "1",
             n_events_listener=self._rooms.bus.listeners, kernel_version=os.uname().release,
@@ -75,7 +76,7 @@ class System:
             labels=self._labels, server_version=__version__, runtimes={"sampan": {"path": "sampan"}},
             registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": [],
                              "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}}},
-            init_binary="sampan-init", warnings=list(problems) or None,
+            init_binary="sampan-init", logging_driver=self._rooms.log_default.type, warnings=list(problems) or None,
             security_options=["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ class Container:
         self._group_path = handed.group
         self._group: Group | None = None
         self._enter: tuple[tuple[Fd, int], ...] | None = None
-        stdio = Stdio(loop, terminal=handed.terminal, log=partial(open_log, handed.log, fds), stdin_once=handed.stdin_once)
+        stdio = Stdio(loop, terminal=handed.terminal, log=partial(open_log, loop, handed.log, fds), stdin_once=handed.stdin_once)
         if handed.master is not None:
             stdio.set_terminal(fds[handed.master])
         elif handed.stdout is not None and handed.stderr is not None:

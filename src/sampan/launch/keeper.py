@@ -232,7 +232,9 @@ class Keeper:
         status = exit_status(first.pidfd)
         killed_by_oom = self._container.end()
         first.finish()
-        self._exited = messages.Exited(status=status, oom_killed=killed_by_oom, finished_at=time.time_ns())
+        self._exited = messages.Exited(
+            status=status, oom_killed=killed_by_oom, finished_at=time.time_ns(), lost_lines=first.stdio.lost_lines
+        )
         self._write_exit(self._exited)
         self._say(self._exited)
         if self._control is None:

@@ -1,4 +1,4 @@
-"""The log of a container: which writer a LogTarget means."""
+"""The log of a container's output: which driver a LogTarget means, and whether it needs a process of its own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,46 @@ from collections.abc import Sequence
 
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd
-from sampan.launch.streams import Log
-from sampan.logs import json_file
+from sampan.launch.logger import Driver, Link
+from sampan.launch.loop import Loop
+from sampan.logs import json_file, local, syslog
+from sampan.logs.options import Options, boolean, parse
 from sampan.messages import LogTarget
 
 
 def check(target: LogTarget, fds: Sequence[Fd]) -> None:
-    """Open the log and close it again: a start must fail when its output could not be kept.  Raises StepFailed, OSError."""
+    """Open the log and close it again: a start must fail when its output could not be kept.  Raises as `open_log` does."""
     if target.driver == "none" or target.fd is None:
         return
-    _open(target, Fd(os.dup(fds[target.fd].fileno()))).close()
+    _driver(target, parse(target.options, target.driver), os.dup(fds[target.fd].fileno())).close()
 
 
-def open_log(target: LogTarget, fds: Sequence[Fd]) -> Log | None:
-    """Return the writer, which owns the descriptor from here on; None when nothing is kept.  Raises as `check` does."""
+def open_log(loop: Loop, target: LogTarget, fds: Sequence[Fd]) -> Driver | Link | None:
+    """Return what takes the output, None when it is not kept; it owns the descriptor.  Raises InvalidRequest, OSError."""
     if target.driver == "none" or target.fd is None:
         return None
-    return _open(target, fds[target.fd])
+    options = parse(target.options, target.driver)
+    folder = fds[target.fd].take()
+    if target.driver != "syslog" and not options.buffer:
+        return _driver(target, options, folder)
+    try:
+        return Link(loop, lambda: _driver(target, options, folder), [folder], options.buffer)
+    except OSError as error:
+        raise StepFailed("log", error.errno or 0, f"the {target.driver} log cannot be opened: {error.strerror}") from None
+    finally:
+        os.close(folder)
 
 
-def _open(target: LogTarget, folder: Fd) -> Log:
-    if target.driver != "json-file":
-        raise StepFailed("log", 0, f"no log driver {target.driver!r}")
-    return json_file.Writer(folder.take(), target.name, target.options)
+def _driver(target: LogTarget, options: Options, folder: int) -> Driver:
+    if target.driver == "json-file":
+        return json_file.Writer(folder, target.name, options, target.attributes)
+    if target.driver == "local":
+        return local.Writer(folder, target.name, options, target.attributes)
+    copy = None
+    if boolean(target.options.get("cache-disabled", "false"), "cache-disabled"):
+        os.close(folder)
+    else:
+        copy = local.Writer(folder, target.name, options, target.attributes)
+    where = syslog.address(target.options.get("syslog-address", ""))
+    number = syslog.facility(target.options.get("syslog-facility", "daemon"))
+    return syslog.Writer(where, syslog.Formatter(target.options.get("syslog-format", ""), number, target.tag), copy)

@@ -11,22 +11,16 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from sampan.errors import SampanError
 from sampan.kernel.fds import Fd
+from sampan.launch.logger import Driver, Link
 from sampan.launch.loop import GONE, READ, WRITE, Loop
 from sampan.messages import Attachment
 
 _CHUNK = 64 * 1024
 _ROOM = 1 << 20
 STDOUT, STDERR = 1, 2
-
-
-class Log(Protocol):
-    def write(self, stream: str, data: bytes, now_ns: int) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Client:
@@ -44,11 +38,14 @@ class Client:
 class Stdio:
     """The three streams of one process; owns every descriptor given to it."""
 
-    def __init__(self, loop: Loop, *, terminal: bool, log: Callable[[], Log | None] | None = None, stdin_once: bool = True) -> None:
+    def __init__(
+        self, loop: Loop, *, terminal: bool, log: Callable[[], Driver | Link | None] | None = None, stdin_once: bool = True
+    ) -> None:
         self._loop = loop
         self._terminal = terminal
         self._open_log = log
-        self._log: Log | None = None
+        self._log: Driver | Link | None = None
+        self.lost_lines = 0  # of the log
         self._stdin_once = stdin_once
         self._outputs: dict[int, Fd] = {}
         self._input: Fd | None = None
@@ -108,6 +105,7 @@ class Stdio:
                 log.close()
             except OSError:
                 pass
+            self.lost_lines = log.lost
 
     @property
     def takes_input(self) -> bool:
@@ -174,8 +172,12 @@ class Stdio:
             if self._open_log is not None:
                 opening, self._open_log = self._open_log, None
                 self._log = opening()
+                if isinstance(self._log, Link):
+                    self._log.on_room = self._check_room
             if self._log is not None:
                 self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
+                if isinstance(self._log, Link) and self._log.full:
+                    self._check_room()
         except (OSError, SampanError):
             pass  # a full disk loses log lines; it must not end the container
 
@@ -289,7 +291,7 @@ class Stdio:
             self.on_drained()
 
     def _check_room(self) -> None:
-        paused = any(len(client.pending) >= _ROOM for client in self._clients)
+        paused = any(len(client.pending) >= _ROOM for client in self._clients) or (isinstance(self._log, Link) and self._log.full)
         if paused != self._paused:
             self._paused = paused
             self._update()

@@ -7,14 +7,14 @@ A whole buffer is escaped and cut into lines by a few calls over bytes, never by
 from __future__ import annotations
 
 import codecs
-import errno
 import os
-import stat
 import time
 
+from sampan.errors import InvalidRequest
+from sampan.logs.lines import Lines
 from sampan.logs.options import Options, parse
+from sampan.logs.rotate import RotatingFile
 
-MAX_LINE = 1 << 20  # bytes; a longer line becomes several records, all but the last without a newline
 _HEAD = b'{"log":"'
 _PLAIN = bytes(b for b in range(0x20, 0x80) if b not in b'"\\<>&') + b"\n"
 _ESCAPES = {
@@ -64,121 +64,76 @@ def timestamp(now_ns: int) -> bytes:
 class Writer:
     """Appends a container's output to `name` in the folder `dir_fd`, which it owns from here on; `close` ends it.
 
-    A disk that is full does not stop the container: what cannot be written is counted in `lost` (bytes of the log).
+    A disk that is full does not stop the container: the lines that cannot be written are counted in `lost`.
+    attributes: what every record bears beside its line (labels, env and tag of the log options).
     """
 
-    def __init__(self, dir_fd: int, name: str, options: dict[str, str] | Options | None = None) -> None:
+    def __init__(
+        self, dir_fd: int, name: str, options: dict[str, str] | Options | None = None, attributes: dict[str, str] | None = None
+    ) -> None:
         """Raises InvalidRequest on a bad option, OSError when the file cannot be opened or is not a regular one."""
-        self._folder, self._name, self._fd = dir_fd, name, -1
-        self._pending: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self.lost = 0
         try:
-            self._options = options if isinstance(options, Options) else parse(options or {})
-            if not name or "/" in name or name in (".", ".."):
-                raise OSError(errno.EINVAL, "not a file name", name)
-            self._open()
-        except BaseException:
-            self.close()
+            parsed = options if isinstance(options, Options) else parse(options or {})
+            self._file = RotatingFile(dir_fd, name, parsed)
+        except InvalidRequest:
+            os.close(dir_fd)
             raise
+        self._lines = Lines()
+        self._attributes = b""
+        if attributes:
+            pairs = b",".join(b'"%b":"%b"' % (_string(key), _string(attributes[key])) for key in sorted(attributes))
+            self._attributes = b'"attrs":{%b},' % pairs
+        self.lost = 0
+        if self._file.size and self._file.last(1) != b"\n":
+            self._file.put(b"\n")  # a record cut short by a crash must not swallow the next one
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         """Take output as it came; whole lines go to the file at once, the rest waits for its end."""
-        pending = self._pending[stream]
-        end = data.rfind(b"\n")
-        if end < 0:
-            pending += data
-            if len(pending) >= MAX_LINE:
-                self._spill(stream, now_ns)
+        lines, pieces = self._lines.take(stream, data)
+        if not lines and not pieces:
             return
-        if pending:
-            pending += data[: end + 1]
-            lines = bytes(pending)
-            pending.clear()
-        else:
-            lines = data[: end + 1]
-        pending += data[end + 1 :]
-        tail = b'","stream":"%s","time":"%s"}\n' % (stream.encode(), timestamp(now_ns))
-        body = escape(lines[:-1]).replace(b"\n", b"\\n" + tail + _HEAD)
-        self._append(_HEAD + body + b"\\n" + tail)
-        if len(pending) >= MAX_LINE:
-            self._spill(stream, now_ns)
+        tail = b'","stream":"%b",%b"time":"%b"}\n' % (stream.encode(), self._attributes, timestamp(now_ns))
+        if lines:
+            body = escape(lines[:-1]).replace(b"\n", b"\\n" + tail + _HEAD)
+            self._append(_HEAD + body + b"\\n" + tail)
+        for piece in pieces:
+            self._append(_HEAD + escape(piece) + tail)
 
     def flush(self) -> None:
         """Write lines that have not ended, as they are."""
-        for stream, pending in self._pending.items():
-            if pending:
-                self._spill(stream, time.time_ns(), everything=True)
+        for stream, line in self._lines.rest():
+            self._append(
+                b'%b%b","stream":"%b",%b"time":"%b"}\n'
+                % (_HEAD, escape(line), stream.encode(), self._attributes, timestamp(time.time_ns()))
+            )
 
     def close(self) -> None:
         """Write what waits and close; a second call does nothing."""
-        if self._fd >= 0:
-            self.flush()
-            os.close(self._fd)
-        if self._folder >= 0:
-            os.close(self._folder)
-        self._fd = self._folder = -1
-
-    def _spill(self, stream: str, now_ns: int, *, everything: bool = False) -> None:
-        pending = self._pending[stream]
-        tail = b'","stream":"%s","time":"%s"}\n' % (stream.encode(), timestamp(now_ns))
-        while len(pending) >= MAX_LINE or (everything and pending):
-            self._append(_HEAD + escape(bytes(pending[:MAX_LINE])) + tail)
-            del pending[:MAX_LINE]
-
-    def _open(self) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-        fd = os.open(self._name, flags, 0o640, dir_fd=self._folder)
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            os.close(fd)
-            raise OSError(errno.EINVAL, "the log is not a regular file of its own", self._name)
-        self._fd, self._size = fd, found.st_size
-        if self._size and os.pread(fd, 1, self._size - 1) != b"\n":
-            self._put(b"\n")  # a record cut short by a crash must not swallow the next one
+        self.flush()
+        self._file.close()
 
     def _append(self, records: bytes) -> None:
         """Write whole records, going to a new file where the current one is full."""
-        limit = self._options.max_size
-        while limit > 0 and self._size + len(records) > limit:
-            room = records.rfind(b"\n", 0, max(0, limit - self._size)) + 1
-            if not room and not self._size:
+        file = self._file
+        while file.full(len(records)):
+            room = records.rfind(b"\n", 0, file.room) + 1
+            if not room and not file.size:
                 room = records.index(b"\n") + 1  # larger than a whole file: it gets one to itself
             if room:
                 self._put(records[:room])
                 records = records[room:]
             if not records:
                 return
-            try:
-                self._rotate()
-            except OSError:
-                self.lost += len(records)
+            if not file.rotate():
+                self.lost += records.count(b"\n")
                 return
         self._put(records)
 
     def _put(self, records: bytes) -> None:
-        view, written = memoryview(records), 0
-        try:
-            while written < len(records):
-                written += os.write(self._fd, view[written:])
-        except OSError:
-            self.lost += len(records)
-            try:
-                os.ftruncate(self._fd, self._size)  # no half record
-            except OSError:
-                self._size += written
-            return
-        self._size += written
+        kept = self._file.put(records, end=b"\n")
+        if kept < len(records):
+            self.lost += records.count(b"\n", kept)
 
-    def _rotate(self) -> None:
-        """name -> name.1 -> name.2 ...; the last one goes.  A reader that has a file open keeps its inode."""
-        for number in range(self._options.max_file - 1, 0, -1):
-            older = f"{self._name}.{number - 1}" if number > 1 else self._name
-            try:
-                os.rename(older, f"{self._name}.{number}", src_dir_fd=self._folder, dst_dir_fd=self._folder)
-            except FileNotFoundError:
-                continue
-        if self._options.max_file == 1:
-            os.unlink(self._name, dir_fd=self._folder)
-        old = self._fd
-        self._open()
-        os.close(old)
+
+def _string(text: str) -> bytes:
+    return escape(text.encode()).replace(b"\n", b"\\n")

@@ -44,7 +44,9 @@ class Container:
         self.backoff = 0.1
         self.health: Health | None = None
         self.forget: Callable[[], None] = lambda: None
+        self.restarting_by_hand = False
         self._exit_waiters: set[asyncio.Future[None]] = set()
+        self._start_waiters: set[asyncio.Future[None]] = set()
         self._removal_waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -74,6 +76,15 @@ class Container:
         """Return a future that is done at the next exit."""
         return self._register(self._exit_waiters)
 
+    def on_start(self) -> asyncio.Future[None]:
+        return self._register(self._start_waiters)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether there may be more output without a start that somebody asks for."""
+        record = self.record
+        return record.running or record.restarting or not record.started or self.restarting_by_hand
+
     def on_removal(self) -> asyncio.Future[None]:
         return self._register(self._removal_waiters)
 
@@ -85,16 +96,21 @@ class Container:
         return future
 
     def tell_exit(self) -> None:
-        for future in list(self._exit_waiters):
+        self._tell(self._exit_waiters)
+
+    def tell_start(self) -> None:
+        self._tell(self._start_waiters)
+
+    @staticmethod
+    def _tell(waiters: set[asyncio.Future[None]]) -> None:
+        for future in list(waiters):
             if not future.done():
                 future.set_result(None)
 
     def tell_removal(self) -> None:
         self.removed = True
         self.tell_exit()
-        for future in list(self._removal_waiters):
-            if not future.done():
-                future.set_result(None)
+        self._tell(self._removal_waiters)
         for far, _ in self.pending:
             far.close()
         self.pending.clear()

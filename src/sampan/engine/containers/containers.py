@@ -121,16 +121,23 @@ class Containers:
         container = self.find(ref)
         async with container.lock:
             self._present(container)
-            auto = container.record.host.auto_remove
-            if container.record.running:
-                held, container.removing = container.removing, auto or container.removing
-                try:
-                    await stop.stop(container, timeout, signal)
-                finally:
-                    container.removing = held
-            container.update(durable=False, stopped_by_hand=False)
-            await start.start(container)
+            container.restarting_by_hand = True
+            try:
+                await self._restart(container, timeout, signal)
+            finally:
+                container.restarting_by_hand = False
             container.emit("restart")
+
+    @staticmethod
+    async def _restart(container: Container, timeout: int | None, signal: str) -> None:
+        if container.record.running:
+            held, container.removing = container.removing, container.record.host.auto_remove or container.removing
+            try:
+                await stop.stop(container, timeout, signal)
+            finally:
+                container.removing = held
+        container.update(durable=False, stopped_by_hand=False)
+        await start.start(container)
 
     async def kill(self, ref: str, *, signal: str = "") -> None:
         await stop.kill(self.find(ref), signal)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from msgspec import UNSET, structs
 
 from sampan.engine import spec
-from sampan.engine.containers import connections, healthcheck, places, validate, volumes
+from sampan.engine.containers import connections, healthcheck, log_target, places, validate, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
@@ -30,6 +30,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
     if platform:
         _check_platform(platform, image)
     validate.config(body, wanted)
+    wanted = structs.replace(wanted, log_config=log_target.merged(wanted.log_config, rooms.log_default))
     host = validate.host(wanted)
     identity = secrets.token_hex(32)
     config = merge(body, image.config, identity, host)

@@ -38,6 +38,8 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
     if exited is None:
         exited = _lost(container)
     record = container.record
+    if exited.lost_lines:
+        log.warning("container %s: %d lines of its output are missing in its log", container.id[:12], exited.lost_lines)
     again = _wants_restart(container, exited.status)
     if container.rooms.health is not None:
         container.rooms.health.ended(container)

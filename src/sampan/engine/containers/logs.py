@@ -1,4 +1,4 @@
-"""Logs: records of the json-file driver as frames."""
+"""Logs: what the drivers have written, as frames."""
 
 from __future__ import annotations
 
@@ -9,98 +9,149 @@ from collections.abc import AsyncIterator, Iterator
 from sampan.engine.containers.container import Container, open_folder
 from sampan.errors import Unsupported
 from sampan.kernel.fds import Fd
+from sampan.kernel.inotify import In, Inotify
 from sampan.logs import reader
+from sampan.logs.runs import STDERR, STDOUT, Framer, Run
 from sampan.wire import system as s
 
-POLL = 0.05  # seconds between looks at a log that is followed
-PIECE = 64 * 1024
+PIECE = 256 * 1024  # bytes sent at once
+_CHANGES = In.MODIFY | In.MOVED_TO | In.CREATE
 
 
-def frame(record: reader.Record, options: s.LogOptions, tty: bool) -> bytes:
-    """Return one record as it is sent."""
-    line = record.line
-    if options.details:
-        line = b" " + line
-    if options.timestamps:
-        seconds, rest = divmod(record.time_ns, 10**9)
-        line = time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:09d}Z ", time.gmtime(seconds)).encode() + line
-    if tty:
-        return line
-    return bytes((1 if record.stream == "stdout" else 2, 0, 0, 0)) + len(line).to_bytes(4, "big") + line
+def file_of(container: Container) -> str | None:
+    """Return the name of the file that a container's driver writes, None when it keeps none."""
+    log = container.record.host.log_config
+    driver = (log.type if log else "") or "json-file"
+    if driver == "json-file":
+        return f"{container.id}-json.log"
+    if driver == "none" or (log and (log.config or {}).get("cache-disabled", "").lower() in ("true", "1", "t")):
+        return None
+    return f"{container.id}{reader.LOCAL}"
 
 
 def past(container: Container, *, stdout: bool, stderr: bool) -> Iterator[bytes]:
     """Yield what has been logged so far."""
+    name = file_of(container)
+    if name is None:
+        return
     try:
-        folder = open_folder(container.rooms.folder(container.id))
+        follower = reader.Follower(str(container.rooms.folder(container.id)), name, times=False)
     except FileNotFoundError:
         return
-    wanted = ("stdout",) * stdout + ("stderr",) * stderr
-    with folder:
-        for record in reader.read(folder.fileno(), f"{container.id}-json.log"):
-            if record.stream in wanted:
-                yield frame(record, s.LogOptions(), container.record.config.tty)
+    wanted = (STDOUT,) * stdout + (STDERR,) * stderr
+    framer = Framer(tty=container.record.config.tty)
+    with follower:
+        while found := follower.poll():
+            yield framer.frames(run for run in found if run.stream in wanted)
+
+
+def _tell(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Logs:
     """An open `logs` request (api/backend.py LogStream)."""
 
     def __init__(self, container: Container, options: s.LogOptions) -> None:
-        log = container.record.host.log_config
-        if log is not None and log.type == "none":
+        name = file_of(container)
+        if name is None:
             raise Unsupported("configured logging driver does not support reading")
         self.tty = container.record.config.tty
         self._container = container
         self._options = options
-        self._wanted = ("stdout",) * options.stdout + ("stderr",) * options.stderr
+        self._name = name
+        self._wanted = (STDOUT,) * options.stdout + (STDERR,) * options.stderr
+        self._framer = Framer(timestamps=options.timestamps, details=options.details, tty=self.tty)
         self._folder: Fd | None = None
         self._follower: reader.Follower | None = None
+        self._watch: Inotify | None = None
+        self._over = False
+        self._work: asyncio.Future[bytes] | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield frames; with `follow` until the container ends for good, through restarts of its policy and rotations."""
         options, container = self._options, self._container
-        try:
-            self._folder = open_folder(container.rooms.folder(container.id))
-        except FileNotFoundError:
-            if not options.follow:
-                return
-        over = False
-        first = True
+        if options.follow:
+            self._watch = Inotify()
         while True:
-            running = container.record.running or container.record.restarting or not container.record.started
-            if self._folder is None and container.rooms.folder(container.id).exists():
-                self._folder = open_folder(container.rooms.folder(container.id))
-            if self._folder is not None:
-                if self._follower is None:
-                    self._follower = reader.Follower(self._folder.fileno(), f"{container.id}-json.log")
-                records = await asyncio.to_thread(self._follower.poll)
-                chosen, over = self._choose(records, first)
-                batch = b""
-                for record in chosen:
-                    batch += frame(record, options, self.tty)
-                    if len(batch) > PIECE:
-                        yield batch
-                        batch = b""
-                if batch:
-                    yield batch
-            first = False
-            if over or not options.follow or not running or container.removed:
-                return
-            await asyncio.wait([container.on_exit()], timeout=POLL)
+            goes_on = options.follow and not container.removed and container.may_write
+            ended = container.on_exit() if goes_on else None
+            try:
+                while data := await self._in_thread():
+                    yield data
+                if self._over or ended is None:
+                    return
+                await self._change(ended)
+            finally:
+                if ended is not None:
+                    ended.cancel()
 
-    def _choose(self, records: list[reader.Record], first: bool) -> tuple[list[reader.Record], bool]:
+    async def _in_thread(self) -> bytes:
+        """A request that is cancelled meanwhile leaves the thread alone; `close` waits for it."""
+        self._work = asyncio.ensure_future(asyncio.to_thread(self._next))
+        return await asyncio.shield(self._work)
+
+    def _next(self) -> bytes:
+        """Return the frames of what is new, b"" when nothing is."""
+        if self._follower is None and not self._open():
+            return b""
+        assert self._follower is not None
+        made: list[bytes] = []
+        size = 0
+        while size < PIECE and not self._over and (found := self._follower.poll()):
+            made.append(self._framer.frames(self._chosen(found)))
+            size += len(made[-1])
+        return b"".join(made)
+
+    def _open(self) -> bool:
         options = self._options
-        over = bool(options.until) and any(record.time_ns > options.until for record in records)
-        found = [
-            record for record in records
-            if record.stream in self._wanted and record.time_ns >= options.since
-            and (not options.until or record.time_ns <= options.until)
-        ]  # fmt: skip
-        if first and options.tail >= 0:
-            found = found[len(found) - min(options.tail, len(found)) :]
-        return found, over or (bool(options.until) and time.time_ns() > options.until)
+        try:
+            if self._folder is None:
+                self._folder = open_folder(self._container.rooms.folder(self._container.id))
+                if self._watch is not None:
+                    self._watch.add(self._folder, _CHANGES)
+            self._follower = reader.Follower(
+                self._folder, self._name, since_ns=options.since or None, tail=options.tail if options.tail >= 0 else None,
+                times=bool(options.timestamps or options.details or options.until),
+            )  # fmt: skip
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _chosen(self, found: list[Run]) -> Iterator[Run]:
+        until = self._options.until
+        for run in found:
+            if until and run.time_ns > until:
+                self._over = True
+                return
+            if run.stream in self._wanted:
+                yield run
+
+    async def _change(self, ended: asyncio.Future[None]) -> None:
+        """Wait until the folder has changed, the container has ended, or `until` has come."""
+        assert self._watch is not None
+        if self._folder is None:  # never started: its start makes the folder
+            await asyncio.wait([ended, self._container.on_start()], return_when=asyncio.FIRST_COMPLETED)
+            return
+        loop = asyncio.get_running_loop()
+        changed: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._watch.fileno(), _tell, changed)
+        left = None
+        if self._options.until:
+            left = max(0.0, (self._options.until - time.time_ns()) / 1e9)
+            self._over = left == 0
+        try:
+            await asyncio.wait([changed, ended], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(self._watch.fileno())
+            changed.cancel()
+        while self._watch.read():
+            pass
 
     async def close(self) -> None:
-        if self._follower is not None:
-            self._follower.close()
-        if self._folder is not None:
-            self._folder.close()
+        if self._work is not None:
+            await asyncio.wait([self._work])
+        for owned in (self._follower, self._watch, self._folder):
+            if owned is not None:
+                owned.close()

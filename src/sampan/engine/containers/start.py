@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from sampan import messages as m
 from sampan.engine import spec, spec_mounts
-from sampan.engine.containers import connections, etc, volumes
+from sampan.engine.containers import connections, etc, log_target, volumes
 from sampan.engine.containers.container import Container, open_folder
 from sampan.engine.containers.exits import heard_exit
 from sampan.engine.keepers import Keeper
@@ -39,7 +39,7 @@ class Parts:
     joined: dict[str, int] = field(default_factory=dict)
     mounts: list[Mount] = field(default_factory=list)
     rootfs: int = 0
-    log: int = 0
+    log: m.LogTarget = field(default_factory=lambda: m.LogTarget(driver="none"))
     reaper: int | None = None
     uid_base: int | None = None
 
@@ -145,7 +145,7 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoi
     parts.rootfs = parts.add(tree)
     if rooms.init if record.host.init in (UNSET, None) else record.host.init:
         parts.reaper = parts.add(rooms.launcher.reaper())
-    parts.log = parts.add(open_folder(rooms.folder(record.id)))
+    parts.log = log_target.target(record, parts.add(open_folder(rooms.folder(record.id))))
     return endpoints
 
 
@@ -184,15 +184,10 @@ def _request(container: Container, parts: Parts, control: int, endpoints: tuple[
     if container.lent_env:
         config = replace(record.config, env=[*(record.config.env or ()), *container.lent_env])
         record = replace(record, config=config)
-    log = record.host.log_config
-    driver = (log.type if log else "") or "json-file"
     return m.Launch(
         id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path), control=control,
         rootfs=parts.rootfs, state_dir=str(rooms.state_dir(record.id)), attachments=tuple(attachments),
-        log=m.LogTarget(
-            driver=driver, fd=parts.log, name=f"{record.id}-json.log", options=dict((log.config if log else None) or {})
-        ),
-        open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
+        log=parts.log, open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
         reaper=parts.reaper, wait_for_network=True,
         user=record.config.user, group_add=tuple(record.host.group_add or ()),
     )  # fmt: skip
@@ -330,6 +325,7 @@ def _running(container: Container, ready: m.Ready) -> None:
     for endpoint in container.endpoints:
         connections.told(container, "connect", endpoint)
     container.emit("start")
+    container.tell_start()
     if container.rooms.health is not None:
         container.rooms.health.began(container)
     if container.rooms.oom is not None:

@@ -11,7 +11,7 @@ import re
 from msgspec import UNSET, structs
 
 from sampan.engine import spec_resources, spec_security
-from sampan.engine.containers import healthcheck
+from sampan.engine.containers import healthcheck, log_target
 from sampan.engine.containers.signals import number_of
 from sampan.errors import InvalidRequest, Unsupported
 from sampan.network import names
@@ -21,7 +21,6 @@ _MIB6 = 6 << 20
 _PIDS_MAX = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 _PARENT = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}(?:/[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}){0,7}/?", re.ASCII)
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
-_DRIVERS = ("json-file", "none", "")
 
 
 def name(text: str) -> str:
@@ -112,8 +111,6 @@ def host(value: c.HostConfig) -> c.HostConfig:
         value, network_mode="bridge" if value.network_mode in ("", "default") else value.network_mode,
         ipc_mode=value.ipc_mode or "private", shm_size=value.shm_size or 67108864, memory_swap=swap,
         restart_policy=value.restart_policy if value.restart_policy and value.restart_policy.name else c.RestartPolicy(name="no"),
-        log_config=c.LogConfig(type=(value.log_config.type if value.log_config else "") or "json-file",
-                               config=(value.log_config.config if value.log_config else None) or {}),
         runtime=value.runtime or "sampan", cgroupns_mode=value.cgroupns_mode or "private",
         cap_add=spec_security.normalise(value.cap_add, "CapAdd") or None,
         cap_drop=spec_security.normalise(value.cap_drop, "CapDrop") or None,
@@ -218,9 +215,7 @@ def _modes(v: c.HostConfig) -> None:
         for set_, text in conflicts:
             if set_:
                 raise InvalidRequest(f"conflicting options: {text}")
-    driver = v.log_config.type if v.log_config else ""
-    if driver not in _DRIVERS:
-        raise InvalidRequest(f"logger: no log driver named '{driver[:32]}' is registered")
+    log_target.validate(v.log_config or c.LogConfig(type="json-file"))
 
 
 def _later(v: c.HostConfig) -> None:

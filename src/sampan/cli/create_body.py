@@ -195,6 +195,7 @@ def _network(o: Options) -> str:
 def _networking(o: Options) -> c.NetworkingConfig | None:
     """Endpoint settings, only when there is something to set."""
     made: dict[str, c.EndpointSettings | None] = {}
+    limits = limit_options(o.network_limit)
     for number, text in enumerate(o.network):
         fields: dict[str, list[str]] = {}
         for part in text.split(",") if "=" in text else [f"name={text}"]:
@@ -208,11 +209,18 @@ def _networking(o: Options) -> c.NetworkingConfig | None:
                     fields.setdefault(key, [value])
             if o.link_local_ip:
                 fields.setdefault("link-local-ip", []).extend(o.link_local_ip)
+        fields.setdefault("driver-opt", []).extend(limits)
         made[name] = _endpoint(fields)
     if len(made) > 1 and any(name in ("host", "none") or name.startswith("container:") for name in made):
         raise Exit(125, "conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-    if not o.network and (o.ip or o.ip6 or o.mac_address or o.network_alias):
-        single = {"ip": [o.ip], "ip6": [o.ip6], "mac-address": [o.mac_address], "alias": list(o.network_alias)}
+    if not o.network and (o.ip or o.ip6 or o.mac_address or o.network_alias or limits):
+        single = {
+            "ip": [o.ip],
+            "ip6": [o.ip6],
+            "mac-address": [o.mac_address],
+            "alias": list(o.network_alias),
+            "driver-opt": limits,
+        }
         made["default"] = _endpoint(single)
     if len(made) == 1 and next(iter(made.values())) == c.EndpointSettings():
         return None
@@ -237,3 +245,14 @@ def _priority(text: str) -> int:
     if text and not (digits.isascii() and digits.isdigit() and len(digits) < 10):
         raise Exit(125, f'invalid argument "{text}" for gw-priority: invalid syntax')
     return int(text or "0")
+
+
+def limit_options(text: str) -> list[str]:
+    """--network-limit as endpoint driver options.  Raises Exit."""
+    made = []
+    for part in text.split(",") if text else ():
+        direction, _, rate = part.partition("=")
+        if direction not in ("in", "out") or not rate:
+            raise Exit(125, f'invalid argument "{text}" for "--network-limit" flag: use in=RATE,out=RATE')
+        made.append(f"sampan.limit.{direction}={rate}")
+    return made

@@ -36,6 +36,7 @@ _STRINGS = (
     ("--platform", "os[/arch[/variant]]"), ("--runtime", "Runtime to use for this container"),
     ("--stop-signal", "Signal to stop the container"), ("-u --user", "Username or UID (format: <name|uid>[:<group|gid>])"),
     ("--userns", "User namespace to use"), ("--uts", "UTS namespace to use"),
+    ("--network-limit", "Bandwidth of the container's networks (in=10mbit,out=5mbit)"),
     ("--volume-driver", "Optional volume driver for the container"), ("-w --workdir", "Working directory inside the container"),
 )  # fmt: skip
 _INTS = (

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from sampan.errors import Broken, Conflict, InvalidRequest, Unsupported
 from sampan.kernel import netns, rtnl
-from sampan.network import inside
+from sampan.network import inside, shaping
 from sampan.network.addresses import mac_of
 from sampan.network.filters import Zone
 from sampan.network.host import Host
@@ -140,12 +140,24 @@ class Bridge:
             with contextlib.suppress(FileNotFoundError):
                 netns.write_sysctl(f"ipv6/conf/{pair.name}/disable_ipv6", "1")
             inside.configure(endpoint, netns_fd, routes)
+            self.limit(endpoint, undo)
             route.talk([rtnl.port_up(pair.name, isolated=not info.enabled("enable_icc"))])
             undo.pop_all()
+
+    def limit(self, endpoint: Endpoint, undo: ExitStack | None = None) -> None:
+        """Make the link's limits what the endpoint's options say."""
+        wanted = shaping.limits(endpoint.options)
+        if undo is not None:
+            if not any(wanted):
+                return
+            undo.callback(self._host.sweep, shaping.ifb(endpoint.veth_host))
+        shaping.apply(self._host.route, endpoint.veth_host, wanted)
 
     def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None:
         """Delete the pair, soon."""
         self._host.sweep(endpoint.veth_host)
+        if shaping.limits(endpoint.options).outwards:
+            self._host.sweep(shaping.ifb(endpoint.veth_host))
 
     def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
         """Wait for the pair's deletion, so that the interface's name is free again."""

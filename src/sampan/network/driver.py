@@ -42,6 +42,10 @@ class Driver(Protocol):
         """Make the link in the namespace (borrowed); default routes for the IP versions of `routes`."""
         ...
 
+    def limit(self, endpoint: Endpoint) -> None:
+        """Make an attached link's bandwidth what the endpoint's options say (shaping.py).  Raises Unsupported."""
+        ...
+
     def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None: ...
     def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
         """Take the link out of a namespace that goes on (borrowed), after `detach`; it is gone when this returns."""

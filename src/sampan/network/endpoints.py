@@ -20,7 +20,7 @@ from msgspec import structs
 
 from sampan.errors import Broken, Conflict, Forbidden, InvalidRequest, NotFound
 from sampan.kernel import rtnl
-from sampan.network import inside, ports
+from sampan.network import inside, ports, shaping
 from sampan.network.addresses import Address, Pool, mac_of
 from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
@@ -299,6 +299,17 @@ class Endpoints:
                 if info is not None:
                     self._driver(info).detach(info, found)
 
+    def limit(self, endpoint: Endpoint, changed: dict[str, str]) -> Endpoint:
+        """Change an attached endpoint's bandwidth (sampan.limit.in, .out) while it runs.  Raises InvalidRequest, Unsupported."""
+        after = structs.replace(endpoint, options={**endpoint.options, **changed})
+        shaping.limits(after.options)
+        with self._mutex:
+            if endpoint.id not in self._endpoints:
+                raise NotFound(f"endpoint {endpoint.id[:12]} not found")
+            self._driver(self.network_of(after)).limit(after)
+            self._store(after)
+        return after
+
     def leave(self, endpoint: Endpoint, netns_fd: int) -> None:
         """Detach a running container's endpoint; its link is gone from the namespace (borrowed) when this returns."""
         info = self.network_of(endpoint)
@@ -369,6 +380,7 @@ def _check(wanted: Wanted, info: NetworkInfo) -> None:
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
     inside.sysctls(wanted.options)
+    shaping.limits(wanted.options)
 
 
 def _free_name(info: NetworkInfo, own: Sequence[Endpoint]) -> str:

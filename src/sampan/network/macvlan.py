@@ -13,9 +13,9 @@ from contextlib import ExitStack
 
 from msgspec import structs
 
-from sampan.errors import InvalidRequest, NotFound
+from sampan.errors import InvalidRequest, NotFound, Unsupported
 from sampan.kernel import netns, rtnl
-from sampan.network import inside
+from sampan.network import inside, shaping
 from sampan.network.host import Host
 from sampan.network.records import MTU_OPTION, Endpoint, NetworkInfo
 
@@ -82,6 +82,7 @@ class Macvlan:
         link = self._host.route.link(info.link)
         if link is None:
             raise NotFound(f"parent {info.link} of network {info.name} is not there")
+        self.limit(endpoint)
         mode = info.options.get(MODE, "") or "bridge"
         mac = "" if mode == "passthru" else endpoint.mac
         wanted = rtnl.Macvlan(link.index, mode, endpoint.mtu, netns_fd, endpoint.ifname, mac)
@@ -91,6 +92,11 @@ class Macvlan:
         except BaseException:
             inside.remove_link(netns_fd, endpoint.ifname)
             raise
+
+    def limit(self, endpoint: Endpoint) -> None:
+        """Nothing of the link is on the host, where a limit could not be undone."""
+        if any(shaping.limits(endpoint.options)):
+            raise Unsupported("bandwidth limits are not supported on macvlan networks")
 
     def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None:
         """Nothing of it is on the host: the link goes with the namespace, or by `leave`."""

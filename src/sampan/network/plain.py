@@ -30,6 +30,9 @@ class Plain:
     def attach(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int, routes: frozenset[int]) -> None:
         raise InvalidRequest(f"network {info.name} gives no addresses")
 
+    def limit(self, endpoint: Endpoint) -> None:
+        pass
+
     def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None:
         pass
 

@@ -199,3 +199,33 @@ def test_row_24_groups_are_set_by_the_one_who_may_and_a_nested_namespace_may_not
     nested = boxes.run("unshare -U sh -c 'cat /proc/self/setgroups; echo 0 0 1 > /proc/self/gid_map'", user="ann")
     assert nested[1].splitlines()[0] in ("allow", "deny")
     assert "Operation not permitted" in nested[1]  # gid_map without setgroups=deny is the kernel's to refuse
+
+
+def test_row_2_a_masked_file_is_not_the_hosts_device_to_change(boxes: Boxes) -> None:
+    before = os.stat("/dev/null")
+    _, text = boxes.run(
+        "exec 2>&1; touch -d '2001-01-01 00:00' /proc/keys; chmod 666 /proc/keys; echo x > /proc/keys; cat /proc/keys", userns=False
+    )
+    after = os.stat("/dev/null")
+    assert text.count("Read-only file system") == 2
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+
+
+def test_row_6_row_35_a_link_put_in_a_new_nodes_place_is_not_followed(tmp_path: Path) -> None:
+    """Whoever shares the folder of a `--device` may swap the node the moment it is there."""
+    canary = tmp_path / "canary"
+    canary.write_text("secret")
+    canary.chmod(0o600)
+    swap = (
+        "_mknod = os.mknod\n"
+        "def _swapping(name, mode, device, *, dir_fd):\n"
+        " _mknod(name, mode, device, dir_fd=dir_fd)\n"
+        f" os.unlink(name, dir_fd=dir_fd); os.symlink({str(canary)!r}, name, dir_fd=dir_fd)\n"
+        "os.mknod = _swapping\n"
+    )
+    boxes, _ = rigged_boxes(tmp_path, swap)
+    try:
+        boxes.start("true", userns=False, expect=object)
+        assert canary.stat().st_mode & 0o777 == 0o600 and canary.stat().st_uid == os.geteuid()
+    finally:
+        boxes.close()

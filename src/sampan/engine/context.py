@@ -36,6 +36,10 @@ class Lives(Protocol):
     def found(self, container: Container) -> None: ...
 
 
+if TYPE_CHECKING:
+    from sampan.engine.containers.container import Container
+
+
 class Launcher:
     """The spawner, started again when it has died."""
 
@@ -91,6 +95,7 @@ class Rooms:
     cgroup_parent: str = "/sampan"
     jobs: Jobs = field(default_factory=Jobs)
     index: Index = field(default_factory=Index)
+    containers: dict[str, Container] = field(default_factory=dict)
     stopping: bool = False
     log_default: LogConfig = field(default_factory=lambda: LogConfig(type="json-file"))
     init: bool = False  # what a container gets that does not say

@@ -194,17 +194,21 @@ def _node(state: Walk, step: Node) -> None:
             _bind_node(parent, name, device)
             return
         kind = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[device.type]
-        os.mknod(name, kind | 0o600, os.makedev(device.major, device.minor), dir_fd=parent.fileno())
-        os.chmod(name, device.file_mode if device.file_mode is not None else 0o666, dir_fd=parent.fileno())
-        os.chown(name, device.uid or 0, device.gid or 0, dir_fd=parent.fileno(), follow_symlinks=False)
+        mode = device.file_mode if device.file_mode is not None else 0o666
+        # With its mode from the first moment: a chmod afterwards follows what somebody may have put there (rows 6, 35).
+        before = os.umask(0)
+        os.mknod(name, kind | mode, os.makedev(device.major, device.minor), dir_fd=parent.fileno())
+        os.umask(before)
+        if device.uid or device.gid:
+            os.chown(name, device.uid or 0, device.gid or 0, dir_fd=parent.fileno(), follow_symlinks=False)
 
 
 def _bind_node(parent: Fd, name: str, device: Device) -> None:
     """In a user namespace mknod is forbidden: bind the host's node, once it is seen to be the right one."""
     with open_fd(device.path, os.O_PATH | os.O_NOFOLLOW) as node:
         check_device(node, device.path, device.major, device.minor, block=device.type == "b")
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=parent.fileno()))
-        with open_in(parent, name, os.O_PATH | os.O_NOFOLLOW) as target, clone_tree("", at=node) as tree:
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        with open_fd(name, flags, 0o666, at=parent) as target, clone_tree("", at=node) as tree:
             attach(tree, "", at=target)
 
 
@@ -248,8 +252,10 @@ def _read_only(state: Walk, step: ReadOnly) -> None:
 
 def _mask(state: Walk, step: Mask) -> None:
     empty: Fd | None = None
-    with open_fd("/dev/null", os.O_PATH | os.O_NOFOLLOW) as null:
-        check_device(null, "/dev/null", *_NULL)
+    with open_fd("/dev/null", os.O_PATH | os.O_NOFOLLOW) as device, clone_tree("", at=device) as null:
+        check_device(device, "/dev/null", *_NULL)
+        # It is the host's own inode: without a user namespace the container's root could change its mode and times.
+        set_attributes(null, set_=Attr.RDONLY | Attr.NOSUID | Attr.NOEXEC)
         for path in step.paths:
             try:
                 place = open_in(state.root, path, os.O_PATH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from ipaddress import ip_address
 
@@ -12,8 +11,7 @@ from sampan.engine.containers.container import Container
 from sampan.engine.containers.validate import port_of, port_range
 from sampan.engine.records import ContainerRecord
 from sampan.errors import Conflict, InvalidRequest, NotFound
-from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import pidfd_open
+from sampan.kernel.fds import Fd
 from sampan.network.inside import IFNAME
 from sampan.network.manager import Networks
 from sampan.network.names import is_name
@@ -81,8 +79,7 @@ def namespace(container: Container) -> Fd:
     record = container.record
     if not record.running or record.pid <= 0:
         raise Conflict(f"container {container.id} is not running")
-    with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
-        return open_fd(f"/proc/{record.pid}/ns/net", os.O_RDONLY)
+    return container.namespace("net")
 
 
 def reserve(container: Container, undo: ExitStack) -> tuple[Endpoint, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from sampan.engine.containers.healthcheck import Health
 from sampan.engine.context import Rooms
 from sampan.engine.keepers import Keeper
 from sampan.engine.records import ContainerRecord
+from sampan.errors import Conflict
 from sampan.kernel.fds import Fd
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
@@ -121,6 +123,18 @@ class Container:
         """Send a signal to the first process, through its pidfd: never to a later process with its number (row 29)."""
         if self.keeper is not None:
             self.keeper.send(m.Signal(number=number))
+
+    def namespace(self, name: str) -> Fd:
+        """Return a namespace of its first process, such as "net".  Raises Conflict when it does not run."""
+        try:
+            found = Fd(os.open(f"/proc/{self.record.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        except (FileNotFoundError, ProcessLookupError):
+            raise Conflict(f"container {self.id} has just ended") from None
+        # Still alive after the open: so the number was its own all the time, not a later process's (row 29).
+        if not self.record.running or self.pidfd is None or select.select([self.pidfd], [], [], 0)[0]:
+            found.close()
+            raise Conflict(f"container {self.id} has just ended")
+        return found
 
     def log_path(self) -> str:
         return str(self.rooms.folder(self.id) / f"{self.id}-json.log")

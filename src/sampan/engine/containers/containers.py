@@ -48,7 +48,7 @@ class Containers:
 
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
-        self.all: dict[str, Container] = {}
+        self.all = rooms.containers
         self._pruning = False
         self.statistics = stats.Collector()
 

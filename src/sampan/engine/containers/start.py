@@ -21,8 +21,7 @@ from sampan.engine.containers.exits import heard_exit
 from sampan.engine.keepers import Keeper
 from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError
 from sampan.kernel import netns, rtnl
-from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import pidfd_open
+from sampan.kernel.fds import Fd
 from sampan.launch.channel import Channel
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
@@ -158,19 +157,19 @@ def _join(container: Container, parts: Parts) -> None:
         if not mode.startswith("container:"):
             continue
         other = container.rooms.index.find(mode.removeprefix("container:"))
-        record = container.rooms.records.get(other)
-        if record is None or other == container.id:
+        found = container.rooms.containers.get(other)
+        if found is None or other == container.id:
             raise NotFound(f"No such container: {mode.removeprefix('container:')}")
+        record = found.record
         if not record.running or record.pid <= 0:
             raise Conflict(f"cannot join {kind} namespace of a non running container: container {other} is not running")
         if owner and owner != other:
             raise InvalidRequest("namespaces of two different containers cannot be joined at once")
         owner = other
-        with pidfd_open(record.pid):  # the process's number is its own while the pidfd is open (row 29)
-            parts.joined[kind] = parts.add(open_fd(f"/proc/{record.pid}/ns/{NAMESPACE_FILES[kind]}", os.O_RDONLY))
-            if record.uid_base is not None and "user" not in parts.joined:
-                parts.uid_base = record.uid_base
-                parts.joined["user"] = parts.add(open_fd(f"/proc/{record.pid}/ns/user", os.O_RDONLY))
+        parts.joined[kind] = parts.add(found.namespace(NAMESPACE_FILES[kind]))
+        if record.uid_base is not None and "user" not in parts.joined:
+            parts.uid_base = record.uid_base
+            parts.joined["user"] = parts.add(found.namespace("user"))
 
 
 def _request(container: Container, parts: Parts, control: int, endpoints: tuple[Endpoint, ...]) -> m.Launch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import re
@@ -10,14 +11,16 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from aiohttp.web_protocol import RequestHandler
 from api_support import Api, head_of, until_end
 
 from fakes.engine import ID
-from sampan.api import connection, server
+from sampan.api import body, connection, server
 from sampan.errors import InvalidRequest
+from sampan.wire import images as i
 
 PING = b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n"
 LAST = b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
@@ -179,6 +182,44 @@ def test_the_answer_to_a_long_upload_that_nobody_reads_arrives(api: Api) -> None
     assert b"404" in answer and b"No such container: nope" in answer
 
 
+@pytest.mark.parametrize("unread", [0, 100_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_row_95_an_upload_read_late_or_not_to_its_end_leaves_no_connection(api: Api, chunked: bool, unread: int) -> None:
+    full, rest = 2 * body.HIGH // 2 - 100, 1000  # the last piece fills the buffer: the parser stops just before the body's end
+    size = full + rest
+
+    async def late(tar: BinaryIO, *, quiet: bool) -> AsyncIterator[i.Progress]:
+        while not any(one._full for one in api.server._open):
+            await asyncio.sleep(0)
+        api.engine.images.read = len(await asyncio.to_thread(tar.read, size - unread))
+        yield i.Progress(stream="enough")
+
+    def begin() -> socket.socket:
+        sock = api.connect()
+        sock.sendall(b"POST /images/load HTTP/1.1\r\nHost: d\r\n")
+        sock.sendall(b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size if chunked else b"Content-Length: %d\r\n\r\n" % size)
+        head_of(sock)
+        sock.sendall(bytes(full))
+        while not api.call(lambda: any(one._raw and one._raw.content.total_bytes == full for one in api.server._open)):
+            pass
+        sock.sendall(bytes(rest) + (b"\r\n0\r\n\r\n" if chunked else b""))
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += sock.recv(65536)
+        assert b"enough" in answer
+        return sock
+
+    api.engine.images.load = late  # type: ignore[method-assign]
+    for _ in range(3):
+        with begin() as sock:
+            sock.sendall(LAST)
+            assert until_end(sock).endswith(b"OK") or (chunked and unread)  # nobody knows how many chunks still come
+        begin().close()
+    deadline = time.monotonic() + 5
+    while api.call(lambda: len(api.server._open)):
+        assert time.monotonic() < deadline
+
+
 def test_row_95_a_reader_that_stands_still_makes_the_source_wait(api: Api) -> None:
     made = 0
     ended = threading.Event()
@@ -251,8 +292,6 @@ def test_the_answer_that_was_under_way_is_whole_at_the_server_s_end(tmp_path: Pa
         release = threading.Event()
 
         async def slow(*, all: bool) -> list[object]:
-            import asyncio
-
             await asyncio.to_thread(release.wait, 10)
             return []
 

@@ -103,6 +103,8 @@ class Connection(RequestHandler):
 
     def _feed(self) -> None:
         """Give the parser what belongs to the request under way, and nothing more."""
+        if self._state is State.BODY and self._raw is not None and self._raw.content.is_eof():
+            self._whole()  # the parser had its end, and has come to it now that it is read again
         while self._held and not self._full:
             if self._state is State.HEAD:
                 size = self._head_size()
@@ -147,9 +149,6 @@ class Connection(RequestHandler):
         return size
 
     def _body_size(self) -> int:
-        if self._raw is not None and self._raw.content.is_eof():
-            self._whole()
-            return 0
         return self._cut() if self._chunked else min(self._left, len(self._held))
 
     def _fed(self, size: int) -> None:
@@ -206,7 +205,7 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning: true keeps our side open
         self._ended = True
         self._wake()
-        if self._state is State.WEBSOCKET or (self._state in (State.HEAD, State.ENDED) and self.request is None):
+        if self._answered or self._state in (State.HEAD, State.WEBSOCKET):
             return False
         if self.request is not None and self.request.cancellable:
             self._leave()
@@ -273,12 +272,10 @@ class Connection(RequestHandler):
                 return request.stream.response
             raise ConnectionResetError("answered elsewhere" if request.taken else "the answer broke off")
         except BaseException:
+            self.request = self.task = None
             if not request.taken:
                 self._let_go()
             raise
-        finally:
-            self.request = None
-            self.task = None
 
     def _ends_with(self, request: Request) -> bool:
         """A body that nobody will read: a short one is dropped as it comes, a long one ends the connection."""
@@ -304,7 +301,10 @@ class Connection(RequestHandler):
     async def finish_response(
         self, request: BaseRequest, resp: StreamResponse, start_time: float | None
     ) -> tuple[StreamResponse, bool]:
-        finished = await super().finish_response(request, resp, start_time)
+        try:
+            finished = await super().finish_response(request, resp, start_time)
+        finally:
+            self.request = self.task = None
         self._answered = True
         if not resp.keep_alive or finished[1]:
             await self._linger()
@@ -334,6 +334,7 @@ class Connection(RequestHandler):
     def _shut(self) -> None:
         """Shut our side, drop what still comes, and let go soon."""
         self._state = State.ENDED
+        self._answered = True
         self._held = b""
         transport = self.transport
         if transport is None or transport.is_closing():

@@ -43,7 +43,11 @@ COMMANDS: dict[str, Command] = {
         flag("--memory-swap", "bytes", "Limit of memory plus swap: -1 is unlimited swap"),
         flag("--pids-limit", "int", "Limit of processes: -1 is unlimited"),
         flag("--restart", "string", "Restart policy to apply when a container exits"),
-    ), (1, None), examples=("sampan update -m 512m --memory-swap 1g web", "sampan update --cpus 1.5 web")),
+        flag("--publish-add", "list", "Publish a port while the container runs ([IP:][HOST:]CONTAINER[/PROTO])"),
+        flag("--publish-rm", "list", "Close a published port ([HOST:]CONTAINER[/PROTO])"),
+        flag("--network-limit", "string", "Bandwidth of the container's networks (in=10mbit,out=5mbit; 0: none)"),
+    ), (1, None), examples=("sampan update -m 512m --memory-swap 1g web", "sampan update --cpus 1.5 web",
+                            "sampan update --publish-add 8081:80 --publish-rm 8080:80 web")),
     "system df": Command("[OPTIONS]", "Show disk usage", "usage:run", (
         _FORMAT, flag("-v --verbose", "bool", "Show every image, container and volume")), examples=("sampan system df -v",)),
     "system prune": Command("[OPTIONS]", "Remove unused data", "prune:system", (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from sampan.cli import ports
 from sampan.cli.main import Exit
 from sampan.cli.units import parse_cpus
 from sampan.cli.verbs import each
@@ -41,5 +42,13 @@ def _body(o: Options) -> r.UpdateBody:
         nano_cpus=nano, cpuset_cpus=o.cpuset_cpus, cpuset_mems=o.cpuset_mems, memory=o.memory or 0,
         memory_reservation=o.memory_reservation or 0, memory_swap=o.memory_swap or 0,
         pids_limit=o.pids_limit if "pids_limit" in o.given else None,
-        restart_policy=restart_policy(o.restart) if o.restart else None,
+        restart_policy=restart_policy(o.restart) if o.restart else None, publish_add=ports.merged(o.publish_add) or None,
+        publish_remove=o.publish_rm or None, network_limit=_limit(o.network_limit),
     )  # fmt: skip
+
+
+def _limit(text: str) -> r.NetworkLimit | None:
+    from sampan.cli.create_body import limit_options
+
+    made = dict(one.removeprefix("sampan.limit.").split("=", 1) for one in limit_options(text))
+    return r.NetworkLimit(inwards=made.get("in", ""), outwards=made.get("out", "")) if made else None

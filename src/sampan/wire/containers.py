@@ -12,6 +12,8 @@ from sampan.wire.execs import ExecStart as ExecStart
 from sampan.wire.health import Health as Health
 from sampan.wire.health import HealthConfig as HealthConfig
 from sampan.wire.health import HealthResult as HealthResult
+from sampan.wire.ports import PortBinding as PortBinding
+from sampan.wire.ports import PortMap as PortMap
 from sampan.wire.resources import DeviceMapping as DeviceMapping
 from sampan.wire.resources import DeviceRequest as DeviceRequest
 from sampan.wire.resources import Resources as Resources
@@ -55,14 +57,6 @@ class ContainerConfig(Shape, frozen=True, kw_only=True):
 class LogConfig(Shape, frozen=True, kw_only=True):
     type: str = ""
     config: StringMap = None
-
-
-class PortBinding(Shape, frozen=True, kw_only=True):
-    host_ip: str = ""
-    host_port: str = ""
-
-
-PortMap = dict[str, list[PortBinding] | None]
 
 
 class BindOptions(Shape, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
+from sampan.wire.ports import PortMap
 from sampan.wire.shape import Shape, StringMap, Strings
 
 
@@ -76,10 +77,20 @@ class Resources(Shape, frozen=True, kw_only=True):
     io_maximum_bandwidth: int = field(name="IOMaximumBandwidth", default=0)
 
 
+class NetworkLimit(Shape, frozen=True, kw_only=True):
+    """Bandwidth towards the container and from it, as "10mbit"; "" leaves it, "0" takes it away."""
+
+    inwards: str = field(name="In", default="")
+    outwards: str = field(name="Out", default="")
+
+
 class UpdateBody(Resources, frozen=True, kw_only=True):
-    """The body of POST /containers/{id}/update."""
+    """The body of POST /containers/{id}/update.  The last three are Sampan's own: ports and bandwidth while it runs."""
 
     restart_policy: RestartPolicy | None = None
+    publish_add: PortMap | None = None
+    publish_remove: Strings = None
+    network_limit: NetworkLimit | None = None
 
 
 class Updated(Shape, frozen=True, kw_only=True):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from msgspec import structs
 
 from sampan.cgroups.update import update as update_group
 from sampan.engine import spec_resources
-from sampan.engine.containers import validate
+from sampan.engine.containers import live, validate
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.groups import group_of
 from sampan.errors import Broken, Conflict, InvalidRequest, SampanError
@@ -30,17 +31,20 @@ async def update(container: Container, body: r.UpdateBody) -> list[str]:
     record = container.record
     if container.removing or record.status in ("removing", "dead"):
         raise _refused(container, 'Container is marked for removal and cannot be "update".')
-    old, new = record.host, merged(container, body)
-    validate.limits(new)
-    warnings: list[str] = []
-    undo: Callable[[], object] = list
-    if record.running:
-        warnings, undo = await asyncio.to_thread(_apply, container, old, new)
-    try:
-        container.update(host=new)
-    except BaseException:
-        await asyncio.to_thread(undo)
-        raise
+    validate.limits(merged(container, body))
+    with ExitStack() as network:
+        await asyncio.to_thread(live.change, container, body, network)
+        old, new = container.record.host, merged(container, body)
+        warnings: list[str] = []
+        undo: Callable[[], object] = list
+        if record.running:
+            warnings, undo = await asyncio.to_thread(_apply, container, old, new)
+        try:
+            container.update(host=new)
+        except BaseException:
+            await asyncio.to_thread(undo)
+            raise
+        network.pop_all()
     container.emit("update")
     return warnings
 

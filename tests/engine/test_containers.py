@@ -121,3 +121,11 @@ def test_a_volume_gets_the_images_files_and_keeps_what_was_written(daemon: Daemo
 
     assert output == b"root:x:0:0:root:/root:/bin/sh\n"
     assert daemon.run("cat", "/etc/new", HostConfig=host) == (0, b"x\n")
+
+
+def test_a_device_may_have_another_name_inside_and_anybody_may_ping(daemon: Daemon) -> None:
+    devices = [{"PathOnHost": "/dev/zero", "PathInContainer": "/dev/xyz", "CgroupPermissions": "rwm"}]
+    script = "stat -c '%t:%T' /dev/xyz; head -c3 /dev/xyz | wc -c; cat /proc/sys/net/ipv4/ping_group_range"
+    for mode, last in (("", "65535"), ("host", "2147483647")):
+        code, output = daemon.run("sh", "-c", script, User="1000", HostConfig={"Devices": devices, "UsernsMode": mode})
+        assert (code, output.split()) == (0, [b"1:5", b"3", b"0", last.encode()])

@@ -83,8 +83,8 @@ def _node(source: str, target: str) -> Device | None:
     found = os.stat(source)
     if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
         return Device(
-            type="c" if stat.S_ISCHR(found.st_mode) else "b", path=target, major=os.major(found.st_rdev),
-            minor=os.minor(found.st_rdev), file_mode=stat.S_IMODE(found.st_mode),
+            type="c" if stat.S_ISCHR(found.st_mode) else "b", path=target, source=os.path.realpath(source),
+            major=os.major(found.st_rdev), minor=os.minor(found.st_rdev), file_mode=stat.S_IMODE(found.st_mode),
         )  # fmt: skip
     return None
 

@@ -119,10 +119,12 @@ def readonly_paths(host: HostConfig) -> tuple[str, ...]:
     return () if host.privileged else READONLY
 
 
-def sysctls(host: HostConfig) -> dict[str, str]:
-    """Return the sysctls to set; only namespaced ones.  Raises InvalidRequest."""
+def sysctls(host: HostConfig, ids: int = 2**31) -> dict[str, str]:
+    """Return the sysctls to set; only namespaced ones.  ids: how many group ids there are inside.  Raises InvalidRequest."""
     own_network = host.network_mode != "host" and not host.network_mode.startswith("container:")
-    made = {"net.ipv4.ip_unprivileged_port_start": "0"} if own_network else {}
+    made: dict[str, str] = {}
+    if own_network:  # so that nobody needs a capability to ping or to listen below 1024, as with Docker
+        made = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0\t{ids - 1}"}
     for key, value in ({} if host.sysctls is UNSET else host.sysctls or {}).items():
         name = key.replace("/", ".") if "/" in key and "." not in key else key
         if any(ord(sign) < 33 for sign in name) or ".." in name or "\n" in value or "\0" in value:

@@ -107,10 +107,14 @@ class IdMapping(Oci, frozen=True, kw_only=True):
 
 
 class Device(Oci, frozen=True, kw_only=True):
-    """A device node to make under /dev.  type is "c", "b" or "p"; major and minor -1 mean any (cgroup rules only)."""
+    """A device node to make under /dev.  type is "c", "b" or "p"; major and minor -1 mean any (cgroup rules only).
+
+    source: its name on the host where that is another; ours, not OCI's.
+    """
 
     type: str
     path: str
+    source: str = ""
     major: int = 0
     minor: int = 0
     file_mode: int | None = None

@@ -205,8 +205,9 @@ def _node(state: Walk, step: Node) -> None:
 
 def _bind_node(parent: Fd, name: str, device: Device) -> None:
     """In a user namespace mknod is forbidden: bind the host's node, once it is seen to be the right one."""
-    with open_fd(device.path, os.O_PATH | os.O_NOFOLLOW) as node:
-        check_device(node, device.path, device.major, device.minor, block=device.type == "b")
+    source = device.source or device.path
+    with open_fd(source, os.O_PATH | os.O_NOFOLLOW) as node:
+        check_device(node, source, device.major, device.minor, block=device.type == "b")
         flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with open_fd(name, flags, 0o666, at=parent) as target, clone_tree("", at=node) as tree:
             attach(tree, "", at=target)

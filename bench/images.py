@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import shutil
 import socket
 import statistics
@@ -33,6 +34,7 @@ def layers(work: Path) -> list[Path]:
     """Return the layers' tars."""
     found = []
     paths = sorted(path for path in Path("/usr").rglob("*") if path.is_file() or path.is_symlink())
+    random.Random(1).shuffle(paths)  # large and small ones as a distribution mixes them
     at = 0
     for number, size in enumerate(SIZES):
         target = work / f"layer{number}.tar"

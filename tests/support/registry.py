@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import itertools
 import json
 import shutil
 import socket
@@ -79,6 +80,7 @@ class Registry:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.uploads: dict[str, bytes] = {}
+        self.numbers = itertools.count()
         self.log: list[Seen] = []
         self.sent: Counter[str] = Counter()
         self.hooks: list[Hook] = []
@@ -286,11 +288,12 @@ class Handler(BaseHTTPRequestHandler):
             if query.get("mount", [""])[0] in registry.blobs:
                 self.reply(201, Location="/x")
                 return
-            name = f"u{len(registry.uploads)}"
+            name = f"u{next(registry.numbers)}"
             registry.uploads[name] = b""
             self.reply(202, Location=f"/v2/{repository}/blobs/uploads/{name}?state=1", Range="0-0")
             return
         if name not in registry.uploads:
+            self.body()
             self.error(404, "BLOB_UPLOAD_UNKNOWN")
             return
         if self.command in ("PATCH", "PUT"):

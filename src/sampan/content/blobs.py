@@ -18,6 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 
+from sampan.content.growing import Growing, Growth
 from sampan.errors import Broken, InvalidRequest, NotFound
 from sampan.files.digests import Readable
 from sampan.oci.digest import Digest, algorithm, encoded, is_hex
@@ -35,9 +36,11 @@ class Ingest:
     def __init__(self, store: Blobs, limit: int) -> None:
         self._store = store
         self._limit = limit
-        self._hashes = {"sha256": hashlib.sha256()}
+        self._hash = hashlib.sha256()
+        self._growth = Growth(limit)
         self.path = store.ingest_folder / secrets.token_hex(16)
         self.size = 0
+        self._sealed = False
         self._file = open(self.path, "xb", buffering=0, opener=_opener)  # noqa: SIM115  (closed by commit or discard)
 
     def __enter__(self) -> Ingest:
@@ -51,11 +54,11 @@ class Ingest:
         self.size += len(data)
         if self.size > self._limit:
             raise InvalidRequest(f"content is larger than {self._limit} bytes")
-        for hashing in self._hashes.values():
-            hashing.update(data)
+        self._hash.update(data)
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
+        self._growth.grew(len(data), self._file.fileno())
 
     def write_from(self, source: Readable) -> int:
         """Append all that `source` gives; return how much that was."""
@@ -67,11 +70,15 @@ class Ingest:
     @property
     def digest(self) -> Digest:
         """The sha256 of what has been written so far."""
-        return Digest("sha256:" + self._hashes["sha256"].hexdigest())
+        return Digest("sha256:" + self._hash.hexdigest())
 
     def open(self) -> BufferedReader:
         """Return a reader of what has been written so far."""
         return open(self.path, "rb", opener=_opener)
+
+    def growing(self) -> Growing:
+        """Return a reader from the start for another thread, which waits for what is not written yet: `limit` bytes in all."""
+        return Growing(self._growth, _opener(str(self.path), os.O_RDONLY))
 
     def commit(self, expected: Digest | None = None, size: int | None = None) -> Digest:
         """Make the content a blob and return its digest; durable when it returns.
@@ -91,9 +98,19 @@ class Ingest:
 
     def seal(self) -> None:
         """End the writing: the content is on the disk, the descriptor closed.  Called by `commit`; again does nothing."""
+        self.finish()
+        if not self._sealed:
+            number = _opener(str(self.path), os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+            self._sealed = True
+
+    def finish(self) -> None:
+        """End the writing and close the descriptor; the disk may lag behind until `seal`."""
         if not self._file.closed:
             os.fchmod(self._file.fileno(), 0o400)
-            os.fsync(self._file.fileno())
             self._file.close()
 
     def _rehash(self, name: str) -> Digest:
@@ -103,6 +120,7 @@ class Ingest:
     def discard(self) -> None:
         """Forget it; after `commit` this does nothing."""
         self._file.close()
+        self._growth.end("content was given up")
         self.path.unlink(missing_ok=True)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sampan.content.blobs import Blobs
+from sampan.content.growing import Growing, Growth
 from sampan.errors import Conflict, InvalidRequest
 from sampan.oci.digest import Digest, algorithm, encoded
 
@@ -76,16 +77,18 @@ class Partial:
         self.expected = size
         self._let_go = let_go
         self._hash = hashlib.new(algorithm(digest))
-        self._changed = threading.Condition()
-        self._error: BaseException | None = None
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = open(path, "r+b", buffering=0, opener=lambda name, _: os.open(name, flags, 0o600))  # noqa: SIM115
         try:
-            self.size = self._take_up()
+            self._growth = Growth(size, self._take_up())
         except BaseException:
             self._file.close()
             raise
         self.resumed = self.size
+
+    @property
+    def size(self) -> int:
+        return self._growth.size
 
     def _take_up(self) -> int:
         if os.fstat(self._file.fileno()).st_size > self.expected:
@@ -110,9 +113,7 @@ class Partial:
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-        with self._changed:
-            self.size += len(data)
-            self._changed.notify_all()
+        self._growth.grew(len(data), self._file.fileno())
 
     def commit(self) -> None:
         """Verify, and make it a blob; durable when it returns.  Raises InvalidRequest when it is another content."""
@@ -136,44 +137,11 @@ class Partial:
 
     def close(self, error: BaseException | None = None) -> None:
         """End it; readers that want more than has come get `error`.  What has come stays."""
-        with self._changed:
-            if self._file.closed:
-                return
+        if not self._file.closed:
             self._file.close()
-            self._error = error or InvalidRequest(f"blob {self.digest} ended early")
-            self._changed.notify_all()
-        self._let_go()
+            self._growth.end(str(error or f"blob {self.digest} ended early"))
+            self._let_go()
 
     def reader(self) -> Growing:
         """Return a reader from the start, for another thread."""
-        return Growing(self, os.open(f"/proc/self/fd/{self._file.fileno()}", os.O_RDONLY | os.O_CLOEXEC))
-
-    def wait_beyond(self, at: int) -> int:
-        """Return the size once it is more than `at` or final.  Raises what ended the download before that."""
-        with self._changed:
-            while self.size <= at and at < self.expected and self._error is None:
-                self._changed.wait()
-            if self.size <= at and at < self.expected and self._error is not None:
-                raise InvalidRequest(str(self._error)) from self._error
-            return self.size
-
-
-class Growing:
-    """Reads a partial while it grows: `read` waits for bytes, and gives b"" after the last."""
-
-    def __init__(self, partial: Partial, number: int) -> None:
-        self._partial = partial
-        self._fd = number
-        self._at = 0
-
-    def __enter__(self) -> Growing:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        os.close(self._fd)
-
-    def read(self, size: int = _CHUNK, /) -> bytes:
-        there = self._partial.wait_beyond(self._at)
-        data = os.pread(self._fd, min(size, there - self._at), self._at)
-        self._at += len(data)
-        return data
+        return Growing(self._growth, os.open(f"/proc/self/fd/{self._file.fileno()}", os.O_RDONLY | os.O_CLOEXEC))

@@ -18,6 +18,23 @@ class Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
+class CountingReader:
+    """Reads from `stream`.
+
+    count: bytes read so far.
+    """
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.count = 0
+
+    def read(self, size: int = 1 << 20) -> bytes:
+        """Return up to `size` bytes; b"" at the end."""
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
 class HashingReader:
     """Reads from `stream`, hashing.
 

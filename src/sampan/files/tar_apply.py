@@ -25,11 +25,13 @@ from sampan.files.view import View
 from sampan.files.whiteouts import OPAQUE, WHITEOUT, Whiteouts, hide, hide_all, make_folder
 from sampan.files.xattrs import set_xattrs
 from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.sync import start_writing
 
 __all__ = ["Applied", "BadArchive", "Budget", "Options", "OverBudget", "Whiteouts", "apply"]
 
 _SPECIAL = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 _NOBODY = 65534
+_LARGE = 1 << 20  # bytes of a file from which on the disk is told at once
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
@@ -259,6 +261,8 @@ class _Applier:
         if entry.segments is None:
             while view := reader.read():
                 write_all(made, view)
+            if entry.size >= _LARGE:
+                start_writing(made, 0, 0)
             return
         os.ftruncate(made, entry.size)
         for offset, length in entry.segments:

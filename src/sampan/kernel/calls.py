@@ -24,7 +24,7 @@ _LEGACY = {
         "keyctl": 250, "setns": 308, "unshare": 272, "seccomp": 317, "bpf": 321, "mknodat": 259,
         "memfd_create": 319, "setfsuid": 122, "setfsgid": 123, "sethostname": 170, "setdomainname": 171,
         "setgroups": 116, "setresuid": 117, "setresgid": 119, "execveat": 322, "renameat2": 316, "statx": 332,
-        "name_to_handle_at": 303, "syncfs": 306, "fchownat": 260, "utimensat": 280, "personality": 135,
+        "name_to_handle_at": 303, "syncfs": 306, "sync_file_range": 277, "fchownat": 260, "utimensat": 280, "personality": 135,
         "inotify_init1": 294, "inotify_add_watch": 254, "kcmp": 312, "fchmodat": 268,
     },
     "aarch64": {
@@ -32,7 +32,7 @@ _LEGACY = {
         "keyctl": 219, "setns": 268, "unshare": 97, "seccomp": 277, "bpf": 280, "mknodat": 33,
         "memfd_create": 279, "setfsuid": 151, "setfsgid": 152, "sethostname": 161, "setdomainname": 162,
         "setgroups": 159, "setresuid": 147, "setresgid": 149, "execveat": 281, "renameat2": 276, "statx": 291,
-        "name_to_handle_at": 264, "syncfs": 267, "fchownat": 54, "utimensat": 88, "personality": 92,
+        "name_to_handle_at": 264, "syncfs": 267, "sync_file_range": 84, "fchownat": 54, "utimensat": 88, "personality": 92,
         "inotify_init1": 26, "inotify_add_watch": 27, "kcmp": 272, "fchmodat": 53,
     },
 }  # fmt: skip

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,10 @@ from pathlib import Path
 import msgspec
 
 from sampan.errors import InvalidRequest, NotFound
-from sampan.files.digests import HashingReader, Readable
+from sampan.files.digests import CountingReader, HashingReader, Readable
 from sampan.files.tar_apply import Budget, OverBudget, Whiteouts, apply
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.sync import syncfs
+from sampan.kernel.sync import Syncs
 from sampan.oci.digest import Digest, chain_id, encoded
 from sampan.state import State, Table
 from sampan.storage import mounts
@@ -71,6 +71,7 @@ class Overlay:
         for folder in (self.root, self._layers_folder, self._snapshots_folder, self.temporary, self.root / "empty"):
             folder.mkdir(mode=0o700, exist_ok=True)
         self._trash = Trash(self.root / "trash")
+        self._syncs = Syncs()
         self._state = state
         self._layer_records = Table(state, "layer", LayerRecord)
         self._snapshot_records = Table(state, "snapshot", SnapshotRecord)
@@ -86,28 +87,35 @@ class Overlay:
         if parent is not None and self.layer(parent) is None:
             raise NotFound(f"layer {parent} is not stored")
         if expected is not None and (known := self.layer(chain_id(parent, expected))) is not None:
-            self._verify(HashingReader(tar), expected, budget)
+            reader = HashingReader(tar)
+            _finish(reader, budget)
+            _match(Digest(reader.digest), expected)
             return known
         with self.stage(tar, expected, budget=budget) as staged:
             return self.adopt(staged, parent)
 
     @contextmanager
-    def stage(self, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()) -> Iterator[Staged]:
+    def stage(
+        self, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget(), known: Callable[[], Digest] | None = None
+    ) -> Iterator[Staged]:
         """Unpack a layer where nobody sees it, for `adopt`: the layers of an image can be unpacked side by side.
 
-        Unpacked and flushed when the body begins; what was not adopted is gone after it.  Raises as `apply`.
+        Unpacked and flushed when the body begins; what was not adopted is gone after it.  known: tells the digest of `tar`
+        after its end, when somebody else has computed it.  Raises as `apply`.
         """
         with ExitStack() as undo:
             place = self.temporary / secrets.token_hex(16)
             (place / "diff").mkdir(mode=0o700, parents=True)
             place.chmod(0o700)
             undo.callback(self._trash.throw, place)
-            reader = HashingReader(tar)
+            reader = HashingReader(tar) if known is None else CountingReader(tar)
             with open_fd(place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
                 self._like_parent(folder, None)
                 result = apply(reader, folder, whiteouts=Whiteouts.OVERLAY, budget=budget)
-                diff_id = self._verify(reader, expected, budget)
-                syncfs(folder)
+                _finish(reader, budget)
+                diff_id = Digest(reader.digest) if isinstance(reader, HashingReader) else known() if known else Digest("")
+                _match(diff_id, expected)
+                self._syncs.sync(folder)
             yield Staged(place, diff_id, result.size, result.has_root)
 
     def adopt(self, staged: Staged, parent: Digest | None) -> Layer:
@@ -142,17 +150,6 @@ class Overlay:
             mode, uid, gid = found.st_mode & 0o7777, found.st_uid, found.st_gid
         os.fchown(folder.fileno(), uid, gid)
         os.fchmod(folder.fileno(), mode)
-
-    @staticmethod
-    def _verify(reader: HashingReader, expected: Digest | None, budget: Budget) -> Digest:
-        """Read what is left and return the whole tar's digest, which is the layer's identity."""
-        most = budget.max_bytes + (budget.max_entries << 10) + (1 << 20)  # headers and padding count too
-        while reader.read(1 << 20):
-            if reader.count > most:
-                raise OverBudget(f"archive is larger than {most} bytes")
-        if expected is not None and reader.digest != expected:
-            raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{reader.digest}"')
-        return Digest(reader.digest)
 
     def throw(self, place: Path) -> None:
         """Delete a folder of `temporary`, in the background."""
@@ -290,3 +287,16 @@ class Overlay:
 
     def close(self) -> None:
         self._trash.close()
+
+
+def _finish(reader: HashingReader | CountingReader, budget: Budget) -> None:
+    """Read what is left of a layer's tar."""
+    most = budget.max_bytes + (budget.max_entries << 10) + (1 << 20)  # headers and padding count too
+    while reader.read(1 << 20):
+        if reader.count > most:
+            raise OverBudget(f"archive is larger than {most} bytes")
+
+
+def _match(found: Digest, expected: Digest | None) -> None:
+    if expected is not None and found != expected:
+        raise InvalidRequest(f'invalid diffID: expected "{expected}", got "{found}"')

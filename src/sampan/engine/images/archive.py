@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -27,6 +28,7 @@ MAX_TOTAL = 1 << 40  # bytes of everything
 _SMALL = 256 << 10
 _CHUNK = 1 << 20
 _MAX_LINKS = 16
+Begun = Callable[[str, Ingest, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +80,10 @@ def clean(name: str) -> str | None:
     return "/".join(parts) or None
 
 
-def spool(blobs: Blobs, tar: Readable, held: ExitStack) -> dict[str, Part]:
+def spool(blobs: Blobs, tar: Readable, held: ExitStack, begun: Begun = lambda *_: None) -> dict[str, Part]:
     """Return the archive's files by name; `held` gives up what was spooled when it closes.
+
+    begun: told (name, ingest, bytes) of each large file before it arrives.
 
     Links to other files of the archive are followed (docker save of old wrote them).  Raises InvalidRequest for what is no
     archive or breaks a budget.
@@ -105,7 +109,7 @@ def spool(blobs: Blobs, tar: Readable, held: ExitStack) -> dict[str, Part]:
             raise InvalidRequest("archive is too large")
         if name in files:
             raise InvalidRequest(f"invalid archive: {name[:200]!r} is there twice")
-        files[name] = _part(blobs, reader, name, entry.size, held)
+        files[name] = _part(blobs, reader, name, entry.size, held, begun)
     for name in links:
         target = name
         for _ in range(_MAX_LINKS):
@@ -115,14 +119,15 @@ def spool(blobs: Blobs, tar: Readable, held: ExitStack) -> dict[str, Part]:
     return files
 
 
-def _part(blobs: Blobs, reader: TarReader, name: str, size: int, held: ExitStack) -> Part:
+def _part(blobs: Blobs, reader: TarReader, name: str, size: int, held: ExitStack, begun: Begun) -> Part:
     if size <= _SMALL:
         content = b"".join(iter(reader.read, b""))
         return Part(name, Digest("sha256:" + hashlib.sha256(content).hexdigest()), size, content)
     ingest = held.enter_context(blobs.ingest(limit=size))
+    begun(name, ingest, size)
     while data := reader.read(_CHUNK):
         ingest.write(data)
-    ingest.seal()
+    ingest.finish()
     return Part(name, ingest.digest, size, b"", ingest)
 
 

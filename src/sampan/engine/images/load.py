@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from sampan.content.images import ImageRecord, LayerRef
+from sampan.engine.images.ahead import Ahead
 from sampan.engine.images.archive import Part, spool
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.image import short
@@ -19,6 +20,7 @@ from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, chain_id
 from sampan.oci.reference import Reference
+from sampan.storage.driver import Layer
 from sampan.wire.images import Progress, ProgressDetail
 
 MEDIA_TYPES = {
@@ -36,15 +38,16 @@ def load(stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *,
     """
     try:
         with stores.catalogue.adding(), ExitStack() as held:
-            files = spool(stores.blobs, Watched(tar, reporter.check), held)
+            ahead = held.enter_context(Ahead(stores, reporter.check))
+            files = spool(stores.blobs, Watched(tar, reporter.check), held, ahead.begin)
             for plan in plans(files):
-                _store(stores, plan, reporter, quiet)
+                _store(stores, plan, reporter, quiet, ahead)
     except BaseException:
         stores.collect()
         raise
 
 
-def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], quiet: bool) -> None:
+def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], quiet: bool, ahead: Ahead) -> None:
     config = oci.decode(plan.config.document(), oci.ImageConfig, "image configuration")
     if config.os not in ("", "linux"):
         raise InvalidRequest(f"cannot load {config.os[:40]} image on linux")
@@ -56,7 +59,7 @@ def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], qui
     layers: list[LayerRef] = []
     for number, (part, diff_id) in enumerate(zip(plan.layers, diff_ids, strict=True)):
         step = Step(part, layers[-1].chain_id if layers else None, diff_id, number)
-        layers.append(_store_layer(stores, step, reporter, quiet))
+        layers.append(_store_layer(stores, step, reporter, quiet, ahead))
     plan.config.keep(stores.blobs)
     if known is None:
         stores.catalogue.add(ImageRecord(id=image, layers=tuple(layers), added=time.time_ns()))
@@ -88,7 +91,7 @@ class Step:
     number: int
 
 
-def _store_layer(stores: Stores, step: Step, reporter: Reporter[Progress | Event], quiet: bool) -> LayerRef:
+def _store_layer(stores: Stores, step: Step, reporter: Reporter[Progress | Event], quiet: bool, ahead: Ahead) -> LayerRef:
     """Keep the layer's blob and unpack it, unless it is here already."""
     part, parent, diff_id = step.part, step.parent, step.diff_id
     chain = chain_id(parent, diff_id)
@@ -101,9 +104,12 @@ def _store_layer(stores: Stores, step: Step, reporter: Reporter[Progress | Event
     budget = Budget() if kind is Compression.PLAIN else Budget.for_compressed(part.size)
     watch = _Watch(reporter, short(diff_id), part.size, quiet)
     try:
-        with part.open() as stored:
-            plain = open_decompressed(Watched(stored, reporter.check, watch))[1]
-            made = stores.layers.apply(parent, plain, diff_id, budget=budget)
+        made = _from_ahead(stores, step, ahead)
+        if made is None:
+            with part.open() as stored:
+                plain = open_decompressed(Watched(stored, reporter.check, watch))[1]
+                made = stores.layers.apply(parent, plain, diff_id, budget=budget)
+        watch(part.size)
     except InvalidRequest as error:
         text = str(error).replace("invalid diffID:", f"invalid diffID for layer {step.number}:")
         raise InvalidRequest(text if "diffID" in text else f"layer {step.number}: {text}") from error
@@ -112,6 +118,15 @@ def _store_layer(stores: Stores, step: Step, reporter: Reporter[Progress | Event
         diff_id=diff_id, chain_id=made.chain_id, blob=blob, blob_size=size, size=made.size,
         media_type=MEDIA_TYPES.get(kind, oci.OCI_LAYER),
     )  # fmt: skip
+
+
+def _from_ahead(stores: Stores, step: Step, ahead: Ahead) -> Layer | None:
+    """Return the layer if it has been unpacked already, and is what it should be."""
+    ready = ahead.take(step.part.ingest)
+    if ready is None:
+        return None
+    with ready.held:
+        return stores.layers.adopt(ready.staged, step.parent) if ready.staged.diff_id == step.diff_id else None
 
 
 def _plain(stores: Stores, part: Part) -> tuple[Digest, int]:

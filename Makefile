@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install check test hello bench test-unit test-kernel test-engine test-conformance test-vm lock clean
+.PHONY: install check test test-differential hello bench test-unit test-kernel test-engine test-conformance test-vm lock clean
 
 install: $(STAMP)
 
@@ -18,7 +18,7 @@ check: install
 test: install
 	tools/test
 
-test-unit test-kernel test-engine test-conformance: install
+test-unit test-kernel test-engine test-conformance test-differential: install
 	tools/test $(@:test-%=%)
 
 hello: install

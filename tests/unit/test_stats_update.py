@@ -241,3 +241,22 @@ def test_on_v2_an_empty_processor_list_goes_back_as_empty(tmp_path: Path) -> Non
         update(group, Resources(cpu=Cpu(cpus="0"), pids=Pids(limit=5)))
 
     assert (tmp_path / "cpuset.cpus").read_text().strip() == ""
+
+
+def test_tops_arguments_are_ps_s_or_refused() -> None:
+    from sampan.engine.containers.top import columns
+
+    def titles(text: str) -> list[str]:
+        return [title for _, title in columns(text)]
+
+    assert titles("-ef") == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert titles("aux") == ["USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"]
+    assert titles("-e") == ["PID", "TTY", "TIME", "CMD"] and titles("ax") == ["PID", "TTY", "STAT", "TIME", "COMMAND"]
+    assert titles("-o pid,args") == titles("-eo pid,args") == titles("-opid,args") == ["PID", "COMMAND"]
+    assert titles("axo pid -o comm") == ["PID", "COMMAND"]
+    for bad, words in (
+        ("-o args", "Couldn't find PID field"), ("-o pid,nope", "unknown user-defined format specifier"), ("-o", "must follow -o"),
+        ("-Z", "not understood"), ("--forest", "not understood"), ("-o user=PID", "unknown"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidRequest, match=words):
+            columns(bad)

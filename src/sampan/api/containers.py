@@ -84,7 +84,10 @@ async def kill(request: Request) -> Response:
 @route("POST", "/containers/{}/rename", job="rename")
 async def rename(request: Request) -> Response:
     """ContainerRename.  204; 400 bad name, 404, 409 name in use."""
-    name = query.container_name(request.query.text("name"))
+    try:
+        name = query.container_name(request.query.text("name"))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Error when allocating new name: {error}") from None
     if not name:
         raise InvalidRequest("Neither old nor new names may be empty")
     await request.engine.containers.rename(named(request), name)

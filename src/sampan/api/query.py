@@ -231,8 +231,8 @@ def _check(key: str, values: tuple[str, ...]) -> None:
         if key in _BOOLEAN:
             right = value.lower() in ("true", "false", "1", "0")
         elif key in _NUMBER:
-            digits = value.removeprefix("-")
-            right = digits.isascii() and digits.isdigit() and len(digits) <= 10
+            integer(value)
+            right = True
         elif key in _CHOICES:
             right = value in _CHOICES[key]
         else:

@@ -92,7 +92,7 @@ class Options:
             elif key == "writable-cgroups" and value in ("true", "false"):
                 self.writable_cgroups = value == "true"
             else:
-                raise InvalidRequest(f"invalid --security-opt 2: {option[:64]!r}")
+                raise InvalidRequest(f'invalid --security-opt 2: "{option[:64]}"')
 
     def filter(self, names: tuple[str, ...]) -> Seccomp | None:
         """Return the seccomp filter for a bounding set.  Raises InvalidRequest."""

@@ -81,7 +81,7 @@ def extra_host(text: str) -> tuple[str, str]:
     """
     name, colon, address = text.partition(":")
     if not colon or not is_name(name, 253):
-        raise InvalidRequest(f"bad format for add-host: {text!r}")
+        raise InvalidRequest(f'bad format for add-host: "{text}"')
     if address != "host-gateway":
         if address[:1] == "[" and address[-1:] == "]":
             address = address[1:-1]

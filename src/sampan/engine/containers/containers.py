@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from builtins import list as List
 from collections.abc import AsyncGenerator, Mapping
@@ -78,7 +79,8 @@ class Containers:
         for field in ("network_mode", "pid_mode", "ipc_mode"):
             value = getattr(host, field)
             if value.startswith("container:"):
-                changed[field] = "container:" + self.find(value.removeprefix("container:")).id
+                with contextlib.suppress(NotFound):  # the start says so, as docker's does
+                    changed[field] = "container:" + self.find(value.removeprefix("container:")).id
         return structs.replace(body, host_config=structs.replace(host, **changed)) if changed else body
 
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> List[c.ContainerSummary]:
@@ -144,13 +146,19 @@ class Containers:
 
     async def rename(self, ref: str, name: str) -> None:
         container = self.find(ref)
-        new = validate.name(name)
+        try:
+            new = validate.name(name)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"Error when allocating new name: {error}") from None
         async with container.lock:
             self._present(container)
             old = container.record.name
             if old == new:
                 raise InvalidRequest("Renaming a container with the same name as its current name")
-            self.rooms.index.rename(old, new)
+            try:
+                self.rooms.index.rename(old, new)
+            except Conflict as error:
+                raise Conflict(f"Error when allocating new name: {error}") from None
             try:
                 container.update(name=new)
             except BaseException:

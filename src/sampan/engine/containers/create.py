@@ -96,7 +96,7 @@ def merge(body: c.ContainerConfig, image: c.ContainerConfig, identity: str, host
         volumes={**(image.volumes or {}), **(body.volumes or {})} or None, working_dir=body.working_dir or image.working_dir,
         entrypoint=entrypoint or None, network_disabled=body.network_disabled, mac_address=body.mac_address,
         labels=labels, stop_signal=stop_signal or UNSET, stop_timeout=body.stop_timeout,
-        shell=body.shell or image.shell,
+        shell=body.shell or image.shell, on_build=None,
     )  # fmt: skip
 
 

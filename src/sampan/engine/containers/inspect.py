@@ -6,6 +6,7 @@ import time
 
 from msgspec import UNSET, UnsetType, structs
 
+from sampan.engine.containers import groups
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.validate import port_of
 from sampan.engine.images.image import rfc3339
@@ -30,10 +31,17 @@ def inspect(container: Container, *, size: bool) -> c.ContainerInspect:
         resolv_conf_path=str(folder / "resolv.conf") if known else "",
         hostname_path=str(folder / "hostname") if known else "", hosts_path=str(folder / "hosts") if known else "",
         log_path=container.log_path() if known and (record.host.log_config or c.LogConfig()).type != "none" else "",
-        exec_i_ds=[key for key, found in container.execs.items() if found.running] or None, host_config=record.host,
+        exec_i_ds=[key for key, found in container.execs.items() if found.running] or None, host_config=_host(record),
         graph_driver=c.GraphDriver(name=rooms.layers.name, data=rooms.layers.graph(record.id)), mounts=mounts(record),
         config=record.config, network_settings=network_settings(container), size_rw=own[0], size_root_fs=own[1],
     )  # fmt: skip
+
+
+def _host(record: ContainerRecord) -> c.HostConfig:
+    """Docker shows false where the OOM killer could be turned off (v1) and was not, null where it cannot (v2)."""
+    if record.host.oom_kill_disable is not None or groups.hierarchy().version != 1:
+        return record.host
+    return structs.replace(record.host, oom_kill_disable=False)
 
 
 def size_of(container: Container) -> tuple[int, int]:

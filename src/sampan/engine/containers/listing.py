@@ -38,6 +38,19 @@ def all_of(tests: list[Callable[[Container], bool]], container: Container) -> bo
     return all(test(container) for test in tests)
 
 
+def _ports(key: str, value: str) -> set[tuple[int, str]]:
+    number, _, protocol = value.partition("/")
+    first, dash, last = number.partition("-")
+    protocol = protocol or "tcp"
+    for text in (first, last if dash else first):
+        if not (text.isascii() and text.isdigit() and len(text) < 6):
+            raise InvalidRequest(
+                f'error while looking up for {key} {value[:32]}: strconv.ParseUint: parsing "{text[:32]}": invalid syntax'
+            )
+    low, high = port_of(f"{first}/{protocol}")[0], port_of(f"{last if dash else first}/{protocol}")[0]
+    return {(port, protocol) for port in range(low, high + 1)}
+
+
 def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: tuple[str, ...]) -> Callable[[Container], bool]:
     if key == "id":
         ids = Patterns(values)
@@ -55,7 +68,7 @@ def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: t
     if key == "exited":
         for value in values:
             if not re.fullmatch(r"-?[0-9]{1,9}", value, re.ASCII):
-                raise InvalidRequest(f"invalid filter 'exited={value[:32]}'")
+                raise InvalidRequest(f'strconv.Atoi: parsing "{value[:32]}": invalid syntax')
         codes = {int(value) for value in values}
         return lambda one: not one.record.running and bool(one.record.started) and one.record.exit_code in codes
     if key in ("before", "since"):
@@ -83,13 +96,10 @@ def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: t
     if key in ("expose", "publish"):
         wanted = set()
         for value in values:
-            number, _, protocol = value.partition("/")
-            first, dash, last = number.partition("-")
-            low, high = port_of(f"{first}/{protocol or 'tcp'}")[0], port_of(f"{last if dash else first}/{protocol or 'tcp'}")[0]
-            wanted |= {(port, protocol or "tcp") for port in range(low, high + 1)}
+            wanted |= _ports(key, value)
         if key == "expose":
-            return lambda one: any(port_of(port) in wanted for port in exposed(one.record))
-        return lambda one: any(port_of(port) in wanted for port in one.record.host.port_bindings or {})
+            return lambda one: one.record.running and any(port_of(port) in wanted for port in exposed(one.record))
+        return lambda one: one.record.running and any(port_of(port) in wanted for port in one.record.bound)
     if key == "is-task":
         task = boolean(key, values)
         return lambda one: not task

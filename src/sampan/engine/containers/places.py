@@ -85,9 +85,12 @@ def volumes_from(rooms: Rooms, text: str) -> list[Place]:
     words = mode_of(mode if colon else "")
     if set(mode.split(",")) & {"nocopy"}:
         raise InvalidRequest(f"invalid mode: {mode[:64]}")
-    record = rooms.records.get(rooms.index.find(ref))
-    if record is None:
-        raise NotFound(f"No such container: {ref}")
+    try:
+        record = rooms.records.get(rooms.index.find(ref))
+    except NotFound:
+        record = None
+    if record is None:  # not 404: clients would take the image to be missing, and pull it
+        raise InvalidRequest(f"No such container: {ref}")
     return [
         structs.replace(
             place, copy=False, readonly=place.readonly or words.readonly, mode=mode if colon else place.mode,

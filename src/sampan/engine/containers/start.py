@@ -286,7 +286,7 @@ def words_of(step: str, code: int, text: str) -> str:
         if code == errno.ENOENT and "not found" not in text and "no such file" not in text:
             text = f"{text}: executable file not found in $PATH"
         return text
-    return f"{step}: {text}"
+    return text if step == "user" else f"{step}: {text}"
 
 
 def _record_failure(container: Container, error: Exception) -> SampanError:
@@ -296,7 +296,9 @@ def _record_failure(container: Container, error: Exception) -> SampanError:
     if isinstance(error, Failure):
         failed = error.failed
         code = exit_code_of(failed.step, failed.code, failed.text)
-        text = f"failed to create task for container: {words_of(failed.step, failed.code, failed.text)}"
+        text = words_of(failed.step, failed.code, failed.text)
+        if failed.step != "user":
+            text = f"failed to create task for container: {text}"
         caller = code in (126, 127) or failed.step in ("user", "config") or failed.code in _CALLERS
         refusal = InvalidRequest(text) if caller else Broken(text)
     elif isinstance(error, SampanError):

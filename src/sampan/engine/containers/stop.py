@@ -35,9 +35,9 @@ async def stop(container: Container, timeout: int | None, word: str) -> None:
     if record.paused:
         await asyncio.to_thread(_thaw, container)
     ended = container.on_exit()
+    _send(container, chosen)
+    container.emit("kill", signal=str(chosen))
     if timeout != 0:
-        _send(container, chosen)
-        container.emit("kill", signal=str(chosen))
         done, _ = await asyncio.wait([ended], timeout=None if timeout < 0 else timeout)
         if done:
             container.emit("stop")

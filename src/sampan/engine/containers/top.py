@@ -1,69 +1,80 @@
-"""Top: the container's processes, read from /proc by the engine itself."""
+"""Top: the container's processes, read from /proc by the engine itself, in the forms of ps(1) that people use.
+
+Understood: -e, -A, -f and -o LIST in any combination, and BSD's letters a, u, x and o; what else is asked is refused.
+"""
 
 from __future__ import annotations
 
-import os
-import pwd
-import time
-
-from sampan.cgroups import Hierarchy
 from sampan.engine.containers.container import Container
-from sampan.engine.containers.exits import group_path
+from sampan.engine.containers.groups import group_of
+from sampan.engine.containers.processes import row
 from sampan.errors import Conflict, InvalidRequest
 from sampan.wire import system as s
 
-TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
-_TICK = os.sysconf("SC_CLK_TCK")
-_COLUMNS = {"pid", "ppid", "user", "uid", "comm", "cmd", "args", "stime", "time", "tty", "etime", "group", "gid"}
+# ps's column names with their headings; several names may mean one value.
+_COLUMNS = {
+    "pid": ("pid", "PID"), "ppid": ("ppid", "PPID"), "pgid": ("pgid", "PGID"), "pgrp": ("pgid", "PGRP"), "sid": ("sid", "SID"),
+    "sess": ("sid", "SESS"), "user": ("user", "USER"), "euser": ("user", "EUSER"), "uid": ("uid", "UID"), "euid": ("uid", "EUID"),
+    "group": ("group", "GROUP"), "egroup": ("group", "EGROUP"), "gid": ("gid", "GID"), "egid": ("gid", "EGID"),
+    "comm": ("comm", "COMMAND"), "ucmd": ("comm", "CMD"), "cmd": ("args", "CMD"), "args": ("args", "COMMAND"),
+    "command": ("args", "COMMAND"), "stime": ("stime", "STIME"), "start": ("stime", "STARTED"), "bsdstart": ("stime", "START"),
+    "time": ("time", "TIME"), "cputime": ("time", "TIME"), "etime": ("etime", "ELAPSED"), "etimes": ("etimes", "ELAPSED"),
+    "tty": ("tty", "TT"), "tt": ("tty", "TT"), "tname": ("tty", "TTY"), "c": ("c", "C"), "pcpu": ("pcpu", "%CPU"),
+    "%cpu": ("pcpu", "%CPU"), "pmem": ("pmem", "%MEM"), "%mem": ("pmem", "%MEM"), "vsz": ("vsz", "VSZ"), "vsize": ("vsz", "VSZ"),
+    "rss": ("rss", "RSS"), "rssize": ("rss", "RSS"), "stat": ("stat", "STAT"), "s": ("state", "S"), "state": ("state", "S"),
+    "ni": ("ni", "NI"), "nice": ("ni", "NI"), "nlwp": ("nlwp", "NLWP"), "thcount": ("nlwp", "THCNT"),
+}  # fmt: skip
+_FORMS = {
+    "": (("pid", "PID"), ("tty", "TTY"), ("time", "TIME"), ("comm", "CMD")),
+    "f": (("user", "UID"), ("pid", "PID"), ("ppid", "PPID"), ("c", "C"), ("stime", "STIME"), ("tty", "TTY"), ("time", "TIME"),
+          ("args", "CMD")),
+    "x": (("pid", "PID"), ("tty", "TTY"), ("stat", "STAT"), ("time", "TIME"), ("args", "COMMAND")),
+    "u": (("user", "USER"), ("pid", "PID"), ("pcpu", "%CPU"), ("pmem", "%MEM"), ("vsz", "VSZ"), ("rss", "RSS"), ("tty", "TTY"),
+          ("stat", "STAT"), ("stime", "START"), ("time", "TIME"), ("args", "COMMAND")),
+}  # fmt: skip
+Columns = tuple[tuple[str, str], ...]
 
 
 def top(container: Container, ps_args: str) -> s.Top:
-    """Return the table.  ps's options are understood for -o with the columns above; others show the full format.
-
-    Blocks.  Raises Conflict, InvalidRequest.
-    """
+    """Return the table.  Blocks.  Raises Conflict when it does not run, InvalidRequest for arguments that are not understood."""
     record = container.record
     if not record.running:
         raise Conflict(f"container {record.id} is not running")
-    rows = [row for pid in Hierarchy.detect().open(group_path(container)).pids() if (row := _row(pid)) is not None]
-    words = ps_args.replace(",", " ").split()
-    if "-o" in words or any(word == "o" for word in words):
-        chosen = [word.lower() for word in words[words.index("-o" if "-o" in words else "o") + 1 :]]
-        if not chosen or not set(chosen) <= _COLUMNS or "pid" not in chosen:
-            raise InvalidRequest(f"ps columns must be of {', '.join(sorted(_COLUMNS))} and include pid")
-        return s.Top(titles=[_TITLE.get(word, word.upper()) for word in chosen], processes=[[r[w] for w in chosen] for r in rows])
-    keys = ("user", "pid", "ppid", "c", "stime", "tty", "time", "args")
-    return s.Top(titles=TITLES, processes=[[row[key] for key in keys] for row in rows])
+    chosen = columns(ps_args)
+    rows = [found for pid in group_of(container).pids() if (found := row(pid)) is not None]
+    return s.Top(titles=[title for _, title in chosen], processes=[[one[key] for key, _ in chosen] for one in rows])
 
 
-_TITLE = {"args": "COMMAND", "comm": "COMMAND", "cmd": "CMD"}
+def columns(ps_args: str) -> Columns:
+    """Return (value, heading) of each column that ps's arguments ask for.  Raises InvalidRequest."""
+    form, made = "", []
+    words = ps_args.split()
+    while words:
+        word = words.pop(0)
+        letters, dash = word.removeprefix("-"), word.startswith("-")
+        for at, letter in enumerate(letters):
+            if letter == "o":
+                made += _listed(letters[at + 1 :] or (words.pop(0) if words else ""))
+                break
+            if (letter in "eA" and dash) or letter in "ax":
+                form = form or ("x" if not dash else "")
+            elif letter == "f" and dash:
+                form = "f"
+            elif letter == "u":
+                form = "u"
+            else:
+                raise InvalidRequest(f"ps: option {word[:32]!r} is not understood; use -e, -f, -o LIST, or a, u, x")
+    if made and not any(key == "pid" for key, _ in made):
+        raise InvalidRequest("Couldn't find PID field in ps output")
+    return tuple(made) or _FORMS[form]
 
 
-def _row(pid: int) -> dict[str, str] | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read().decode(errors="replace")
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().rstrip(b"\0").split(b"\0")
-        owner = os.stat(f"/proc/{pid}")
-        with open("/proc/uptime") as file:
-            uptime = float(file.read().split()[0])
-    except (OSError, ValueError):
-        return None
-    name = text[text.index("(") + 1 : text.rindex(")")]
-    fields = text[text.rindex(")") + 2 :].split()
-    used = (int(fields[11]) + int(fields[12])) // _TICK
-    begun = time.time() - uptime + int(fields[19]) / _TICK
-    terminal = int(fields[4])
-    try:
-        user = pwd.getpwuid(owner.st_uid).pw_name
-    except KeyError:
-        user = str(owner.st_uid)
-    command = b" ".join(words).decode(errors="replace") or f"[{name}]"
-    return {
-        "uid": str(owner.st_uid), "user": user, "pid": str(pid), "ppid": fields[1], "c": "0", "comm": name, "cmd": command,
-        "args": command, "gid": str(owner.st_gid), "group": str(owner.st_gid),
-        "stime": time.strftime("%H:%M", time.localtime(begun)), "etime": f"{int(time.time() - begun)}",
-        "tty": "?" if not terminal else f"pts/{terminal & 0xFF}",
-        "time": f"{used // 3600:02d}:{used // 60 % 60:02d}:{used % 60:02d}",
-    }  # fmt: skip
+def _listed(text: str) -> list[tuple[str, str]]:
+    if not text:
+        raise InvalidRequest("ps: error: format specification must follow -o")
+    made = []
+    for name in text.split(","):
+        if name.lower() not in _COLUMNS:  # NAME=HEADING could call another column PID
+            raise InvalidRequest(f'ps: error: unknown user-defined format specifier "{name[:32]}"')
+        made.append(_COLUMNS[name.lower()])
+    return made

@@ -48,7 +48,7 @@ def config(body: c.ContainerConfig, host: c.HostConfig) -> None:
         number_of(body.stop_signal)
     for entry in body.env or ():
         if "\0" in entry or not entry or entry.startswith("="):
-            raise InvalidRequest(f"invalid environment variable: {entry[:64]!r}")
+            raise InvalidRequest(f"invalid environment variable: {entry[:64]}")
     for port in {} if body.exposed_ports is UNSET else body.exposed_ports or {}:
         port_of(port)
     for word in (*words(body.cmd), *words(body.entrypoint)):
@@ -166,8 +166,8 @@ def limits(v: c.HostConfig) -> None:
         (v.cpu_shares < 0, "shares must not be negative"),
         (v.nano_cpus < 0 or v.nano_cpus > cpus * 10**9 or 0 < v.nano_cpus < 10**7,
          f"range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"),
-        (v.nano_cpus and (v.cpu_period or v.cpu_quota),
-         "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set"),
+        (v.nano_cpus and v.cpu_period, "Conflicting options: Nano CPUs and CPU Period cannot both be set"),
+        (v.nano_cpus and v.cpu_quota, "Conflicting options: Nano CPUs and CPU Quota cannot both be set"),
         (v.cpu_period and not 1000 <= v.cpu_period <= 1000000,
          "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"),
         (v.cpu_quota > 0 and v.cpu_quota < 1000, "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
@@ -186,7 +186,7 @@ def limits(v: c.HostConfig) -> None:
         for part in text.split(",") if text else ():
             ends = part.split("-")
             if len(ends) > 2 or not all(end.isascii() and end.isdigit() and len(end) < 5 for end in ends):
-                raise InvalidRequest(f"Invalid value {text[:64]} for cpuset {what}")
+                raise InvalidRequest(f"Invalid value {text[:64]} for cpuset {what}: invalid format: {text[:64]}")
             if int(ends[-1]) >= count:
                 raise InvalidRequest(f"Requested CPUs are not available - requested {text[:64]}, available: 0-{count - 1}")
 

@@ -205,7 +205,7 @@ class Execs:
         return e.ExecInspect(
             id=made.id, running=made.running, exit_code=made.exit_code, open_stdin=body.attach_stdin,
             open_stderr=body.attach_stderr, open_stdout=body.attach_stdout, container_id=made.container.id, pid=made.pid,
-            can_remove=made.exit_code is not None,
+            can_remove=False,
             process_config=e.ExecProcess(
                 tty=body.tty, entrypoint=command[0], arguments=command[1:], privileged=body.privileged,
                 user=body.user or UNSET,

@@ -64,7 +64,7 @@ def moment(text: str, now: int) -> int:
         return now - ago
     found = nanoseconds(text)
     if not found:
-        raise InvalidRequest(f"failed to parse {text[:80]!r} as a time")
+        raise InvalidRequest(f'failed to parse value as time or duration: "{text[:80]}"')
     return found
 
 

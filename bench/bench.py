@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from builds import CACHED, UNCACHED, build
 from peers import IMAGE, Peer, Runc, UnixHttp, dockerd, runc, sampan, workspace
 
 DENSITY = 40
@@ -35,6 +36,8 @@ BUDGETS = {
     LOG_WRITE: 6.0,
     LOG_READ: 10.0,
     ONE_READ: 10.0,
+    UNCACHED: 8.0,
+    CACHED: 2.0,
 }  # dockerd / sampan, at least
 RUNC_BUDGET = 2.0  # sampan's API run / runc run, at most
 
@@ -140,6 +143,7 @@ def logs(peer: Peer) -> None:
 OPERATIONS: dict[str, tuple[Callable[[Peer], None], int]] = {
     "cli_run": (cli_run, 10), "api_run": (api_run, 4), "api_exec": (api_exec, 4), "density": (density, 2),
     "logs": (logs, 2),
+    "build": (build, 3),
 }  # fmt: skip
 
 

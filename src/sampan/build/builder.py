@@ -25,6 +25,7 @@ from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given
 from sampan.build.solve import Shop, Solver
 from sampan.engine.containers.containers import Containers
+from sampan.engine.containers.exits import background
 from sampan.engine.context import Rooms
 from sampan.errors import InvalidRequest
 from sampan.oci.digest import Digest
@@ -40,6 +41,7 @@ class Builder:
         self._stores = rooms.images.stores
         self.cache = Cache(rooms.state)
         self._stores.catalogue.holders.append(self.cache.held)
+        self._stores.catalogue.settlers.append(rooms.layers.settle)
         folder = rooms.data_root / "build"
         for one in (folder, folder / "contexts", folder / "mounts"):
             one.mkdir(mode=0o700, exist_ok=True)
@@ -49,7 +51,11 @@ class Builder:
         )
 
     def sweep(self) -> None:
-        """Remove what a killed daemon's builds left.  At start only.  Blocks."""
+        """Remove what a killed daemon's builds left, and steps whose layers are gone.  At start only.  Blocks."""
+        stored = {layer.chain_id for layer in self._stores.layers.layers()}
+        for key, record in self.cache.all():
+            if not all(layer.chain_id in stored and self._stores.blobs.has(layer.blob) for layer in record.layers):
+                self.cache.forget(key)
         for left in self._contexts.iterdir():
             shutil.rmtree(left, ignore_errors=True)
         for left in (self._contexts.parent / "mounts").glob("tmp-*"):
@@ -122,8 +128,7 @@ class Builder:
                 identity = await solver.blocking(lambda: self._finish(built, options))
             finally:
                 solver.bases.close()
-            await asyncio.to_thread(self.cache.used, set(solver.held))
-            await asyncio.to_thread(self.cache.remember, solver.places)
+                await asyncio.shield(asyncio.to_thread(self._stores.layers.settle))
         except Exception as error:
             console.flush()
             for message in kept:
@@ -133,8 +138,14 @@ class Builder:
                 return
             raise
         await self._announce(identity, made, options, say)
+        background(self._note(set(solver.held), solver.places))
         if options.quiet:
             emit(Progress(stream=f"{identity}\n"))
+
+    async def _note(self, keys: set[str], places: dict[str, dict[str, str]]) -> None:
+        """What nobody has to wait for: which steps were used, and by what inputs."""
+        await asyncio.to_thread(self.cache.used, keys)
+        await asyncio.to_thread(self.cache.remember, places)
 
     def _finish(self, built: image.Built, options: Options) -> Digest:
         if built.image:

@@ -48,7 +48,6 @@ class TimeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """When a configuration was first built, so that a build that changes nothing gives the same image."""
 
     created: int
-    used: int
 
 
 def short_digest(text: str | bytes) -> str:
@@ -147,9 +146,9 @@ class Cache:
         """Return when exactly this configuration was first built: now, if it was not yet."""
         key = hashlib.sha256(configuration).hexdigest()
         known = self._times.get(key)
-        made = known.created if known is not None else now
-        self._times.put(key, TimeRecord(created=made, used=time.time_ns()))
-        return made
+        if known is None:
+            self._times.put(key, TimeRecord(created=now))
+        return known.created if known is not None else now
 
     def forget_times(self) -> None:
         for key, _ in list(self._times.items()):

@@ -14,7 +14,7 @@ from sampan.content.images import ImageRecord, LayerRef
 from sampan.engine.images.context import Stores
 from sampan.engine.images.image import rfc3339
 from sampan.engine.images.import_ import encode_config
-from sampan.oci.digest import Digest
+from sampan.oci.digest import Digest, of
 from sampan.oci.image import History, ImageConfig, RootFs, Settings
 
 COMMENT = "sampan.dockerfile"
@@ -67,7 +67,9 @@ def assemble(built: Built, cache: Cache, epoch: int | None) -> ImageConfig:
 
 def store(stores: Stores, config: ImageConfig, layers: tuple[LayerRef, ...]) -> Digest:
     """Make the image known; durable when it returns.  The caller keeps garbage collection out."""
-    image = stores.blobs.put(encode_config(config))
+    document = encode_config(config)
+    image = of(document)
     if stores.catalogue.find(image) is None:
+        stores.blobs.put(document, image)
         stores.catalogue.add(ImageRecord(id=image, layers=layers, added=time.time_ns()))
     return image

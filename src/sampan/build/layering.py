@@ -12,7 +12,7 @@ from sampan.files.stubs import remove_stubs
 from sampan.kernel.fds import Fd, open_fd
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest
-from sampan.storage.capture import capture
+from sampan.storage.capture import archive, capture
 
 STUBS = ("/proc", "/dev", "/sys", "/etc/resolv.conf", "/etc/hostname", "/etc/hosts")
 
@@ -22,7 +22,7 @@ def make_layer(
 ) -> LayerRef:
     """Let `work` change the files of a chain and keep the change.  Blocks.  Raises what `work` does; then nothing stays."""
     snapshot = f"build-{secrets.token_hex(16)}"
-    stores.layers.prepare(snapshot, chain)
+    stores.layers.prepare(snapshot, chain, volatile=True)
     try:
         with stores.layers.mount(snapshot) as tree:
             work(tree)
@@ -52,13 +52,15 @@ def keep(stores: Stores, snapshot: str, record: Callable[[LayerRef], None], epoc
     if epoch is not None:
         clamp(stores.layers.upper(snapshot), epoch * 10**9)
     with stores.catalogue.adding(), stores.blobs.ingest() as ingest:
-        layer = capture(stores.layers, snapshot, ingest)
-        blob = ingest.commit(layer.diff_id)
-        made = LayerRef(
-            diff_id=layer.diff_id, chain_id=layer.chain_id, blob=blob, blob_size=ingest.size, media_type=oci.OCI_LAYER,
-            size=layer.size,
-        )  # fmt: skip
-        record(made)
+        archived = archive(stores.layers, snapshot, ingest)
+        blob = ingest.commit(archived.diff_id, durable=False)
+        with stores.layers.batch():
+            layer = capture(stores.layers, archived)
+            made = LayerRef(
+                diff_id=layer.diff_id, chain_id=layer.chain_id, blob=blob, blob_size=ingest.size, media_type=oci.OCI_LAYER,
+                size=layer.size,
+            )  # fmt: skip
+            record(made)
     return made
 
 

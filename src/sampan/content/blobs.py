@@ -80,8 +80,10 @@ class Ingest:
         """Return a reader from the start for another thread, which waits for what is not written yet: `limit` bytes in all."""
         return Growing(self._growth, _opener(str(self.path), os.O_RDONLY))
 
-    def commit(self, expected: Digest | None = None, size: int | None = None) -> Digest:
+    def commit(self, expected: Digest | None = None, size: int | None = None, *, durable: bool = True) -> Digest:
         """Make the content a blob and return its digest; durable when it returns.
+
+        durable=False: a blob that is there stays, and a new one is safe only when its file system has been flushed.
 
         Raises InvalidRequest when it is not what `expected` and `size` say; then nothing stays.
         """
@@ -91,6 +93,14 @@ class Ingest:
         if (size is not None and size != self.size) or (expected is not None and expected != found):
             raise InvalidRequest(f"content is {found} of {self.size} bytes, expected {expected or found} of {size}")
         target = self._store.path(found)
+        if not durable:
+            if target.exists():
+                self.discard()
+                return found
+            os.fchmod(self._file.fileno(), 0o400)
+            self._file.close()
+            self.path.rename(target)
+            return found
         self.seal()
         self.path.rename(target)
         _sync_folder(target.parent)

@@ -101,12 +101,15 @@ class Catalogue:
         self._configs: dict[Digest, ImageConfig] = {}
         self._users = 0
         self._quiet = threading.Condition()
+        self.settlers: list[Callable[[], None]] = []  # called before a record needs what is stored
         self.holders: list[Callable[[], Iterable[LayerRef]]] = []  # who else needs layers: the build cache
 
     # Images
 
     def add(self, record: ImageRecord) -> None:
         """Make the image known; its blobs and layers must be stored already."""
+        for settle in self.settlers:
+            settle()
         with self.state.batch():
             self._images.put(record.id, record)
             for layer in record.layers:

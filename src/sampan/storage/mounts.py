@@ -27,14 +27,19 @@ _OPTIONS = {"metacopy": "off", "redirect_dir": "nofollow", "index": "off"}
 _MAX_CLASSIC = 4095  # bytes of mount(2) data: one page
 
 
-def writable(layers: Path, chain: Sequence[str], snapshot: Path, *, uid_base: int | None, userns: int | Fd | None) -> Fd:
-    """Return the overlay of `snapshot`/{upper,work} over the folders `chain` (below `layers`, base first)."""
+def writable(
+    layers: Path, chain: Sequence[str], snapshot: Path, *, uid_base: int | None, userns: int | Fd | None, volatile: bool = False
+) -> Fd:
+    """Return the overlay of `snapshot`/{upper,work} over the folders `chain` (below `layers`, base first).
+
+    volatile: nothing is flushed, neither when it is asked for inside nor at the end (Linux 5.10), and it can be mounted once.
+    """
     with ExitStack() as held:
         lower = held.enter_context(_clone(layers, userns))
         own = held.enter_context(_clone(snapshot, userns))
         if uid_base is not None:
             held.enter_context(set_fs_ids(uid_base, uid_base))
-        return _overlay(lower, list(reversed(chain)), (f"{own.path}/upper", f"{own.path}/work"), Attr.NONE)
+        return _overlay(lower, list(reversed(chain)), (f"{own.path}/upper", f"{own.path}/work"), Attr.NONE, volatile=volatile)
 
 
 def read_only(folders: Sequence[Path]) -> Fd:
@@ -61,7 +66,9 @@ def _clone(folder: Path, userns: int | Fd | None) -> Fd:
     return tree
 
 
-def _overlay(base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: int) -> Fd:
+def _overlay(
+    base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: int, *, volatile: bool = False
+) -> Fd:
     """Make the mount; `lowers`, top first, are relative to the descriptor `base` when there is one."""
     prefix = f"{base.path}/" if base is not None else ""
     with FsContext("overlay") as context:
@@ -71,22 +78,25 @@ def _overlay(base: Fd | None, lowers: Sequence[str], upper: tuple[str, str] | No
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            return _classic(prefix, lowers, upper, attributes)
+            return _classic(prefix, lowers, upper, attributes, volatile=volatile)
         for key, value in _OPTIONS.items():
             context.set_string(key, value)
         if upper is not None:
             context.set_string("upperdir", upper[0])
             context.set_string("workdir", upper[1])
+        if volatile:
+            context.set_flag("volatile")
         context.set_string("source", "overlay")
         return context.mount(attributes)
 
 
-def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: int) -> Fd:
+def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, attributes: int, *, volatile: bool) -> Fd:
     """The same by mount(2), for Linux before 6.8: mounted for a moment on a folder of our own, taken, and let go."""
     with ExitStack() as held:
         fds = [held.enter_context(open_fd(prefix + lower, os.O_PATH | os.O_DIRECTORY)) for lower in lowers]
         options = ["lowerdir=" + ":".join(fd.path for fd in fds)]
         options += [f"{key}={value}" for key, value in _OPTIONS.items()]
+        options += ["volatile"] if volatile else []
         if upper is not None:
             options += [f"upperdir={upper[0]}", f"workdir={upper[1]}"]
         data = ",".join(options)

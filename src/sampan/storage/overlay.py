@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
     diff_id: Digest
     parent: Digest | None
     size: int
+    settled: bool = True  # known to be on the disk; what is not when a daemon dies is thrown away by the next
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Staged:
 class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True):
     chain: tuple[Digest, ...]
     created: int
+    volatile: bool = False
 
 
 class Overlay:
@@ -75,6 +77,7 @@ class Overlay:
         self._state = state
         self._layer_records = Table(state, "layer", LayerRecord)
         self._snapshot_records = Table(state, "snapshot", SnapshotRecord)
+        self._unsettled: set[Digest] = set()
         self._mutex = state.mutex  # prepare may run inside a batch: a lock of its own would be taken in two orders
 
     # Layers
@@ -118,8 +121,11 @@ class Overlay:
                 self._syncs.sync(folder)
             yield Staged(place, diff_id, result.size, result.has_root)
 
-    def adopt(self, staged: Staged, parent: Digest | None) -> Layer:
-        """Make a staged layer the one on top of the chain `parent`; durable when it returns.  Raises NotFound."""
+    def adopt(self, staged: Staged, parent: Digest | None, *, settled: bool = True) -> Layer:
+        """Make a staged layer the one on top of the chain `parent`; durable when it returns.  Raises NotFound.
+
+        settled=False: durable only after `settle`, which many layers share; until then a crash takes it away.
+        """
         if parent is not None:
             if self.layer(parent) is None:
                 raise NotFound(f"layer {parent} is not stored")
@@ -127,20 +133,39 @@ class Overlay:
                 with open_fd(staged.place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
                     self._like_parent(folder, parent)
                     os.fsync(folder.fileno())
-        return self._keep(staged.place, parent, staged.diff_id, staged.size)
+        return self._keep(staged, parent, settled=settled)
 
-    def _keep(self, place: Path, parent: Digest | None, diff_id: Digest, size: int) -> Layer:
+    def _keep(self, staged: Staged, parent: Digest | None, *, settled: bool) -> Layer:
         """Rename an unpacked layer to its own name and record it; the first of two that unpacked the same one wins."""
-        chain = chain_id(parent, diff_id)
+        chain = chain_id(parent, staged.diff_id)
         with self._mutex:
             known = self.layer(chain)
             if known is not None:
                 return known
-            place.rename(self._layers_folder / encoded(chain))
-            with open_fd(self._layers_folder, os.O_RDONLY | os.O_DIRECTORY) as folder:
-                os.fsync(folder.fileno())
-            self._layer_records.put(chain, LayerRecord(diff_id=diff_id, parent=parent, size=size))
-        return Layer(chain, diff_id, size)
+            staged.place.rename(self._layers_folder / encoded(chain))
+            if settled:
+                with open_fd(self._layers_folder, os.O_RDONLY | os.O_DIRECTORY) as folder:
+                    os.fsync(folder.fileno())
+            else:
+                self._unsettled.add(chain)
+            record = LayerRecord(diff_id=staged.diff_id, parent=parent, size=staged.size, settled=settled)
+            self._layer_records.put(chain, record)
+        return Layer(chain, staged.diff_id, staged.size)
+
+    def settle(self) -> None:
+        """Bring every layer that was adopted without to the disk, and whatever else is on its file system."""
+        with self._mutex:
+            waiting = set(self._unsettled)
+        if not waiting:
+            return
+        with open_fd(self.root, os.O_RDONLY | os.O_DIRECTORY) as folder:
+            self._syncs.sync(folder)
+        with self._mutex, self._state.batch():
+            for chain in waiting & self._unsettled:
+                record = self._layer_records.get(chain)
+                if record is not None:
+                    self._layer_records.put(chain, msgspec.structs.replace(record, settled=True))
+            self._unsettled -= waiting
 
     def _like_parent(self, folder: Fd, parent: Digest | None) -> None:
         """Give a new layer's root the attributes that the chain's root has so far (0755, root for the first)."""
@@ -150,6 +175,10 @@ class Overlay:
             mode, uid, gid = found.st_mode & 0o7777, found.st_uid, found.st_gid
         os.fchown(folder.fileno(), uid, gid)
         os.fchmod(folder.fileno(), mode)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Make all records that are written inside one commit."""
+        return self._state.batch()
 
     def throw(self, place: Path) -> None:
         """Delete a folder of `temporary`, in the background."""
@@ -168,12 +197,14 @@ class Overlay:
             if record is None or any(chain_id in snapshot.chain for _, snapshot in self._snapshot_records.items()):
                 return 0
             self._layer_records.delete(chain_id)
+            self._unsettled.discard(chain_id)
             self._trash.throw(self._layers_folder / encoded(chain_id))
         return record.size
 
     # Snapshots
 
-    def prepare(self, container: str, chain: Sequence[Digest]) -> None:
+    def prepare(self, container: str, chain: Sequence[Digest], *, volatile: bool = False) -> None:
+        """See driver.py.  volatile: it is mounted once, nothing in it is flushed, and a crash may damage it."""
         place = self._place(container)
         with self._mutex:
             for link in chain:
@@ -186,7 +217,7 @@ class Overlay:
             with ExitStack() as undo:
                 undo.callback(self._trash.throw, place)
                 self._make(place, tuple(chain))
-                self._snapshot_records.put(container, SnapshotRecord(chain=tuple(chain), created=time.time_ns()))
+                self._snapshot_records.put(container, SnapshotRecord(chain=tuple(chain), created=time.time_ns(), volatile=volatile))
                 undo.pop_all()
 
     def _make(self, place: Path, chain: tuple[Digest, ...]) -> None:
@@ -217,11 +248,14 @@ class Overlay:
     def mount(self, container: str, *, uid_base: int | None = None, userns: int | Fd | None = None) -> Fd:
         if (uid_base is None) != (userns is None):
             raise ValueError("uid_base and userns belong together")
-        chain = self._chain(container)
+        record = self._snapshot_records.get(container)
+        if record is None:
+            raise NotFound(f"no snapshot of container {container}")
         place = self._place(container)
         if not (place / "work").exists():
-            self._make(place, chain)
-        return mounts.writable(self.root, self._lowers(chain), place, uid_base=uid_base, userns=userns)
+            self._make(place, record.chain)
+        lowers, volatile = self._lowers(record.chain), record.volatile
+        return mounts.writable(self.root, lowers, place, uid_base=uid_base, userns=userns, volatile=volatile)
 
     def view(self, container: str) -> Fd:
         chain = self._chain(container)
@@ -274,8 +308,12 @@ class Overlay:
             if f"sha256:{path.name}" not in known:
                 self._trash.throw(path)
                 removed.append(f"layer {path.name} without a record")
-        for chain, _ in list(self._layer_records.items()):
-            if not self.diff(Digest(chain)).is_dir():
+        for chain, record in list(self._layer_records.items()):
+            if not record.settled:
+                self._layer_records.delete(chain)
+                self._trash.throw(self._layers_folder / encoded(Digest(chain)))
+                removed.append(f"layer {chain} of a build that did not end")
+            elif not self.diff(Digest(chain)).is_dir():
                 self._layer_records.delete(chain)
                 removed.append(f"record of the missing layer {chain}")
         kept = unreadable | (set(self.snapshots()) if keep is None else set(keep))
@@ -286,6 +324,7 @@ class Overlay:
         return removed
 
     def close(self) -> None:
+        self.settle()
         self._trash.close()
 
 

@@ -61,7 +61,7 @@ class Container:
         volatile: survives the daemon only.  Not durable at all: in memory, until the next update that is.
         """
         self.record = msgspec.structs.replace(self.record, **changed)
-        if durable:
+        if durable and not self.record.build:  # of those, that they are there is all that is ever read again
             self.rooms.records.put(self.id, self.record, volatile=volatile)
 
     def emit(self, action: str, **attributes: str) -> None:

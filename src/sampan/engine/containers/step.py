@@ -66,7 +66,7 @@ def create(containers: Containers, body: StepBody) -> Container:
         undo.callback(rooms.ranges.give_back, base)
         record = structs.replace(record, name=name, uid_base=base)
         with rooms.state.batch():
-            rooms.layers.prepare(identity, body.chain)
+            rooms.layers.prepare(identity, body.chain, volatile=True)
             undo.callback(rooms.layers.remove, identity)
             rooms.records.put(identity, record)
         undo.pop_all()

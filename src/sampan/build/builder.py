@@ -46,6 +46,7 @@ class Builder:
         for one in (folder, folder / "contexts", folder / "mounts"):
             one.mkdir(mode=0o700, exist_ok=True)
         self._contexts = folder / "contexts"
+        self._notes: set[asyncio.Task[None]] = set()
         self._shop = Shop(
             self._stores, containers, rooms.images, self.cache, Digests(), Mounts(folder / "mounts", rooms.layers), self._contexts
         )
@@ -120,6 +121,8 @@ class Builder:
         say = kept.append if options.quiet else emit
         total = sum(1 + len(stage.stage.steps) for stage in made.stages)
         console = Console(say, total)
+        if options.explain and self._notes:
+            await asyncio.wait(set(self._notes))
         try:
             root = await asyncio.to_thread(context.root, options.dockerfile)
             solver = Solver(self._shop, made, root, options, console)
@@ -138,7 +141,9 @@ class Builder:
                 return
             raise
         await self._announce(identity, made, options, say)
-        background(self._note(set(solver.held), solver.places))
+        noted = background(self._note(set(solver.held), solver.places))
+        self._notes.add(noted)
+        noted.add_done_callback(self._notes.discard)
         if options.quiet:
             emit(Progress(stream=f"{identity}\n"))
 

@@ -15,7 +15,7 @@ from sampan.engine.events import Bus, matches, moment
 from sampan.engine.jobs import Jobs
 from sampan.engine.names import Index
 from sampan.engine.records import ContainerRecord
-from sampan.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from sampan.errors import Conflict, InvalidRequest, NotFound
 from sampan.wire import containers as c
 
 
@@ -132,11 +132,6 @@ def test_row_105_a_cgroup_parent_stays_beneath(text: str) -> None:
 def test_what_create_must_refuse_is_refused(host: c.HostConfig) -> None:
     with pytest.raises(InvalidRequest):
         validate.host(host)
-
-
-def test_what_is_not_there_yet_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="Links"):
-        validate.host(c.HostConfig(links=["web"]))
 
 
 def test_binds_volumes_and_tmpfs_become_places(tmp_path: object) -> None:

@@ -35,7 +35,8 @@ class Engine:
 
     def in_use(self, image: str) -> list[tuple[str, bool]]:
         """Return the containers made from an image, as (id, running)."""
-        return [(one.id, one.record.running) for one in list(self.containers.all.values()) if one.record.image == image]
+        users = [one for one in list(self.containers.all.values()) if image in one.record.images]
+        return [(one.id, one.record.running) for one in users]
 
     def close(self) -> None:
         """Let every keeper's connection go; the containers go on."""

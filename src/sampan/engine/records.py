@@ -8,7 +8,8 @@ from sampan.wire import containers as c
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A mount of the container.  source: a host folder or file; kind "bind", "volume" or "tmpfs".
+    """A mount of the container.  source: a host folder or file; kind "bind", "volume", "tmpfs" or "image"
+    (source: what the image was called, volume: its id).
 
     mode: the words that inspect shows.  recursive: with what is mounted below the source; recursive_readonly: and that
     read-only too.  listed: whether inspect shows it.  create: a bind's missing source is made.
@@ -59,6 +60,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     stopped_by_hand: bool = False
     bound: dict[str, list[c.PortBinding]] = {}
     build: bool = False  # of a build step: gone when its daemon is
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images it needs: its own, and those it mounts."""
+        return (self.image, *(place.volume for place in self.places if place.kind == "image"))
 
     @property
     def running(self) -> bool:

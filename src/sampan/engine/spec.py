@@ -73,7 +73,8 @@ def build(record: ContainerRecord, mounts: list[Mount], joined: Joined, cgroups_
     base = record.uid_base
     maps = (IdMapping(container_id=0, host_id=base, size=SIZE),) if base is not None and "user" not in joined.fds else ()
     annotations = {} if host.annotations is UNSET else dict(host.annotations or {})
-    sysctl = spec_security.sysctls(host) if base is None else spec_security.sysctls(host, SIZE)
+    mapped = base is not None or "user" in joined.fds
+    sysctl = spec_security.sysctls(host, SIZE) if mapped else spec_security.sysctls(host)
     return Spec(
         process=first, root=Root(readonly=host.readonly_rootfs),
         hostname="" if host.uts_mode == "host" else config.hostname,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from sampan.engine.records import ContainerRecord, Place
@@ -37,7 +38,7 @@ def defaults(record: ContainerRecord, *, cgroup_writable: bool) -> list[Mount]:
         ),
         Mount(destination="/dev/mqueue", type="mqueue", options=("nosuid", "noexec", "nodev")),
     ]  # fmt: skip
-    if host.ipc_mode != "none":
+    if host.ipc_mode != "none" and not host.ipc_mode.startswith("container:"):  # that one's is lent by its owner
         mounts.append(
             Mount(destination="/dev/shm", type="tmpfs", options=("nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
         )
@@ -45,9 +46,12 @@ def defaults(record: ContainerRecord, *, cgroup_writable: bool) -> list[Mount]:
     return [m for m in mounts if m.destination not in taken and not ("/dev" in taken and m.destination.startswith("/dev/"))]
 
 
-def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd]) -> list[Mount]:
+def places(
+    record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd], image: Callable[[Place, Fd | None], Fd]
+) -> list[Mount]:
     """Return the user's mounts and the three files of /etc; their trees are appended to `trees`, whose owner closes them.
 
+    image: gives the tree of a place of that kind.
     Raises InvalidRequest or OSError.
     """
     made = []
@@ -55,7 +59,7 @@ def places(record: ContainerRecord, etc: Path, userns: Fd | None, trees: list[Fd
         if place.kind == "tmpfs":
             made.append(Mount(destination=place.target, type="tmpfs", options=place.options))
             continue
-        tree = source_tree(place, userns)
+        tree = image(place, userns) if place.kind == "image" else source_tree(place, userns)
         trees.append(tree)
         options = ["rprivate" if not place.propagation else place.propagation]
         if place.readonly:

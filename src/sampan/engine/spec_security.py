@@ -71,6 +71,7 @@ class Options:
 
     def __init__(self, host: HostConfig) -> None:
         self.no_new_privileges = False
+        self.all_paths = False
         self.seccomp = "unconfined" if host.privileged else "builtin"
         self.writable_cgroups = host.privileged
         for option in host.security_opt or ():
@@ -88,7 +89,7 @@ class Options:
             elif key == "label":
                 raise InvalidRequest("SELinux labels were asked for, and this host has no SELinux")
             elif key == "systempaths" and value == "unconfined":
-                pass
+                self.all_paths = True
             elif key == "writable-cgroups" and value in ("true", "false"):
                 self.writable_cgroups = value == "true"
             else:

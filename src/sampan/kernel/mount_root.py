@@ -1,4 +1,4 @@
-"""The root mount of another mount namespace, as a descriptor.
+"""The root mount of another mount namespace, or another of its mounts, as a descriptor.
 
 A thread joins the namespace for one call and ends there: setns(2) into a mount namespace asks for a file system context
 (root, working directory) that nobody shares, which unshare(CLONE_FS) gives a thread; the process's other threads notice
@@ -15,7 +15,12 @@ from sampan.kernel.process import Clone, setns, unshare
 
 
 def root_of(namespace: int | Fd) -> Fd:
-    """Return a detached copy of the mount at the root of the mount namespace `namespace`, without what is mounted on it.
+    """Return a detached copy of the mount at the root of the mount namespace `namespace`, without what is mounted on it."""
+    return mount_of(namespace, "/")
+
+
+def mount_of(namespace: int | Fd, path: str) -> Fd:
+    """Return a detached copy of the mount at `path` as processes of `namespace` see it; its last name may be no symbolic link.
 
     Linux 5.2, CAP_SYS_ADMIN over the namespace and CAP_SYS_CHROOT.  Raises OSError.
     """
@@ -26,7 +31,7 @@ def root_of(namespace: int | Fd) -> Fd:
         try:
             unshare(Clone.FS)
             setns(namespace, Clone.NEWNS)
-            found.append(clone_tree("/"))
+            found.append(clone_tree(path, follow=False))
         except OSError as error:
             failed.append(error)
 

@@ -85,7 +85,7 @@ class Driver(Protocol):
         """Return what the snapshot's files are now, as a detached read-only mount.  Not while it is mounted. Raises NotFound."""
         ...
 
-    def view_chain(self, chain: Sequence[Digest]) -> Fd:
+    def view_chain(self, chain: Sequence[Digest], *, userns: int | Fd | None = None) -> Fd:
         """Return the files of a chain as a detached read-only mount.  Raises NotFound."""
         ...
 

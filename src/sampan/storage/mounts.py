@@ -55,6 +55,20 @@ def read_only(folders: Sequence[Path]) -> Fd:
     return _overlay(None, [str(folder) for folder in folders], None, Attr.RDONLY)
 
 
+def mapped(layers: Path, chain: Sequence[str], userns: int | Fd) -> Fd:
+    """Return the overlay of the folders `chain` (below `layers`, base first), read-only, its owners mapped through `userns`."""
+    if len(chain) == 1:
+        tree = _clone(layers / chain[0], userns)
+        try:
+            set_attributes(tree, set_=Attr.RDONLY)
+        except BaseException:
+            tree.close()
+            raise
+        return tree
+    with _clone(layers, userns) as lower:
+        return _overlay(lower, list(reversed(chain)), None, Attr.RDONLY)
+
+
 def _clone(folder: Path, userns: int | Fd | None) -> Fd:
     tree = clone_tree(str(folder))
     try:

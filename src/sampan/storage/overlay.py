@@ -262,10 +262,12 @@ class Overlay:
         lowers = [self.root / lower for lower in reversed(self._lowers(chain))]
         return mounts.read_only([self._place(container) / "upper", *lowers])
 
-    def view_chain(self, chain: Sequence[Digest]) -> Fd:
+    def view_chain(self, chain: Sequence[Digest], *, userns: int | Fd | None = None) -> Fd:
         for link in chain:
             if self._layer_records.get(link) is None:
                 raise NotFound(f"layer {link} is not stored")
+        if userns is not None:
+            return mounts.mapped(self.root, self._lowers(chain), userns)
         return mounts.read_only([self.root / lower for lower in reversed(self._lowers(chain))])
 
     def upper(self, container: str) -> Path:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from msgspec import UNSET, structs
 
 from sampan.engine import spec
-from sampan.engine.containers import connections, healthcheck, log_target, places, validate, volumes
+from sampan.engine.containers import connections, healthcheck, image_mounts, legacy_links, log_target, places, validate, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
@@ -42,7 +42,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         for key, value in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
     }
     others = tuple(place for text in host.volumes_from or () for place in places.volumes_from(rooms, text))
-    found = places.of_body(rooms.data_root, config, host, others)
+    found = image_mounts.resolved(rooms, places.of_body(rooms.data_root, config, host, others))
     record = ContainerRecord(
         id=identity, name="", created=time.time_ns(), image=image.id, image_ref=body.image, path=command[0],
         args=tuple(command[1:]), config=config, host=host, networking=endpoints, places=found,
@@ -54,7 +54,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         undo.callback(rooms.index.remove, chosen)
         base = None if spec.shares_host(record) or spec.joins(record) else rooms.ranges.take()
         undo.callback(rooms.ranges.give_back, base)
-        record = structs.replace(record, name=chosen, uid_base=base)
+        record = structs.replace(record, name=chosen, uid_base=base, host=legacy_links.normal(rooms, host, chosen))
         with rooms.state.batch():
             rooms.layers.prepare(identity, image.chain_ids)
             undo.callback(rooms.layers.remove, identity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sampan.engine.containers import legacy_links
 from sampan.engine.containers.container import Container
 from sampan.kernel.fds import Fd, open_fd
 from sampan.network import names
@@ -45,6 +46,7 @@ def _hosts(container: Container, gateway: str) -> list[str]:
     made = list(host.extra_hosts or ())
     given = {text.partition(":")[0] for text in made}
     way = "127.0.0.1" if host.network_mode == "host" else gateway
+    made += legacy_links.hosts(container.rooms, container.record)
     return [*made, *(f"{name}:{way}" for name in names.HOST_NAMES if way and name not in given)]
 
 

@@ -65,7 +65,7 @@ def state(container: Container) -> c.ContainerState:
 def mounts(record: ContainerRecord) -> list[c.MountPoint]:
     return [
         c.MountPoint(
-            type=place.kind, name=place.volume or UNSET, source=place.source, destination=place.target,
+            type=place.kind, name=place.volume if place.kind == "volume" else UNSET, source=place.source, destination=place.target,
             driver="local" if place.kind == "volume" else UNSET, mode=place.mode, rw=not place.readonly,
             propagation=place.propagation or ("rprivate" if place.kind == "bind" else ""),
         )

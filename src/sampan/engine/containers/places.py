@@ -12,7 +12,7 @@ from msgspec import UNSET, structs
 from sampan.engine.containers.place_options import bind_options, mode_of, tmpfs_words
 from sampan.engine.context import Rooms
 from sampan.engine.records import Place
-from sampan.errors import InvalidRequest, NotFound, Unsupported
+from sampan.errors import InvalidRequest, NotFound
 from sampan.oci.proc_mounts import refuse_over_proc
 from sampan.storage.volumes import check_name
 from sampan.wire import containers as c
@@ -151,7 +151,12 @@ def _tmpfs(path: str, words: tuple[str, ...], extra: tuple[str, ...] = ()) -> Pl
 
 def _mount(data_root: Path, mount: c.Mount) -> Place:
     where = target(mount.target, mount.type)
-    for kind, value in (("bind", mount.bind_options), ("volume", mount.volume_options), ("tmpfs", mount.tmpfs_options)):
+    for kind, value in (
+        ("bind", mount.bind_options),
+        ("volume", mount.volume_options),
+        ("tmpfs", mount.tmpfs_options),
+        ("image", mount.image_options),
+    ):
         if value is not None and kind != mount.type:
             raise InvalidRequest(f'{kind.capitalize()}Options must not be specified on mount type "{mount.type[:16]}"')
     if mount.type == "bind":
@@ -160,9 +165,20 @@ def _mount(data_root: Path, mount: c.Mount) -> Place:
         return _tmpfs_mount(mount, where)
     if mount.type == "volume":
         return _volume_mount(data_root, mount, where)
-    if mount.type in ("image", "npipe", "cluster"):
-        raise Unsupported(f"mounts of type {mount.type} are not supported yet")
+    if mount.type == "image":
+        return _image_mount(mount, where)
+    if mount.type in ("npipe", "cluster"):
+        raise InvalidRequest(f'invalid mount config for type "{mount.type}": there is none such on a Linux host without a swarm')
     raise InvalidRequest(f'invalid mount config for type "{mount.type[:16]}": mount type unknown')
+
+
+def _image_mount(mount: c.Mount, where: str) -> Place:
+    if not mount.source:
+        raise InvalidRequest('invalid mount config for type "image": field Source must not be empty')
+    subpath = mount.image_options.subpath if mount.image_options else ""
+    if subpath.startswith("/") or ".." in subpath.split("/") or "\0" in subpath or len(subpath) > 4095:
+        raise InvalidRequest(f"invalid mount config for type \"image\": subpath '{subpath[:64]}' must be a relative path inside")
+    return Place(kind="image", source=mount.source, target=where, readonly=True, recursive=False, subpath=subpath)
 
 
 def _bind_mount(data_root: Path, mount: c.Mount, where: str) -> Place:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -15,13 +16,14 @@ from msgspec.structs import replace
 
 from sampan import messages as m
 from sampan.engine import spec, spec_mounts
-from sampan.engine.containers import connections, etc, log_target, volumes
+from sampan.engine.containers import connections, etc, image_mounts, legacy_links, log_target, volumes
 from sampan.engine.containers.container import Container, open_folder
 from sampan.engine.containers.exits import heard_exit
 from sampan.engine.keepers import Keeper
 from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
+from sampan.kernel.mount_root import mount_of
 from sampan.launch.channel import Channel
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
@@ -40,6 +42,7 @@ class Parts:
     rootfs: int = 0
     log: m.LogTarget = field(default_factory=lambda: m.LogTarget(driver="none"))
     reaper: int | None = None
+    shm: int | None = None
     uid_base: int | None = None
 
     def add(self, fd: Fd) -> int:
@@ -134,7 +137,11 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoi
     if base is not None:
         userns = parts.fds[parts.add(rooms.ranges.namespace(base, rooms.launcher.spawner.userns))]
     volumes.fill(container, undo)
-    parts.mounts = spec_mounts.places(record, rooms.folder(record.id), userns, parts.fds)
+    parts.mounts = spec_mounts.places(
+        record, rooms.folder(record.id), userns, parts.fds, functools.partial(image_mounts.tree, rooms)
+    )
+    if parts.shm is not None and not any(place.target in ("/dev", "/dev/shm") for place in record.places):
+        parts.mounts.append(Mount(destination="/dev/shm", source="shm", options=("rprivate",), tree=parts.shm))
     for mount, lent in container.lent:
         parts.mounts.append(replace(mount, tree=parts.add(Fd(os.dup(lent.fileno())))))
     if base is not None and userns is not None:
@@ -167,9 +174,21 @@ def _join(container: Container, parts: Parts) -> None:
             raise InvalidRequest("namespaces of two different containers cannot be joined at once")
         owner = other
         parts.joined[kind] = parts.add(found.namespace(NAMESPACE_FILES[kind]))
+        if kind == "ipc":
+            parts.shm = parts.add(_shared_memory(found))
         if record.uid_base is not None and "user" not in parts.joined:
             parts.uid_base = record.uid_base
             parts.joined["user"] = parts.add(found.namespace("user"))
+
+
+def _shared_memory(owner: Container) -> Fd:
+    """Return /dev/shm of the container whose IPC namespace is joined.  Raises Conflict when it shares neither."""
+    if owner.record.host.ipc_mode not in ("shareable", "host"):
+        raise Conflict(
+            f"can't join IPC of container {owner.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+        )
+    with owner.namespace("mnt") as namespace:
+        return mount_of(namespace, "/dev/shm")
 
 
 def _request(container: Container, parts: Parts, control: int, endpoints: tuple[Endpoint, ...]) -> m.Launch:
@@ -180,8 +199,9 @@ def _request(container: Container, parts: Parts, control: int, endpoints: tuple[
         attachments.append(m.Attachment(fd=number, stdin=wish.stdin, stdout=wish.stdout, stderr=wish.stderr))
     parent = record.host.cgroup_parent.rstrip("/") or rooms.cgroup_parent
     path = f"/{parent.strip('/')}/{record.id}"
-    if container.lent_env:
-        config = replace(record.config, env=[*(record.config.env or ()), *container.lent_env])
+    lent = [*legacy_links.environment(rooms, record), *container.lent_env]
+    if lent:
+        config = replace(record.config, env=[*(record.config.env or ()), *lent])
         record = replace(record, config=config)
     return m.Launch(
         id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path), control=control,

@@ -8,6 +8,7 @@ never by a name inside the container.  See docs/decisions/files-of-a-container.m
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 
 from sampan.engine import spec_mounts
-from sampan.engine.containers import volumes
+from sampan.engine.containers import image_mounts, volumes
 from sampan.engine.containers.container import Container
 from sampan.errors import Conflict
 from sampan.files.view import View
@@ -103,7 +104,7 @@ def whole(container: Container, *, writable: bool) -> Tree:
             userns = undo.enter_context(rooms.ranges.namespace(base, rooms.launcher.spawner.userns))
         trees: list[Fd] = []
         undo.callback(_close, trees)
-        mounts = spec_mounts.places(record, rooms.folder(record.id), userns, trees)
+        mounts = spec_mounts.places(record, rooms.folder(record.id), userns, trees, functools.partial(image_mounts.tree, rooms))
         places: dict[str, Fd] = {}
         guarded = list(_OWN_MOUNTS) if record.running else []
         for mount in mounts:

@@ -11,9 +11,9 @@ import re
 from msgspec import UNSET, structs
 
 from sampan.engine import spec_resources, spec_security
-from sampan.engine.containers import healthcheck, log_target
+from sampan.engine.containers import healthcheck, legacy_links, log_target
 from sampan.engine.containers.signals import number_of
-from sampan.errors import InvalidRequest, Unsupported
+from sampan.errors import InvalidRequest
 from sampan.network import names
 from sampan.wire import containers as c
 
@@ -79,7 +79,7 @@ def host(value: c.HostConfig) -> c.HostConfig:
     restart(value)
     limits(value)
     _modes(value)
-    _later(value)
+    _impossible(value)
     spec_security.bounding(value)
     options = spec_security.Options(value)
     options.filter(spec_security.DEFAULT_CAPABILITIES)
@@ -116,8 +116,10 @@ def host(value: c.HostConfig) -> c.HostConfig:
         cap_drop=spec_security.normalise(value.cap_drop, "CapDrop") or None,
         port_bindings=value.port_bindings or {}, console_size=value.console_size or [0, 0],
         pids_limit=None if pids is None or pids <= 0 else pids,
-        masked_paths=value.masked_paths if value.masked_paths is not None or unmasked else list(spec_security.MASKED),
-        readonly_paths=value.readonly_paths if value.readonly_paths is not None or unmasked else list(spec_security.READONLY),
+        masked_paths=[] if options.all_paths
+        else value.masked_paths if value.masked_paths is not None or unmasked else list(spec_security.MASKED),
+        readonly_paths=[] if options.all_paths
+        else value.readonly_paths if value.readonly_paths is not None or unmasked else list(spec_security.READONLY),
     )  # fmt: skip
 
 
@@ -218,16 +220,26 @@ def _modes(v: c.HostConfig) -> None:
     log_target.validate(v.log_config or c.LogConfig(type="json-file"))
 
 
-def _later(v: c.HostConfig) -> None:
-    """What this engine does not do yet is refused by name."""
-    absent = {
-        "Links": v.links, "DeviceRequests": v.device_requests,
-        "StorageOpt": None if v.storage_opt is UNSET else v.storage_opt,
-        "CpuCount": v.cpu_count, "CpuPercent": v.cpu_percent,
-    }  # fmt: skip
-    for field, value in absent.items():
-        if value:
-            raise Unsupported(f"HostConfig.{field} is not supported yet")
+def _impossible(v: c.HostConfig) -> None:
+    """What this host or this engine cannot do is refused with the reason."""
+    if v.device_requests:
+        first = v.device_requests[0]
+        if first.driver == "cdi":
+            raise InvalidRequest(
+                f"CDI device injection failed: unresolvable CDI devices {', '.join(first.device_i_ds or ())[:128]}"
+            )
+        wanted = " ".join("[" + " ".join(one) + "]" for one in first.capabilities or ())
+        raise InvalidRequest(f'could not select device driver "{first.driver[:32]}" with capabilities: [{wanted[:128]}]')
+    for name in {} if v.storage_opt is UNSET else v.storage_opt or {}:
+        if name != "size":
+            raise InvalidRequest(f"unknown option for storage driver overlay2: {name[:64]!r}")
+        raise InvalidRequest(
+            "--storage-opt size is not supported: the overlay driver has no project quotas to limit a container's layer with"
+        )
+    if v.cpu_count or v.cpu_percent:
+        raise InvalidRequest("CpuCount and CpuPercent are settings of Windows containers: use NanoCpus or CpuQuota")
+    for text in v.links or ():
+        legacy_links.parse(text)
     for field, mode in (("PidMode", v.pid_mode), ("IpcMode", v.ipc_mode)):
         if mode.startswith("container:") and not _NAME.fullmatch(mode.removeprefix("container:")):
             raise InvalidRequest(f"invalid {field}")

@@ -61,6 +61,15 @@ class Walk:
     proc: Fd | None = None
     host_null: Fd | None = None
     warnings: list[str] = field(default_factory=list)
+    systems: dict[str, Fd] = field(default_factory=dict)  # the mounts of /proc and /sys, by target
+
+    def system_path(self, path: str) -> Fd:
+        """Return what `path` is.  In /proc and /sys it is looked up in the mount itself: a name in the image that somebody
+        swaps must not hide what is to be masked (row 2).  Raises OSError."""
+        for target, mount in self.systems.items():
+            if path == target or path.startswith(f"{target}/"):
+                return open_in(mount, path[len(target) + 1 :] or ".", os.O_PATH)
+        return open_in(self.root, path, os.O_PATH)
 
 
 def enter(root_tree: Fd, place: str) -> Fd:
@@ -153,8 +162,11 @@ def _new_mount(state: Walk, step: NewMount) -> None:
             set_attributes(tree, set_=Attr.RDONLY | Attr.NOSUID | Attr.NODEV | Attr.NOEXEC, recursive=True)
         else:
             tree = new_mount(step.kind, dict(step.options.data), step.options.set_)
-        with tree:
-            attach(tree, "", at=target)
+        attach(tree, "", at=target)
+        if step.kind in ("proc", "sysfs"):
+            state.systems["/" + step.target.strip("/")] = tree  # closed by execve
+        else:
+            tree.close()
 
 
 def _tree_mount(state: Walk, step: TreeMount) -> None:
@@ -243,7 +255,7 @@ def _console(state: Walk, _: Console) -> None:
 def _read_only(state: Walk, step: ReadOnly) -> None:
     for path in step.paths:
         try:
-            place = open_in(state.root, path, os.O_PATH)
+            place = state.system_path(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         with place, clone_tree("", at=place, recursive=True) as tree:
@@ -259,7 +271,7 @@ def _mask(state: Walk, step: Mask) -> None:
         set_attributes(null, set_=Attr.RDONLY | Attr.NOSUID | Attr.NOEXEC)
         for path in step.paths:
             try:
-                place = open_in(state.root, path, os.O_PATH)
+                place = state.system_path(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             with place:

@@ -339,6 +339,9 @@ class FakeImages:
             raise InvalidRequest(f"unknown recipe {recipe!r}")
         yield i.Progress(status="done")
 
+    async def check(self, *, repair: bool) -> List[s.Finding]:
+        return [s.Finding(level="note" if repair else "error", subject="blob abc", text="is missing")]
+
     async def pull(self, image: str, *, tag: str, platform: str, auth: str) -> AsyncIterator[i.Progress]:
         self.asked = (image, tag, platform, auth)
         if image == "missing":

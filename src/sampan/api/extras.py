@@ -26,6 +26,12 @@ async def doctor(request: Request) -> Response:
     return reply(await request.engine.system.doctor())
 
 
+@route("POST", "/sampan/system/check", job="check")
+async def check(request: Request) -> Response:
+    """Every blob, layer and record looked at; with `repair`, what is broken is fetched or dropped.  200."""
+    return reply(await request.engine.images.check(repair=request.query.flag("repair")))
+
+
 @route("POST", "/sampan/images/bootstrap", job="bootstrap")
 async def bootstrap(request: Request) -> None:
     """Make a base image from the distribution's packages.  200 and progress; 400 unknown recipe."""

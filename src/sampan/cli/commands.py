@@ -210,6 +210,9 @@ COMMANDS: dict[str, Command] = {
     "jobs": Command("[OPTIONS]", "List the daemon's running jobs", "extras:jobs", (
         flag("-a --all", "bool", "Show recent jobs too"), _FORMAT, _WHOLE), examples=("sampan jobs -a",)),
     "doctor": Command("[OPTIONS]", "Show what this host has and lacks", "extras:doctor", (_FORMAT,), examples=("sampan doctor",)),
+    "system check": Command("[OPTIONS]", "Look at every blob, layer and record of the images", "extras:check", (
+        flag("--repair", "bool", "Fetch again, unpack again or drop what is broken"), _FORMAT),
+        examples=("sampan system check --repair",)),
     "explain": Command("[OPTIONS] CONTAINER", "Show what the kernel holds for a container, and the commands that show it",
                        "extras:explain", (_FORMAT,), (1, 1), examples=("sampan explain web",)),
     **commands_resources.COMMANDS,

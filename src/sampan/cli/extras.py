@@ -9,6 +9,7 @@ from sampan.cli.table import labels, short, show
 
 if TYPE_CHECKING:
     from sampan.cli.main import Invocation
+    from sampan.wire.system import Finding
 
 JOBS = [
     ("ID", "JOB ID"),
@@ -48,7 +49,15 @@ def colour(text: str, code: str) -> str:
 
 def doctor(call: Invocation) -> int:
     """1 when something is wrong."""
-    found = call.client.system.doctor()
+    return findings(call, call.client.system.doctor())
+
+
+def check(call: Invocation) -> int:
+    """1 when something is broken, and was not repaired."""
+    return findings(call, call.client.system.check(repair=call.options.repair))
+
+
+def findings(call: Invocation, found: list[Finding]) -> int:
     if call.options.format:
         rows = ({"Level": one.level, "Subject": one.subject, "Text": one.text} for one in found)
         show(

@@ -34,6 +34,10 @@ class System:
     def doctor(self) -> list[s.Finding]:
         return self._client.get(list[s.Finding], "GET", "/sampan/doctor")
 
+    def check(self, *, repair: bool = False) -> list[s.Finding]:
+        """Look at every blob, layer and record of the images; with `repair`, mend what is broken."""
+        return self._client.get(list[s.Finding], "POST", "/sampan/system/check", {"repair": repair})
+
     def usage(self) -> u.DiskUsage:
         return self._client.get(u.DiskUsage, "GET", "/system/df")
 

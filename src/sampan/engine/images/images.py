@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 from sampan.content.blobs import Blobs
 from sampan.content.images import Catalogue
 from sampan.content.partials import Partials
-from sampan.engine.images import bootstrap, commit, import_, inspect, list, load, pull, push, remote, remove, save, tag
+from sampan.engine.images import bootstrap, check, commit, import_, inspect, list, load, pull, push, remote, remove, save, tag
 from sampan.engine.images.context import Emit, Event, InUse, Stores
 from sampan.engine.images.filters import Filters
 from sampan.engine.images.image import Image, image_of
@@ -27,6 +27,7 @@ from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.wire.images import Deleted, HistoryItem, ImageInspect, ImageSummary, Progress, PruneResult
 from sampan.wire.registry import AuthAnswer, AuthConfig, Distribution, SearchResult
+from sampan.wire.system import Finding
 
 T = TypeVar("T")
 KEPT_FOR = 86400 * 10**9  # nanoseconds that a layer without an image is kept
@@ -127,6 +128,9 @@ class Images:
             save.save(self._stores, refs, reporter)
 
         return self._stream(work)
+
+    async def check(self, *, repair: bool) -> List[Finding]:
+        return await check.check(self._stores, self.registries, self.partials, repair=repair)
 
     # With registries.  `auth`: the value of X-Registry-Auth.
 

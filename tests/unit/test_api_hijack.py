@@ -15,6 +15,7 @@ from fakes.engine import ID, FakeStream
 from sampan.api.hijack import Escape
 from sampan.api.query import detach_keys
 from sampan.errors import Broken, InvalidRequest
+from sampan.wire.frames import frame
 
 UPGRADE = b"Upgrade: tcp\r\nConnection: Upgrade\r\n"
 
@@ -222,7 +223,7 @@ def test_a_websocket_carries_binary_frames(api: Api) -> None:
         far = api.engine.containers.streams[0].far
         sock.sendall(b"\x82\x82\1\2\3\4" + bytes((ord("h") ^ 1, ord("i") ^ 2)))
         assert far.recv(10) == b"hi"
-        far.sendall(b"x" * 200)
+        far.sendall(frame(2, b"x" * 200))
         assert sock.recv(1000) == b"\x82\x7e\x00\xc8" + b"x" * 200
         sock.sendall(b"\xf2\x82\1\2\3\4hi")
         assert until_end(sock) == b"\x88\x02\x03\xea"

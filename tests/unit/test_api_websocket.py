@@ -14,6 +14,7 @@ from api_support import Api, head_of, until_end
 from fakes.engine import FakeStream
 from sampan.api import websocket
 from sampan.errors import Conflict
+from sampan.wire import frames
 
 HANDSHAKE = (
     b"Host: d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -77,7 +78,7 @@ def test_data_frames_of_every_size_pass_both_ways(api: Api) -> None:
         wanted = "early text é in pieces".encode()
         assert _exactly(stream.far, len(wanted)) == wanted
         for size in (1, 125, 126, 65535, 65536):
-            stream.far.sendall(b"x" * size)
+            stream.far.sendall(frames.frame(1 + size % 2, b"x" * size))
             got = b""
             while len(got) < size:
                 kind, piece = received(sock)
@@ -91,7 +92,7 @@ def test_data_frames_of_every_size_pass_both_ways(api: Api) -> None:
 def test_the_end_of_output_closes_the_websocket(api: Api) -> None:
     sock, stream = attach(api)
     with sock:
-        stream.far.sendall(b"bye")
+        stream.far.sendall(frames.frame(2, b"bye"))
         stream.far.close()
         assert received(sock) == (BINARY, b"bye")
         assert received(sock) == (CLOSE, b"\x03\xe8")
@@ -120,7 +121,8 @@ def test_row_95_a_websocket_that_is_not_read_makes_the_process_wait(api: Api) ->
     sent = 0
     with sock, pytest.raises(TimeoutError):
         while True:
-            sent += stream.far.send(b"y" * 65536)
+            stream.far.sendall(frames.frame(1, b"y" * 65528))
+            sent += 65536
     assert sent < 8 << 20
     api.call(stream.closed.wait)
 
@@ -146,7 +148,7 @@ def test_megabytes_come_back_unharmed(api: Api) -> None:
         left = len(data)
         while left:
             piece = stream.far.recv(1 << 16)
-            stream.far.sendall(piece)
+            stream.far.sendall(frames.frame(1, piece))
             left -= len(piece)
         stream.far.close()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from sampan.api.backend import AttachStream
 from sampan.api.request import Request, raw_head
+from sampan.wire.frames import STDOUT, frame
 
 PIECE = 256 * 1024
 LAST_WORDS = 5.0  # seconds for the process to take what a client that has gone had said
@@ -25,11 +26,6 @@ RAW = b"application/vnd.docker.raw-stream"
 def stream_type(request: Request, tty: bool, upgraded: bool) -> bytes:
     """Multiplexed is announced from 1.42 on, without a TTY, and only where there was an upgrade (or for logs)."""
     return MULTIPLEXED if request.version >= (1, 42) and not tty and upgraded else RAW
-
-
-def frame(stream: int, data: bytes) -> bytes:
-    """One frame of a multiplexed stream (2.2): 1 is stdout, 2 stderr."""
-    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
 
 
 class Escape:
@@ -190,7 +186,7 @@ class Pump(asyncio.Protocol):
         """End the connection with `text` as the process's output."""
         if text and not self._lost:
             data = text.encode("utf-8", "backslashreplace") + b"\r\n"
-            self._transport.write(data if self._tty else frame(1, data))
+            self._transport.write(data if self._tty else frame(STDOUT, data))
         self._stop()
 
     def end(self) -> None:

@@ -18,6 +18,7 @@ from sampan.api.hijack import LAST_WORDS, PIECE, Escape
 from sampan.api.request import Request, Stream
 from sampan.api.routes import named, route
 from sampan.errors import InvalidRequest
+from sampan.wire.frames import Demultiplexer
 
 MESSAGE_LIMIT = 1024 * 1024
 CLOSING = 2.0  # seconds for the client to answer a close
@@ -47,6 +48,7 @@ class _Joint:
         self._stream = stream
         self._fd = stream.fileno()
         self._escape = Escape(keys)
+        self._frames = None if stream.tty else Demultiplexer()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._server = request.connection.server
         transport = request.connection.transport
@@ -89,7 +91,10 @@ class _Joint:
                 return
             if not data:
                 return
-            await self._socket.send_bytes(data)
+            if self._frames is not None:
+                data = b"".join([piece for _, piece in self._frames.feed(data)])
+            if data:
+                await self._socket.send_bytes(data)
 
     async def _input(self) -> None:
         async for message in self._socket:

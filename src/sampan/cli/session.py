@@ -13,7 +13,8 @@ from types import FrameType
 
 from sampan.client.connect import Hijacked
 from sampan.client.errors import ClientError
-from sampan.client.stream import STDERR, STDOUT, Demultiplexer
+from sampan.client.stream import Demultiplexer
+from sampan.wire.frames import STDERR, STDOUT
 
 DETACHED = "read escape sequence"
 Resize = Callable[[int, int], None]

@@ -7,49 +7,24 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from sampan.client.errors import ApiError, ProtocolError
+from sampan.wire import frames
+from sampan.wire.frames import STDOUT
 
-STDIN, STDOUT, STDERR, SYSTEM = 0, 1, 2, 3
-FRAME_LIMIT = 64 * 1024 * 1024  # no daemon sends such frames; a liar must not make us wait for ever
 LINE_LIMIT = 16 * 1024 * 1024
 
 
-class Demultiplexer:
-    """Takes bytes in any pieces, gives (stream, bytes) as soon as they are there, also parts of a frame."""
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._stream = STDOUT
-        self._left = 0
+class Demultiplexer(frames.Demultiplexer):
+    """Frames as a client reads them."""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Raises ProtocolError for what is no frame, ApiError for the daemon's own words (stream 3)."""
-        view = memoryview(data)
-        while view:
-            if not self._left:
-                need = 8 - len(self._head)
-                self._head += bytes(view[:need])
-                view = view[need:]
-                if len(self._head) < 8:
-                    return
-                self._begin(self._head)
-                self._head = b""
-                continue
-            piece = bytes(view[: self._left])
-            view = view[len(piece) :]
-            self._left -= len(piece)
-            if self._stream == SYSTEM:
-                raise ApiError(500, piece.decode("utf-8", "replace").strip())
-            yield (STDOUT if self._stream == STDIN else self._stream), piece
-
-    def _begin(self, head: bytes) -> None:
-        self._stream, self._left = head[0], int.from_bytes(head[4:], "big")
-        if self._stream > SYSTEM or head[1:4] != b"\0\0\0" or self._left > FRAME_LIMIT:
-            raise ProtocolError(f"not a frame of a multiplexed stream: {head.hex()}")
-
-    @property
-    def whole(self) -> bool:
-        """Whether the stream may end here."""
-        return not self._head and not self._left
+        try:
+            for stream, piece in super().feed(data):
+                if stream == frames.SYSTEM:
+                    raise ApiError(500, piece.decode("utf-8", "replace").strip())
+                yield stream, piece
+        except ValueError as error:
+            raise ProtocolError(str(error)) from error
 
 
 class Readable(Protocol):

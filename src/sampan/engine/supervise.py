@@ -12,8 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sampan import messages as m
-from sampan.engine.containers import start, step, volumes
-from sampan.engine.containers.connections import namespace
+from sampan.engine.containers import connections, start, step, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group
@@ -55,7 +54,7 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
     for endpoint in rooms.networks.active():
         if endpoint.container_id not in alive:
             rooms.networks.detach(endpoint)
-    await asyncio.to_thread(rooms.networks.serve_names, lambda key: namespace(containers.all[key]))
+    await asyncio.to_thread(rooms.networks.serve_names, lambda key: connections.namespace(containers.all[key]))
     for container in containers.all.values():
         if container.pidfd is not None:
             rooms.networks.watch(container.id, container.pidfd.fileno())
@@ -101,12 +100,8 @@ async def _meet(container: Container) -> bool:
     rooms = container.rooms
     container.keeper, container.pidfd = keeper, Fd(fds[0].take()) if fds else None
     keeper.on_exec_exit = None
-    for endpoint in container.rooms.networks.of(container.id):
-        try:
-            endpoint = container.rooms.networks.adopt(endpoint)
-        except SampanError as error:
-            log.warning("network of container %s: %s", container.id[:12], error)
-        container.endpoints = (*container.endpoints, endpoint)
+    for problem in connections.take_up(container):
+        log.warning("network of container %s: %s", container.id[:12], problem)
     if not container.record.running or not container.record.pid:  # the last daemon did not live to see it start
         container.update(
             status="running", restarting=False, started=message.started_at, pid=message.pid, error="",

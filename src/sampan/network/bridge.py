@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import re
 from contextlib import ExitStack
 
 from msgspec import structs
@@ -23,6 +24,7 @@ PREFIX = "com.docker.network.container_iface_prefix"
 GUARD = "sampan.guard"  # "false": containers may send with others' addresses (gateways, virtual machines)
 _BOOLEANS = ("enable_icc", "enable_ip_masquerade", "inhibit_ipv4", "default_bridge")
 _TRUTH = ("1", "t", "true", "0", "f", "false", "")
+_MADE = re.compile(r"veth[0-9a-f]{8}", re.ASCII)
 _MODES = ("nat", "nat-unprotected", "")
 
 
@@ -165,7 +167,17 @@ class Bridge:
             self._host.upkeep.settle()
 
     def present(self, endpoint: Endpoint) -> bool:
-        return self._host.route.link(endpoint.veth_host) is not None
+        """An attach that was broken off left the host's end down, which goes up last."""
+        link = self._host.route.link(endpoint.veth_host)
+        return link is not None and link.up
+
+    def strangers(self, known: set[str]) -> list[str]:
+        """Return the links that an earlier daemon was killed over: on our bridges, or blocks of such, and nobody's."""
+        links = self._host.route.links()
+        masters = set(self._index.values())
+        lost = [one.name for one in links if one.master in masters and _MADE.fullmatch(one.name) and one.name not in known]
+        names = {one.name for one in links}
+        return [*lost, *(shaping.ifb(name) for name in lost if shaping.ifb(name) in names)]
 
 
 def _mtu(options: dict[str, str]) -> int:

@@ -262,8 +262,8 @@ class Endpoints:
     def adopt(self, endpoint: Endpoint, published: Sequence[Published] | None = None) -> Endpoint:
         """Take a running container's endpoint over after start(); return it as recorded.
 
-        Raises NotFound when it is not recorded, Conflict when its link is gone or one of its ports is somebody
-        else's now (its ports are closed then).
+        Raises NotFound when it is not recorded or its link is gone or was never finished, Conflict when one of its ports
+        is somebody else's now (its ports are closed then).
         """
         with self._mutex:
             found = self._endpoints.get(endpoint.id)
@@ -274,7 +274,7 @@ class Endpoints:
             if published is not None and tuple(published) != found.published:
                 raise Conflict(f"endpoint {endpoint.id[:12]} has other published ports than recorded")
             if not self._driver(self.network_of(found)).present(found):
-                raise Conflict(f"link {found.veth_host} of endpoint {endpoint.id[:12]} is gone")
+                raise NotFound(f"link {found.veth_host} of endpoint {endpoint.id[:12]} is gone")
         return found
 
     def detach(self, endpoint: Endpoint) -> None:

@@ -8,6 +8,7 @@ The namespace that counts as the host's is that of the thread that constructs Ne
 from __future__ import annotations
 
 import datetime
+import errno
 import ipaddress
 import secrets
 from builtins import list as List
@@ -83,6 +84,7 @@ class Networks(Endpoints):
                 for _, info in self._infos.items():
                     self._take_network(info)
                 self._take_endpoints()
+                self._sweep()
                 host.firewall.remake()
                 host.watch(self._restore)
                 undo.pop_all()
@@ -194,6 +196,14 @@ class Networks(Endpoints):
                     host.firewall.open(info.id, endpoint)
             except (Broken, NotFound) as error:
                 self._refused[endpoint.id] = str(error)
+
+    def _sweep(self) -> None:
+        """Delete the links of endpoints that an earlier daemon had let go when it was killed."""
+        driver = self._driver(self.get("bridge"))
+        assert isinstance(driver, Bridge)
+        known = {one.veth_host for one in self._endpoints.values()}
+        for name in driver.strangers(known):
+            self._started().route.talk([rtnl.delete_link(name)], tolerate=frozenset({errno.ENODEV}))
 
     def _restore(self, tables: bool) -> None:
         with self._mutex:

@@ -10,7 +10,7 @@ from msgspec import structs
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.validate import port_of, port_range
 from sampan.engine.records import ContainerRecord
-from sampan.errors import Conflict, InvalidRequest, NotFound
+from sampan.errors import Conflict, InvalidRequest, NotFound, SampanError
 from sampan.kernel.fds import Fd
 from sampan.network.inside import IFNAME
 from sampan.network.manager import Networks
@@ -99,6 +99,39 @@ def reserve(container: Container, undo: ExitStack) -> tuple[Endpoint, ...]:
         bound = networks.publish_reserve(way_out, ports, name=record.name)
         made = [bound if one.id == bound.id else one for one in made]
     return tuple(made)
+
+
+def take_up(container: Container) -> list[str]:
+    """Take over the endpoints of a container that went on while no daemon was there; return what was wrong.
+
+    A connect or disconnect over which the daemon was killed was never answered: what the kernel has is then what is.
+    """
+    networks, record = container.rooms.networks, container.record
+    problems = []
+    found: dict[str, Endpoint] = {}
+    for endpoint in networks.of(container.id):
+        try:
+            networks.adopt(endpoint)
+        except NotFound as error:
+            problems.append(str(error))
+            networks.detach(endpoint)
+            continue
+        except SampanError as error:
+            problems.append(str(error))
+        found[networks.network_of(endpoint).name] = endpoint
+    container.endpoints = tuple(found.values())
+    if attaches(record):
+        kept = {name: settings for name, settings in record.networking.items() if name in found}
+        new = {name: _settings(record, one) for name, one in found.items() if name not in kept}
+        if new or len(kept) != len(record.networking):
+            container.update(networking={**kept, **new})
+    return problems
+
+
+def _settings(record: ContainerRecord, endpoint: Endpoint) -> c.EndpointSettings:
+    own = {record.name, record.id[:12], record.config.hostname}
+    aliases = [name for name in endpoint.names if name not in own]
+    return c.EndpointSettings(aliases=aliases or None, driver_opts=endpoint.options or None, gw_priority=endpoint.priority)
 
 
 def bindings(record: ContainerRecord) -> list[PortBinding]:

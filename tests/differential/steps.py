@@ -5,10 +5,11 @@ Objects have names, so that paths are the same for both; `keep` stores an answer
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
+
+from more_steps import MORE
+from table import Step, create, delete, filtered, get, post
 
 _WORDS = "the words are those of Docker 23 and later (engine-api.md)"
 _EARLY = "refused when it is asked for; dockerd makes the container and fails at its start"
@@ -26,6 +27,11 @@ DIFFERENT: dict[str, str] = {
                      "events: bad since", "list: by bad health", "rename: bad"), _OWN),
     **dict.fromkeys(("wait: bad condition", "events: bad filter"), _NEWER),
     **dict.fromkeys(("create: not JSON", "create: a list"), "another JSON parser, other words"),
+    **dict.fromkeys(("image: inspect nobody", "image: inspect bad name", "image: tag bad", "image: save nobody", "commit: bad name",
+                     "image: import bad name", "distribution: bad name", "network: create without name", "archive: no path",
+                     "network: create bad subnet", "network: connect to host", "archive: put no path"), _WORDS),
+    **dict.fromkeys(("image: create nothing", "network: create bad driver", "archive: file as folder", "checkpoints"), _OWN),
+    "network: connect to nobody": "20.10 remembers the network for the next start; later ones look first",
 }  # fmt: skip
 # Parts of inspect and list that belong to the engine, to the host's kernel, or to newer API versions than the oracle's.
 OWN_PARTS = frozenset({
@@ -33,34 +39,6 @@ OWN_PARTS = frozenset({
     "DNSNames", "Annotations", "GwPriority",
     "NetworkMode", "PortBindings", "RestartPolicy", "Runtime",
 })  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Step:
-    name: str
-    method: str
-    path: str
-    body: Any = None
-    keep: str = ""
-    dropped: frozenset[str] = frozenset()
-    sorted_by: Callable[[Any], Any] | None = None
-    compared: bool = True
-
-
-def filtered(path: str, filters: str) -> str:
-    return f"{path}{'&' if '?' in path else '?'}filters={quote(filters)}"
-
-
-def get(name: str, path: str, **more: Any) -> Step:
-    return Step(name, "GET", path, **more)
-
-
-def post(name: str, path: str, body: Any = None, **more: Any) -> Step:
-    return Step(name, "POST", path, body, **more)
-
-
-def delete(name: str, path: str) -> Step:
-    return Step(name, "DELETE", path)
 
 
 def listing(name: str, filters: str, query: str = "all=1") -> Step:
@@ -72,10 +50,6 @@ _ALL_BUT_NAMES = frozenset({
     "Id", "Image", "ImageID", "Command", "Created", "Ports", "Labels", "State", "Status", "HostConfig", "NetworkSettings", "Mounts",
     "SizeRw", "SizeRootFs",
 })  # fmt: skip
-
-
-def create(name: str, container: str, **config: Any) -> Step:
-    return post(name, f"/containers/create?name={container}", {"Image": "busybox", "Cmd": ["sleep", "600"], **config})
 
 
 def host(name: str, **config: Any) -> Step:
@@ -336,4 +310,4 @@ CLEAN = tuple(
                  "x-bad-device")
 )  # fmt: skip
 
-STEPS: tuple[Step, ...] = (*CREATE, *CLEAN, *LIFE, *LISTS, *VOLUMES, *END)
+STEPS: tuple[Step, ...] = (*CREATE, *CLEAN, *LIFE, *LISTS, *VOLUMES, *MORE, *END)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from normal import body
-from steps import DIFFERENT, STEPS, Step
+from steps import DIFFERENT, STEPS
+from table import Step
 
 from support.daemon import Answer, Daemon
 from support.oracle import Oracle

@@ -495,6 +495,9 @@ class FakeBuilder:
             raise self.error
         yield i.Progress(stream="Successfully built abc\n")
 
+    async def usage(self) -> List[u.CacheRecord]:
+        return [u.CacheRecord(id="abc", type="regular", description="RUN true", size=1000, usage_count=2)]
+
     async def prune(self, wanted: Wanted) -> i.BuildPruned:
         self.pruned.append(wanted)
         return i.BuildPruned(caches_deleted=["a"], space_reclaimed=7)

@@ -69,14 +69,14 @@ def test_the_commands(api: Api, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert sampan("system", "df")[1].splitlines() == [
         "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE", "Images          1         1         2kB       500B (25%)",
         "Containers      0         0         0B        0B", "Local Volumes   1         0         1.5MB     1.5MB (100%)",
-        "Build Cache     0         0         0B        0B",
+        "Build Cache     1         0         1kB       1kB (100%)",
     ]  # fmt: skip
     assert sampan("system", "df", "--format", "{{.Type}}: {{.Reclaimable}}")[1].splitlines()[0] == "Images: 500B (25%)"
     shown = sampan("system", "df", "-v")[1]
     assert (
         "Images space usage:\n\nREPOSITORY" in shown
         and "data          0         1.5MB" in shown
-        and "Build cache usage: 0B" in shown
+        and "Build cache usage: 1kB" in shown
     )
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     code, out = sampan("system", "prune", "-a", "--volumes", "--filter", "label=x")

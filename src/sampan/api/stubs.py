@@ -18,7 +18,7 @@ async def plugins(request: Request) -> Response:
 @route("GET", "/plugins/{}/json", job="plugin_inspect", since="1.25")
 async def plugin(request: Request) -> Response:
     """PluginInspect.  404."""
-    raise NotFound(f"plugin {request.name!r} not found")
+    raise NotFound(f'plugin "{request.name}" not found')
 
 
 def _later(what: str) -> Handler:

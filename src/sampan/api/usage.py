@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET, structs
+
 from sampan.api.request import Request, Response, reply
 from sampan.api.routes import route
 
@@ -10,4 +12,7 @@ from sampan.api.routes import route
 async def df(request: Request) -> Response:
     """SystemDataUsage.  200; 400 unknown type.  Before 1.42 everything is told, whatever type says."""
     kinds = tuple(request.query.all("type")) if request.version >= (1, 42) else ()
-    return reply(await request.engine.system.usage(kinds))
+    found = await request.engine.system.usage(kinds)
+    if found.build_cache is not UNSET:
+        found = structs.replace(found, build_cache=await request.engine.builder.usage())
+    return reply(found)

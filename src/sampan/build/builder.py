@@ -24,6 +24,7 @@ from sampan.build.prune import Wanted, prune
 from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given
 from sampan.build.solve import Shop, Solver
+from sampan.build.usage import records
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background
 from sampan.engine.context import Rooms
@@ -31,6 +32,7 @@ from sampan.errors import InvalidRequest
 from sampan.oci.digest import Digest
 from sampan.oci.reference import parse as parse_reference
 from sampan.wire.images import BuildPruned, Progress
+from sampan.wire.usage import CacheRecord
 
 
 class Builder:
@@ -168,6 +170,9 @@ class Builder:
             reference = parse_reference(tag)
             await self._images.tag(identity, reference.name, reference.tag or "latest")
             say(Progress(stream=f"Successfully tagged {reference.tagged().familiar}\n"))
+
+    async def usage(self) -> list[CacheRecord]:
+        return await asyncio.to_thread(records, self._shop)
 
     async def prune(self, wanted: Wanted) -> BuildPruned:
         """Remove cached steps, and with `all` cache mounts too."""

@@ -51,11 +51,19 @@ def rows(found: u.DiskUsage) -> list[dict[str, Any]]:
     volumes = [(one, one.usage_data) for one in _list(found.volumes) if isinstance(one.usage_data, v.UsageData)]
     held = sum(max(usage.size, 0) for _, usage in volumes)
     free = sum(max(usage.size, 0) for _, usage in volumes if usage.ref_count == 0)
+    cache = _list(found.build_cache)
+    own = [one for one in cache if not one.shared]
     return [
         _row("Images", len(images), sum(one.containers > 0 for one in images), layers, layers - kept),
         _row("Containers", len(containers), sum(one.state in ACTIVE for one in containers), written, idle),
         _row("Local Volumes", len(volumes), sum(usage.ref_count > 0 for _, usage in volumes), held, free),
-        _row("Build Cache", 0, 0, 0, 0),
+        _row(
+            "Build Cache",
+            len(cache),
+            sum(one.in_use for one in cache),
+            sum(one.size for one in own),
+            sum(one.size for one in own if not one.in_use),
+        ),
     ]
 
 
@@ -87,8 +95,9 @@ def _verbose(found: u.DiskUsage) -> None:
     print("\nLocal Volumes space usage:\n")
     volumes = [(one, volume_row(one)) for one in _list(found.volumes)]
     show([row for _, row in volumes], VOLUMES)
-    print("\nBuild cache usage: 0B\n")
-    show([], CACHE)
+    cache = _list(found.build_cache)
+    print(f"\nBuild cache usage: {units.size(sum(one.size for one in cache if not one.shared), 4)}\n")
+    show([_cache(one, now) for one in cache], CACHE)
 
 
 def _image(one: Any, now: float) -> dict[str, Any]:
@@ -100,6 +109,17 @@ def _image(one: Any, now: float) -> dict[str, Any]:
         "CreatedSince": units.ago(now - one.created) + " ago" if one.created > 0 else "N/A", "VirtualSize": units.size(one.size),
         "SharedSize": units.size(max(one.shared_size, 0), 4), "UniqueSize": units.size(one.size - max(one.shared_size, 0), 4),
         "Containers": str(max(one.containers, 0)),
+    }  # fmt: skip
+
+
+def _cache(one: u.CacheRecord, now: float) -> dict[str, Any]:
+    def ago(moment: str | None) -> str:
+        return units.ago(now - units.parse_time(moment) / 1e9) + " ago" if moment else ""
+
+    return {
+        "ID": one.id[:12], "Type": one.type, "Size": units.size(one.size), "Created": ago(one.created_at),
+        "Used": ago(one.last_used_at),
+        "Usage": str(one.usage_count), "Shared": str(one.shared).lower(),
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def apply_changes(settings: Settings, changes: Sequence[str]) -> Settings:
         rest = rest.strip()
         instruction = _INSTRUCTIONS.get(word.upper())
         if instruction is None:
-            raise InvalidRequest(f"{word[:40]!r} is not a valid change command")
+            raise InvalidRequest(f"{word[:40].lower()} is not a valid change command")
         if not rest:
             raise InvalidRequest(f"{word.upper()} requires at least one argument")
         if "\0" in rest:

@@ -41,7 +41,7 @@ def remove(stores: Stores, ref: str, *, force: bool, prune: bool) -> Removal:
             for name in [one for one in names if one not in others]:
                 _untag(stores, image, name, removal)
             return removal
-        _refuse_last_name(stores, image, reference, force)
+        _refuse_last_name(stores, image, ref, force)
     else:
         repositories = {name.name for name in names}
         tags = [name for name in names if name.tag]
@@ -62,11 +62,11 @@ def _others(names: list[Reference], reference: Reference) -> list[Reference]:
     return [name for name in rest if name.tag or name.name != reference.name or name.name in tagged or reference.digest]
 
 
-def _refuse_last_name(stores: Stores, image: Digest, reference: Reference, force: bool) -> None:
+def _refuse_last_name(stores: Stores, image: Digest, ref: str, force: bool) -> None:
     users = stores.in_use(image)
     if users and not force:
         raise Conflict(
-            f'conflict: unable to remove repository reference "{reference.familiar}" (must force) - '
+            f'conflict: unable to remove repository reference "{ref}" (must force) - '
             f"container {short(users[0][0])} is using its referenced image {short(image)}"
         )
 

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from sampan.engine.containers.containers import Containers
 from sampan.engine.events import label_matches
 from sampan.engine.networks import connect, create
+from sampan.engine.patterns import Patterns
 from sampan.errors import InvalidRequest, NotFound
 from sampan.network.records import Endpoint, NetworkInfo
 from sampan.wire import containers as c
@@ -67,8 +68,8 @@ class Networks:
 
     def _chosen(self, info: NetworkInfo, filters: Filters) -> bool:
         tests: dict[str, Callable[[str], bool]] = {
-            "driver": lambda value: info.driver == value, "id": lambda value: value in info.id,
-            "name": lambda value: value in info.name, "scope": lambda value: info.scope == value,
+            "driver": lambda value: info.driver == value, "id": lambda value: Patterns((value,)).match(info.id),
+            "name": lambda value: Patterns((value,)).match(info.name), "scope": lambda value: info.scope == value,
             "type": lambda value: (value == "builtin") == info.predefined,
             "dangling": lambda value: (value.lower() in ("true", "1", "t")) == (not info.predefined and not self._used(info)),
         }  # fmt: skip

@@ -7,7 +7,9 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from sampan.build.chmod import change
 from sampan.build.digests import readlink, xattrs

@@ -242,16 +242,22 @@ class _Applier:
         return entry.mode if self._options.special else entry.mode & 0o1777
 
     def _file(self, at: int, name: str, entry: Entry) -> None:
+        mode = self._mode(entry)
         try:
-            made = os.open(name, _NEW_FILE | os.O_CLOEXEC, 0o600, dir_fd=at)
+            made = os.open(name, _NEW_FILE | os.O_CLOEXEC, mode & 0o777, dir_fd=at)
         except FileExistsError:
             self._clear(at, name, entry.kind)
             self._parents.forget(but=at)
-            made = os.open(name, _NEW_FILE | os.O_CLOEXEC, 0o600, dir_fd=at)
+            made = os.open(name, _NEW_FILE | os.O_CLOEXEC, mode & 0o777, dir_fd=at)
         try:
             self._content(made, entry)
-            os.fchown(made, *self._owner(entry))
-            os.fchmod(made, self._mode(entry))
+            # umask, default ACLs and setgid folders have their say in what it is now; writing takes setuid away.
+            owner, found = self._owner(entry), os.fstat(made)
+            if (found.st_uid, found.st_gid) != owner:
+                os.fchown(made, *owner)
+                os.fchmod(made, mode)
+            elif stat.S_IMODE(found.st_mode) != mode:
+                os.fchmod(made, mode)
             self._finish(made, entry)
         finally:
             os.close(made)

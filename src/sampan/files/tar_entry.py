@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+
+import msgspec
 
 from sampan.errors import InvalidRequest
 
@@ -44,8 +45,7 @@ class Kind(enum.Enum):
     FIFO = "6"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One file of an archive.
 
     name, linkname: as the archive has them, bytes that are not UTF-8 as surrogates (os.fsencode gives them back).
@@ -67,7 +67,7 @@ class Entry:
     devminor: int = 0
     uname: str = ""
     gname: str = ""
-    xattrs: dict[str, bytes] = field(default_factory=dict)
+    xattrs: dict[str, bytes] = {}
     stored: int = 0
     segments: tuple[tuple[int, int], ...] | None = None
     offset: int = 0
@@ -92,7 +92,9 @@ def seconds(value: bytes, what: str) -> int:
 
 def field_number(raw: bytes, what: str, low: int, high: int) -> int:
     """Return a header's number: octal, or GNU's base 256 (first bit set).  Raises BadArchive outside low..high."""
-    if raw[0] & 0x80:
+    if raw[-1] in b"\0 " and (digits := raw[:-1]).isdigit() and digits.isascii() and not (b"8" in digits or b"9" in digits):
+        value = int(digits, 8)  # as nearly every writer has it
+    elif raw[0] & 0x80:
         value = int.from_bytes(raw, "big")
         # 0x80 begins a positive number; 0xff (two's complement over the whole field) a negative one.
         value = value - (1 << 8 * len(raw)) if raw[0] & 0x40 else value - (0x80 << 8 * (len(raw) - 1))

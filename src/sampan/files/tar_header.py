@@ -11,6 +11,9 @@ from sampan.files.tar_entry import BLOCK, Entry, Kind
 
 _MAX_OCTAL_SIZE = 8**11 - 1
 _MAX_OCTAL_ID = 8**7 - 1
+_FLAGS = {kind: kind.value.encode() for kind in Kind}
+_MAGIC = b"ustar\00000" + bytes(64)  # and no names of user and group
+_NO_DEVICE = bytes(16)
 END = bytes(2 * BLOCK)
 
 
@@ -78,26 +81,19 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + body
 
 
-def _octal(value: int, width: int) -> bytes:
-    limit = 8 ** (width - 1) - 1
-    return b"%0*o\0" % (width - 1, value if 0 <= value <= limit else 0)
+def _octal(value: int, limit: int) -> int:
+    return value if 0 <= value <= limit else 0
 
 
 def _block(entry: Entry, name: bytes, prefix: bytes, link: bytes, mtime: int, flag: bytes = b"") -> bytes:
-    raw = bytearray(BLOCK)
-    raw[0 : len(name)] = name
-    raw[100:108] = _octal(entry.mode & 0o7777, 8)
-    raw[108:116] = _octal(entry.uid, 8)
-    raw[116:124] = _octal(entry.gid, 8)
-    raw[124:136] = _octal(entry.stored, 12)
-    raw[136:148] = _octal(mtime, 12)
-    raw[148:156] = b" " * 8
-    raw[156:157] = flag or entry.kind.value.encode()
-    raw[157 : 157 + len(link)] = link
-    raw[257:265] = b"ustar\00000"
+    before = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        name.ljust(100, b"\0"), entry.mode & 0o7777, _octal(entry.uid, _MAX_OCTAL_ID), _octal(entry.gid, _MAX_OCTAL_ID),
+        _octal(entry.stored, _MAX_OCTAL_SIZE), _octal(mtime, _MAX_OCTAL_SIZE),
+    )  # fmt: skip
+    device = _NO_DEVICE
     if entry.kind in (Kind.CHAR, Kind.BLOCK):
-        raw[329:337] = _octal(entry.devmajor, 8)
-        raw[337:345] = _octal(entry.devminor, 8)
-    raw[345 : 345 + len(prefix)] = prefix
-    raw[148:156] = b"%06o\0 " % sum(raw)
-    return bytes(raw)
+        device = b"%07o\0%07o\0" % (_octal(entry.devmajor, _MAX_OCTAL_ID), _octal(entry.devminor, _MAX_OCTAL_ID))
+    after = b"%b%b%b%b%b%b" % (
+        flag or _FLAGS[entry.kind], link.ljust(100, b"\0"), _MAGIC, device, prefix.ljust(155, b"\0"), bytes(12)
+    )  # fmt: skip
+    return b"%b%06o\0 %b" % (before, sum(before) + sum(after) + 8 * 0x20, after)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sampan.errors import Unsupported
 from sampan.files.digests import Writable
@@ -23,6 +23,7 @@ from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.paths import Resolve, open_in
 
 _CHUNK = 256 << 10
+_SMALL = 64 << 10
 _BELOW = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
 _HELD = os.O_PATH | os.O_NOFOLLOW
 _KINDS = {
@@ -95,7 +96,10 @@ def _open_start(root: int | Fd, path: str) -> Fd:
 
 
 class _Writer:
-    """One archive.  Holds the descriptor of one folder at a time: the depth of a tree costs no descriptors."""
+    """One archive.  Holds the descriptor of one folder at a time: the depth of a tree costs no descriptors.
+
+    What is small is gathered in `_ready` by plain calls; a file that is not small waits open in `_large`.
+    """
 
     def __init__(self, start: Fd, source: Source, view: View | None = None, real: str = "") -> None:
         self._start = start
@@ -103,17 +107,47 @@ class _Writer:
         self._view = view
         self._real = real
         self._linked: dict[tuple[int, int], str] = {}
+        self._ready: list[bytes] = []
+        self._size = 0
+        self._large: tuple[Fd, int] | None = None
 
     def run(self) -> Iterator[bytes]:
         found = os.fstat(self._start.fileno())
         name = self._source.name
         if name or not stat.S_ISDIR(found.st_mode):
-            yield from self._object(self._start, name or "file", found)
+            self._object(self._start, name or "file", found)
+            yield from self._content()
         elif self._source.overlay and self._is_opaque(self._start):
-            yield header(self._mark(OPAQUE, found))
+            self._add(header(self._mark(OPAQUE, found)))
         if stat.S_ISDIR(found.st_mode):
             yield from self._below(name if not name or name.endswith("/") else f"{name}/")
-        yield END
+        self._add(END)
+        yield self._taken()
+
+    def _add(self, data: bytes) -> None:
+        self._ready.append(data)
+        self._size += len(data)
+
+    def _taken(self) -> bytes:
+        data = b"".join(self._ready)
+        self._ready.clear()
+        self._size = 0
+        return data
+
+    def _content(self) -> Iterator[bytes]:
+        """Yield the content of the file that waits; one that shrinks meanwhile is filled up with zeros, one that grows is cut."""
+        if self._large is None:
+            return
+        file, left = self._large
+        self._large = None
+        with file:
+            fill = padding(left)
+            yield self._taken()
+            while left:
+                data = os.read(file.fileno(), min(left, _CHUNK)) or bytes(min(left, _CHUNK))
+                left -= len(data)
+                yield data
+            self._add(fill)
 
     def _below(self, top: str) -> Iterator[bytes]:
         """Walk the folders depth first with a list of what is left to do, not with the stack."""
@@ -137,12 +171,17 @@ class _Writer:
                 child = f"{path}/{name}" if path else name
                 if child in self._source.skip:
                     continue
-                is_folder = yield from self._child(folder, name, child, f"{top}{child}")
-                if is_folder:
+                if self._child(folder, name, child, f"{top}{child}"):
                     folder.close()
                     waiting.append((child, self._names(child)))
+                if self._large is not None:
+                    yield from self._content()
+                if self._size >= _CHUNK:
+                    yield self._taken()
         finally:
             folder.close()
+            if self._large is not None:
+                self._large[0].close()
 
     def _names(self, path: str) -> list[str]:
         """Return a folder's names, the first one last; none when it has vanished or is another mount's."""
@@ -170,7 +209,8 @@ class _Writer:
             raise NotADirectoryError(errno.ENOTDIR, "replaced by something else", path)
         return held
 
-    def _child(self, folder: Fd, name: str, child: str, path: str) -> Generator[bytes, None, bool]:
+    def _child(self, folder: Fd, name: str, child: str, path: str) -> bool:
+        """Add an entry; return whether it is a folder."""
         place = self._view.place(self._real_path(child)) if self._view is not None else None
         try:
             held = open_fd(name, _HELD, at=folder) if place is None else Fd(os.dup(place.fileno()))
@@ -180,90 +220,100 @@ class _Writer:
             found = os.fstat(held.fileno())
             if self._source.overlay and is_whiteout(found):
                 at, _, last = path.rpartition("/")
-                yield header(self._mark(f"{at}/{WHITEOUT}{last}" if at else f"{WHITEOUT}{last}", found))
+                self._add(header(self._mark(f"{at}/{WHITEOUT}{last}" if at else f"{WHITEOUT}{last}", found)))
                 return False
-            yield from self._object(held, path, found)
+            self._object(held, path, found)
             return stat.S_ISDIR(found.st_mode)
 
     # Entries
 
-    def _object(self, held: Fd, path: str, found: os.stat_result) -> Iterator[bytes]:
+    def _object(self, held: Fd, path: str, found: os.stat_result) -> None:
         kind = _KINDS.get(stat.S_IFMT(found.st_mode))
         if kind is None:  # a socket
             return
-        if len(os.fsencode(path)) > MAX_NAME:
+        if len(path) * 4 > MAX_NAME and len(os.fsencode(path)) > MAX_NAME:
             raise OSError(errno.ENAMETOOLONG, "path is too long for an archive", path[:200])
-        entry = self._entry(held, path, kind, found)
-        if kind is Kind.FILE and entry.kind is Kind.FILE:
-            yield from self._file(held, entry, found.st_size)
-            return
-        yield header(entry)
-        if kind is Kind.DIRECTORY and self._source.overlay and self._is_opaque(held):
-            yield header(self._mark(f"{path}/{OPAQUE}", found))
-
-    def _entry(self, held: Fd, path: str, kind: Kind, found: os.stat_result) -> Entry:
         link = ""
-        if kind is not Kind.DIRECTORY and found.st_nlink > 1:
+        if found.st_nlink > 1 and kind is not Kind.DIRECTORY:
             first = self._linked.setdefault((found.st_dev, found.st_ino), path)
             if first != path:
                 kind, link = Kind.HARD_LINK, first
+        if kind is Kind.FILE:
+            self._file(held, path, found)
+            return
         if kind is Kind.SYMLINK:
             link = os.readlink("", dir_fd=held.fileno())
-        device = kind in (Kind.CHAR, Kind.BLOCK)
+        self._add(header(self._entry(path, kind, found, link, {} if link else self._xattrs(held.path, path))))
+        if kind is Kind.DIRECTORY and self._source.overlay and self._is_opaque(held):
+            self._add(header(self._mark(f"{path}/{OPAQUE}", found)))
+
+    def _file(self, held: Fd, path: str, found: os.stat_result) -> None:
+        """Add the header, and the content of a small file; a large one is left open."""
+        size = found.st_size
+        file = open_fd(held.path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            self._add(header(self._entry(path, Kind.FILE, found, "", self._xattrs(file.fileno(), path))))
+            if size > _SMALL:
+                self._large = file, size
+                return
+            left = size
+            while left:
+                data = os.read(file.fileno(), left) or bytes(left)
+                left -= len(data)
+                self._add(data)
+            if fill := padding(size):
+                self._add(fill)
+        finally:
+            if self._large is None:
+                file.close()
+
+    def _entry(self, path: str, kind: Kind, found: os.stat_result, link: str, xattrs: dict[str, bytes]) -> Entry:
+        device = kind is Kind.CHAR or kind is Kind.BLOCK
+        size = found.st_size if kind is Kind.FILE else 0
         return Entry(
-            name=f"{path.rstrip('/')}/" if kind is Kind.DIRECTORY else path,
-            kind=kind,
-            mode=stat.S_IMODE(found.st_mode),
-            uid=self._id(found.st_uid),
-            gid=self._id(found.st_gid),
-            mtime_ns=int(found.st_mtime_ns),
-            linkname=link,
-            devmajor=os.major(found.st_rdev) if device else 0,
-            devminor=os.minor(found.st_rdev) if device else 0,
-            xattrs={} if link else self._xattrs(held, path),
+            f"{path.rstrip('/')}/" if kind is Kind.DIRECTORY else path,
+            kind,
+            stat.S_IMODE(found.st_mode),
+            self._id(found.st_uid),
+            self._id(found.st_gid),
+            size,
+            int(found.st_mtime_ns),
+            link,
+            os.major(found.st_rdev) if device else 0,
+            os.minor(found.st_rdev) if device else 0,
+            xattrs=xattrs,
+            stored=size,
         )
 
     def _id(self, number: int) -> int:
         shift = self._source.id_shift
         return number + shift if shift >= 0 or 0 <= number + shift < _RANGE else _NOBODY
 
-    def _xattrs(self, held: Fd, path: str) -> dict[str, bytes]:
-        """Return what travels: file capabilities and user.*.  The /proc name is the held object itself, links too."""
+    def _xattrs(self, target: int | str, path: str) -> dict[str, bytes]:
+        """Return what travels: file capabilities and user.*.  `target` is a descriptor, or the /proc name of one: links too."""
+        names = _list_xattrs(target)
+        if not names:
+            return {}
         found = {}
-        for name in _list_xattrs(held):
+        for name in names:
             if self._source.overlay and name.rpartition(".")[2] in _REDIRECTS and ".overlay." in name:
                 raise Unsupported(f"{path}: overlayfs keeps {name}, which a layer cannot say")
             if name == CAPABILITY or (name.startswith("user.") and allowed(name)):
-                value = os.getxattr(held.path, name)
+                value = os.getxattr(target, name)
                 found[name] = _capability_revision_2(value) if name == CAPABILITY else value
         return found
 
     def _is_opaque(self, held: Fd) -> bool:
-        names = [n for n in _list_xattrs(held) if n in ("trusted.overlay.opaque", "user.overlay.opaque")]
+        names = [n for n in _list_xattrs(held.path) if n in ("trusted.overlay.opaque", "user.overlay.opaque")]
         return any(os.getxattr(held.path, name) == b"y" for name in names)
 
     def _mark(self, path: str, found: os.stat_result) -> Entry:
         return Entry(name=path, kind=Kind.FILE, mode=0o600, mtime_ns=int(found.st_mtime_ns))
 
-    def _file(self, held: Fd, entry: Entry, size: int) -> Iterator[bytes]:
-        """Yield header and content; a file that shrinks meanwhile is filled up with zeros, one that grows is cut."""
-        with open_fd(held.path, os.O_RDONLY | os.O_NONBLOCK) as file:
-            yield header(replace(entry, size=size, stored=size))
-            left = size
-            while left and (data := os.read(file.fileno(), min(left, _CHUNK))):
-                left -= len(data)
-                yield data
-            while left:
-                zeros = bytes(min(left, _CHUNK))
-                left -= len(zeros)
-                yield zeros
-        if fill := padding(size):
-            yield fill
 
-
-def _list_xattrs(held: Fd) -> list[str]:
+def _list_xattrs(target: int | str) -> list[str]:
     try:
-        return sorted(os.listxattr(held.path))
+        return sorted(os.listxattr(target))
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.EPERM):
             raise

@@ -114,12 +114,14 @@ def main() -> None:
         for peer in found:
             peer.stop()
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{'operation':28} " + " ".join(f"{peer.name:>10}" for peer in found) + "   dockerd/sampan")
+    print(f"{'operation (median, best)':28} " + " ".join(f"{peer.name:>17}" for peer in found) + "    dockerd/sampan")
     for name in found[0].samples:
-        figures = [statistics.median(peer.samples[name]) for peer in found]
+        figures = [(statistics.median(peer.samples[name]), min(peer.samples[name])) for peer in found]
         budget = BUDGETS["out" if " out" in name else "in"]
-        ratio = f"{figures[1] / figures[0]:8.2f}  (at least {budget})" if len(figures) > 1 else ""
-        print(f"{name:28} " + " ".join(f"{1000 * figure:7.0f} ms" for figure in figures) + ratio)
+        line = f"{name:28} " + " ".join(f"{1000 * middle:7.0f} {1000 * best:7.0f} ms" for middle, best in figures)
+        if len(figures) > 1:
+            line += f"{figures[1][0] / figures[0][0]:8.2f} {figures[1][1] / figures[0][1]:8.2f}  (at least {budget})"
+        print(line)
 
 
 if __name__ == "__main__":

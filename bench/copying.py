@@ -1,6 +1,6 @@
 """Copying in and out of a running container, Sampan and dockerd in turns: a large file and a tree of small ones.
 
-    bench/copying.py [--rounds N] [--only sampan|dockerd]
+    bench/copying.py [--rounds N] [--only sampan|dockerd] [--memory]
 
 By the API, so that a client's start does not blur the figures, with tars made beforehand, and with the docker command.
 Needs root, /bin/busybox (static) and the docker command.
@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,9 +96,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="")
+    parser.add_argument("--memory", action="store_true", help="on a tmpfs: without what the disk's file system costs both")
     arguments = parser.parse_args()
     tars = {"large": large(), "tree": small()}
-    work = workspace()
+    work = Path(tempfile.mkdtemp(prefix="sampanbench-", dir="/dev/shm")) if arguments.memory else workspace()
     found: list[Peer] = []
     try:
         for tar in tars.values():

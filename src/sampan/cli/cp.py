@@ -162,7 +162,7 @@ class _Copy:
         def blocks() -> Iterator[bytes]:
             folder, entry = split(source) if not inside else (source, "")
             with View(open_fd(folder, os.O_PATH | os.O_DIRECTORY)) as view:
-                yield from _pieces(tree_tar(view, Source(path=entry, name=called)))
+                yield from _pieces(tree_tar(view, Source(path=entry, name=called, quick=True)))
 
         return where, blocks()
 

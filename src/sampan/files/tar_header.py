@@ -14,6 +14,8 @@ _MAX_OCTAL_ID = 8**7 - 1
 _FLAGS = {kind: kind.value.encode() for kind in Kind}
 _MAGIC = b"ustar\00000" + bytes(64)  # and no names of user and group
 _NO_DEVICE = bytes(16)
+_PLAIN = b"0" + bytes(100) + _MAGIC + _NO_DEVICE + bytes(155 + 12)
+_PLAIN_SUM = sum(_PLAIN) + 8 * 0x20
 END = bytes(2 * BLOCK)
 
 
@@ -47,6 +49,16 @@ def header(entry: Entry) -> bytes:
     extended = Entry(name=f"PaxHeaders.0/{os.path.basename(entry.name.rstrip('/'))}", kind=Kind.FILE, stored=len(content))
     before = _block(extended, os.fsencode(extended.name)[:100], b"", b"", 0, b"x")
     return before + content + padding(len(content)) + main
+
+
+def plain_file(name: bytes, mode: int, owner: tuple[int, int], size: int, mtime: int) -> bytes | None:
+    """Return the block before a file's content when one block can say it all, as it nearly always can; else None."""
+    if len(name) > 100 or not name.isascii() or size > _MAX_OCTAL_SIZE or not 0 <= mtime <= _MAX_OCTAL_SIZE:
+        return None
+    if owner[0] > _MAX_OCTAL_ID or owner[1] > _MAX_OCTAL_ID:
+        return None
+    before = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, *owner, size, mtime)
+    return b"%b%06o\0 %b" % (before, sum(before) + _PLAIN_SUM, _PLAIN)
 
 
 def padding(size: int) -> bytes:

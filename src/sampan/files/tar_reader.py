@@ -7,6 +7,7 @@ Python's tarfile is not used: SECURITY.md P13.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from sampan.files import pax
@@ -36,6 +37,12 @@ _KINDS = {
 }  # fmt: skip
 _PAX = (b"x", b"X", b"g")
 _GNU_LONG = {b"L": "path", b"K": "linkpath"}
+
+
+# mode, uid, gid, size, mtime, checksum, flag, from byte 100 on
+_PLAIN = re.compile(
+    rb"([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})\0([0-7]{11})\0([0-7]{6})\0 ([05])"
+).fullmatch  # fmt: skip
 
 
 class TarReader:
@@ -119,6 +126,8 @@ class TarReader:
                 if extended or not (self._at_end() or self._exactly(BLOCK) == _ZEROS):
                     raise BadArchive("a block of zeros in the middle of the archive")
                 return None
+            if not extended and not self._global and (entry := self._plain(block, start)) is not None:
+                return entry
             _verify_checksum(block)
             flag = block[156:157]
             if flag not in _PAX and flag not in _GNU_LONG:
@@ -142,6 +151,25 @@ class TarReader:
         if extended and records != self._global:
             raise BadArchive("an extended header without its entry")
         return None
+
+    def _plain(self, block: bytes, start: int) -> Entry | None:
+        """Return the entry of a header as nearly every file and folder has it; None for whatever is not exactly so."""
+        found = _PLAIN(block, 100, 157)
+        if found is None or block[257:263] != b"ustar\0" or block[345] or not block[0]:
+            return None
+        mode, uid, gid, size, mtime, checksum, flag = found.groups()
+        if int(checksum, 8) != sum(block) - sum(block[148:156]) + 8 * 0x20:
+            return None
+        kind = Kind.FILE
+        self._left = int(size, 8)
+        if flag == b"5":
+            kind, self._left = Kind.DIRECTORY, 0
+        self._padding = -self._left % BLOCK
+        names = (_text(block[265:297], {}, "uname"), _text(block[297:329], {}, "gname")) if block[265] or block[297] else ("", "")
+        return Entry(
+            os.fsdecode(block[:100].partition(b"\0")[0]), kind, int(mode, 8) & 0o7777, int(uid, 8), int(gid, 8), self._left,
+            int(mtime, 8) * 10**9, "", 0, 0, *names, {}, self._left, None, start,
+        )  # fmt: skip
 
     def _content(self, size: int) -> bytes:
         content = self._exactly(size)

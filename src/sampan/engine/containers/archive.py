@@ -110,7 +110,13 @@ class Outgoing:
         self._begun = True
         with self._tree.view as view:
             name = self._wanted.name
-            source = Source(path=self._wanted.path, name=name, id_shift=-(self._tree.base or 0), follow=self._wanted.inside)
+            source = Source(
+                path=self._wanted.path,
+                name=name,
+                id_shift=-(self._tree.base or 0),
+                follow=self._wanted.inside,
+                quick=True,
+            )
             send(tree_tar(view, source), reporter)
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ class Export:
     def _work(self, reporter: Reporter[bytes]) -> None:
         self._begun = True
         with self._root:
-            send(tree_tar(self._root, Source(id_shift=-(self._base or 0))), reporter)
+            send(tree_tar(self._root, Source(id_shift=-(self._base or 0), quick=True)), reporter)
 
     async def close(self) -> None:
         if not self._begun:

@@ -28,6 +28,7 @@ from sampan.kernel.process import pidfd_open
 
 _OWN_MOUNTS = ("/proc", "/sys", "/dev")
 _WHOLE = 1 << 32
+_LOOK = Attr.RDONLY | Attr.NODEV  # of what is only read: no access time changes, no device can be opened by mistake
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,14 @@ def root(container: Container, *, writable: bool = False) -> tuple[Fd, int | Non
     record = container.record
     if not record.running:
         layers = container.rooms.layers
-        return (layers.mount(record.id) if writable else layers.view(record.id)), None
+        if writable:
+            return layers.mount(record.id), None
+        view = layers.view(record.id)
+        with ExitStack() as undo:
+            undo.callback(view.close)
+            set_attributes(view, set_=_LOOK)
+            undo.pop_all()
+        return view, None
     with ExitStack() as held:
         try:
             alive = held.enter_context(pidfd_open(record.pid))
@@ -64,7 +72,7 @@ def root(container: Container, *, writable: bool = False) -> tuple[Fd, int | Non
         tree = root_of(namespace)
     if not writable:
         try:
-            set_attributes(tree, set_=Attr.RDONLY)
+            set_attributes(tree, set_=_LOOK)
         except BaseException:
             tree.close()
             raise
@@ -111,8 +119,11 @@ def whole(container: Container, *, writable: bool) -> Tree:
             if mount.tree is None:
                 guarded.append(mount.destination)
                 continue
-            if "ro" in mount.options or "rro" in mount.options or not writable:
-                set_attributes(trees[mount.tree], set_=Attr.RDONLY, recursive="ro" not in mount.options)
+            tree = trees[mount.tree]
+            if not writable:
+                set_attributes(tree, set_=_LOOK, recursive=True)
+            elif "ro" in mount.options or "rro" in mount.options:
+                set_attributes(tree, set_=Attr.RDONLY, recursive="rro" in mount.options)
             places[mount.destination] = Fd(trees[mount.tree].take())
         undo.pop_all()
         if userns is not None:

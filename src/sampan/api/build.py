@@ -86,7 +86,7 @@ def options_of(q: Query) -> Options:
         no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), explain=q.flag("sampan-explain"),
         epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
-        allow=frozenset(q.all("sampan-allow")),
+        allow=frozenset(q.all("sampan-allow")), cache_from=tuple(_json(q, "cachefrom", list[str]) or ()),
     )  # fmt: skip
 
 

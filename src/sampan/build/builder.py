@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO
@@ -91,7 +91,7 @@ class Builder:
                 task.cancel()
                 await asyncio.wait([task])
         finally:
-            await asyncio.shield(asyncio.to_thread(context.close))
+            self._later(asyncio.to_thread(context.close))
 
     async def _prepare(self, context: Context, tar: BinaryIO, options: Options, remote: str) -> tuple[Plan, Options]:
         """Take the context and read the Dockerfile.  Raises what the request is refused for."""
@@ -125,6 +125,8 @@ class Builder:
         console = Console(say, total)
         if options.explain and self._notes:
             await asyncio.wait(set(self._notes))
+        if options.cache_from:
+            console.say(f"[Warning] cache-from {' '.join(options.cache_from)[:200]}: only this daemon's own builds are cache\n")
         try:
             root = await asyncio.to_thread(context.root, options.dockerfile)
             solver = Solver(self._shop, made, root, options, console)
@@ -143,11 +145,15 @@ class Builder:
                 return
             raise
         await self._announce(identity, made, options, say)
-        noted = background(self._note(set(solver.held), solver.places))
-        self._notes.add(noted)
-        noted.add_done_callback(self._notes.discard)
+        self._later(self._note(set(solver.held), solver.places))
         if options.quiet:
             emit(Progress(stream=f"{identity}\n"))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        """Do what nobody has to wait for, except prune."""
+        task = background(work)
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     async def _note(self, keys: set[str], places: dict[str, dict[str, str]]) -> None:
         """What nobody has to wait for: which steps were used, and by what inputs."""
@@ -176,5 +182,7 @@ class Builder:
 
     async def prune(self, wanted: Wanted) -> BuildPruned:
         """Remove cached steps, and with `all` cache mounts too."""
+        if self._notes:
+            await asyncio.wait(set(self._notes))
         with ExitStack() as held:
             return await asyncio.to_thread(prune, self._shop, wanted, held, time.time_ns())

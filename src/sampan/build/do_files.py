@@ -100,7 +100,7 @@ def write(copying: Copying, tree: Fd, check: Check) -> None:
     real, folder = destination(tree, op.destination, many=copying.into_folder)
     target = Target(real, folder, who, op.chmod)
     if folder:
-        _make(tree, real)
+        _make(tree, real, who)
     if copying.picked:
         picked = copying.picked
         if not folder and len(picked) == 1:
@@ -114,14 +114,15 @@ def write(copying: Copying, tree: Fd, check: Check) -> None:
         thing.write(tree, target, unpack=op.unpack is True, check=check)
 
 
-def _make(tree: Fd, path: str) -> None:
-    """Make a folder and its parents: 0755, root."""
+def _make(tree: Fd, path: str, owner: tuple[int, int] = (0, 0)) -> None:
+    """Make a folder and its parents: 0755, of the owner; what is there stays as it is."""
     made = ""
     for part in path.split("/") if path else ():
         made = f"{made}/{part}".strip("/")
         with contextlib.suppress(FileExistsError), open_in(tree, posixpath.dirname(made) or ".", os.O_PATH | os.O_DIRECTORY) as at:
             os.mkdir(part, 0o755, dir_fd=at.fileno())
             os.chmod(part, 0o755, dir_fd=at.fileno())
+            os.chown(part, *owner, dir_fd=at.fileno(), follow_symlinks=False)
 
 
 def _unpack(root: Root, path: str, tree: Fd, target: Target, check: Check) -> None:

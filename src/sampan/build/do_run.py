@@ -19,7 +19,7 @@ from sampan.engine.containers import step
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
-from sampan.errors import Forbidden
+from sampan.errors import Forbidden, Unsupported
 from sampan.kernel.fds import Fd
 from sampan.oci.runtime import Mount
 from sampan.wire import containers as c
@@ -34,6 +34,8 @@ def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
     host = options.host
     if op.security == "insecure":
         raise Forbidden("security.insecure is not allowed: steps of a build are never privileged")
+    if op.devices:
+        raise Unsupported(f"RUN --device={op.devices[0][:60]}: CDI devices are not supported yet")
     if op.network == "host" and "network.host" not in options.allow:
         raise Forbidden("network.host is not allowed: the build was not asked to allow it (--allow network.host)")
     if op.network != "default":

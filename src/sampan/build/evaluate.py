@@ -192,7 +192,7 @@ class _Stage:
         mounts = tuple(self._mount(one, mount) for mount in one.mounts)
         op = RunOp(
             tuple(argv), tuple(environment), tuple(keyed), self.settings.user, self.settings.working_dir or "/", mounts,
-            one.network, one.security, files,
+            one.network, one.security, files, one.devices,
         )  # fmt: skip
         declared = [f"{name}={value}" for name, value in sorted(arguments.items())]
         shown = f"|{len(declared)} {' '.join(declared)} " if declared else ""

@@ -25,6 +25,7 @@ class Options:
     """A build.
 
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
+    cache_from: images whose builds were elsewhere; only told of, never trusted yet.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
     epoch: the latest time, in seconds, that the image may show; None: real times.
     """
@@ -42,6 +43,7 @@ class Options:
     epoch: int | None = None
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
+    cache_from: tuple[str, ...] = ()
     prefixed: bool = False
     auth: Mapping[str, str] = field(default_factory=dict)
 

@@ -154,7 +154,7 @@ class Solver:
         sources = {mount.source_from: await self.root(mount.source_from, planned.index) for mount in op.mounts
                    if mount.type == "bind" or (mount.type == "cache" and mount.source_from)}  # fmt: skip
         lent = mounting.Lent(self.shop.mounts, op, sources, self.options)
-        digests = await self.blocking(lambda: lent.digests(self.shop.digests))
+        digests = await self.blocking(lambda: lent.digests(self.shop.digests)) if sources else {}
         found = inputs.of_run(op, built.top, do_run.limits(self.options), digests)
 
         async def work(record: Callable[[LayerRef], None]) -> LayerRef:
@@ -217,7 +217,7 @@ class Solver:
         async with self.shop.locks.setdefault(key, asyncio.Lock()):
             cache.hold(key)
             self.held.append(key)
-            record = None if fresh else await self.blocking(lambda: cache.find(key))
+            record = None if fresh else cache.find(key)  # a look-up of microseconds: no thread is worth it
             if record is not None:
                 lines.note("Using cache")
                 layer = record.layers[-1]

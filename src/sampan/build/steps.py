@@ -24,6 +24,7 @@ class RunOp:
     network: str = "default"
     security: str = "sandbox"
     files: tuple[tuple[str, str], ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

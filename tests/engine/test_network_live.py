@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.daemon import Daemon
-from support.inside import listens
+from support.inside import listens, reaches
 
 
 @pytest.fixture
@@ -119,3 +119,40 @@ def test_row_75_flushed_tables_are_back_within_two_seconds(daemon: Daemon, web: 
         assert time.monotonic() < deadline
     ((port,),) = ports(daemon).values()
     assert opens(port)
+
+
+def test_repair_makes_again_what_somebody_took(daemon: Daemon, web: str) -> None:
+    daemon.docker("network", "create", "--subnet", "10.85.0.0/24", "broken")
+    daemon.docker("run", "-d", "--name", "one", "--network", "broken", "busybox", "sleep", "600")
+    daemon.docker("run", "-d", "--name", "two", "--network", "broken", "busybox", "sleep", "600")
+    identity = daemon.ok("GET", "/networks/broken")["Id"]
+    server = listens(daemon, "one", 80)
+    for link in (f"br-{identity[:12]}", daemon.bridge):
+        subprocess.run(["ip", "link", "delete", link], check=True)
+    ((port,),) = ports(daemon).values()
+    assert not reaches(daemon, "two", "10.85.0.2", 80, 0.3) and not opens(port)
+
+    done = daemon.sampan("network", "repair").stdout.decode()
+
+    assert "made again: network bridge" in done and "made again: network broken" in done
+    with server:
+        assert reaches(daemon, "two", "10.85.0.2", 80) and opens(port)
+    assert daemon.sampan("network", "repair").stdout == b""
+    daemon.remove_all()
+    daemon.docker("network", "rm", "broken")
+
+
+def test_audit_tells_what_is_reached_from_where(daemon: Daemon, web: str) -> None:
+    daemon.sampan("update", "--publish-add", "127.0.0.1::81", web)
+    daemon.sampan("network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
+    daemon.sampan("run", "-d", "--name", "mute", "--network", "quiet", "busybox", "sleep", "600")
+    rows = json.loads(daemon.call("GET", "/sampan/networks/audit").body)
+    found = {(row["Container"], row["Port"]): row["ReachedFrom"] for row in rows}
+
+    assert found == {
+        ("web", "80/tcp"): ["whoever reaches the host"], ("web", "81/tcp"): ["the host itself"],
+        ("web", "any"): ["the host itself", "network bridge"], ("mute", "any"): ["the host itself"],
+    }  # fmt: skip
+    assert b"REACHED FROM" in daemon.sampan("network", "audit").stdout
+    daemon.remove_all()
+    daemon.sampan("network", "rm", "quiet")

@@ -391,6 +391,12 @@ class FakeNetworks:
     async def remove(self, ref: str) -> None:
         await self.inspect(ref, verbose=False, scope="")
 
+    async def audit(self) -> List[n.Reach]:
+        return [n.Reach(container="web", network="bridge", address="0.0.0.0:80", port="80/tcp", reached_from=["all"])]
+
+    async def repair(self) -> n.Repaired:
+        return n.Repaired(done=["tables"])
+
     async def prune(self, filters: Filters) -> n.NetworksPruned:
         self.calls.append(("prune", filters))
         return n.NetworksPruned(networks_deleted=["old"])

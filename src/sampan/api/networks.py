@@ -51,6 +51,18 @@ async def remove(request: Request) -> Response:
     return empty(204)
 
 
+@route("GET", "/sampan/networks/audit", job="network_audit")
+async def audit(request: Request) -> Response:
+    """What is reachable from where.  200."""
+    return reply(await request.engine.networks.audit())
+
+
+@route("POST", "/sampan/networks/repair", job="network_repair")
+async def repair(request: Request) -> Response:
+    """Make again what somebody took from the host.  200."""
+    return reply(await request.engine.networks.repair())
+
+
 @route("POST", "/networks/prune", job="networks_prune", since="1.25")
 async def prune(request: Request) -> Response:
     """NetworkPrune.  200; 400 bad filter."""

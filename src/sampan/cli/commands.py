@@ -200,6 +200,10 @@ COMMANDS: dict[str, Command] = {
         examples=("sampan network disconnect back web",)),
     "network rm": Command("NETWORK [NETWORK...]", "Remove one or more networks", "networks:remove", (
         flag("-f --force", "bool", "Do not error if the network does not exist"),), ANY, examples=("sampan network rm back",)),
+    "network audit": Command("[OPTIONS]", "Show what is reachable from where", "networks:audit", (_FORMAT,),
+                             examples=("sampan network audit",)),
+    "network repair": Command("", "Make again what somebody took from the host: bridges, tables, settings", "networks:repair",
+                              examples=("sampan network repair",)),
     "network prune": Command("[OPTIONS]", "Remove all unused networks", "networks:prune", _PRUNE,
                              examples=("sampan network prune -f",)),
     "version": Command("[OPTIONS]", "Show the Sampan version information", "version:run", (

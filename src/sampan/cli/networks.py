@@ -143,3 +143,25 @@ def prune(call: Invocation) -> int:
     if done.networks_deleted:
         print("Deleted Networks:\n" + "\n".join(done.networks_deleted) + "\n")
     return 0
+
+
+REACH = [("Container", "CONTAINER"), ("Network", "NETWORK"), ("Address", "ADDRESS"), ("Port", "PORT"), ("From", "REACHED FROM")]
+
+
+def audit(call: Invocation) -> int:
+    rows = (
+        {"Container": one.container, "Network": one.network, "Address": one.address, "Port": one.port,
+         "From": ", ".join(one.reached_from)}
+        for one in call.client.networks.audit()
+    )  # fmt: skip
+    show(rows, REACH, call.options.format, "*sampan.Reach")
+    return 0
+
+
+def repair(call: Invocation) -> int:
+    found = call.client.networks.repair()
+    for text in found.done:
+        print(f"made again: {text}")
+    for text in found.problems:
+        print(text, file=sys.stderr)
+    return 1 if found.problems else 0

@@ -37,5 +37,11 @@ class Networks:
         body = n.NetworkDisconnect(container=container, force=force)
         self._client.raw("POST", f"/networks/{segment(ref)}/disconnect", body=msgspec.json.encode(body))
 
+    def audit(self) -> builtins.list[n.Reach]:
+        return self._client.get(builtins.list[n.Reach], "GET", "/sampan/networks/audit")
+
+    def repair(self) -> n.Repaired:
+        return self._client.get(n.Repaired, "POST", "/sampan/networks/repair")
+
     def prune(self, wanted: Filters | None = None) -> n.NetworksPruned:
         return self._client.get(n.NetworksPruned, "POST", "/networks/prune", {"filters": filters(wanted)})

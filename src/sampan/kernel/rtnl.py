@@ -187,6 +187,11 @@ def port_up(name: str, *, isolated: bool = False) -> Request:
     return Request(RTM_NEWLINK, NLM_F_ACK, _info(0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + port, name)
 
 
+def set_master(name: str, master: int) -> Request:
+    """Put a link under a bridge."""
+    return Request(RTM_SETLINK, NLM_F_ACK, _info() + text(IFLA_IFNAME, name) + u32(IFLA_MASTER, master), name)
+
+
 def set_group(name: str, group: int) -> Request:
     """Put a link into a group."""
     return Request(RTM_SETLINK, NLM_F_ACK, _info() + text(IFLA_IFNAME, name) + u32(IFLA_GROUP, group), name)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import ipaddress
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from msgspec import structs
@@ -165,6 +166,26 @@ class Bridge:
         """Wait for the pair's deletion, so that the interface's name is free again."""
         if self._host.upkeep is not None:
             self._host.upkeep.settle()
+
+    def repair(self, info: NetworkInfo, endpoints: Sequence[Endpoint]) -> bool:
+        """The bridge with its addresses and settings; its endpoints' links, where they still are, back on it and up."""
+        route = self._host.route
+        link = route.link(info.link)
+        has: set[str] = set()
+        if link is not None:
+            has = {str(one.ip) for one in route.addresses(link.index)} | {str(one.ip) for one in route.addresses6(link.index)}
+        wanting = link is None or not link.up or not {one.gateway for one in info.subnets if one.gateway} <= has
+        self._host.forward()
+        if info.ipv6:
+            self._host.forward6()
+        self._make_link(info)
+        for endpoint in endpoints:
+            port = route.link(endpoint.veth_host)
+            if port is not None and (port.master != self._index[info.id] or not port.up):
+                route.talk([rtnl.set_master(endpoint.veth_host, self._index[info.id])])
+                route.talk([rtnl.port_up(endpoint.veth_host, isolated=not info.enabled("enable_icc"))])
+                wanting = True
+        return wanting
 
     def present(self, endpoint: Endpoint) -> bool:
         """An attach that was broken off left the host's end down, which goes up last."""

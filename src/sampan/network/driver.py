@@ -16,7 +16,7 @@ created or found at start.  tests/contracts/network_driver.py is its exam.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sampan.errors import NotFound
@@ -49,6 +49,10 @@ class Driver(Protocol):
     def detach(self, info: NetworkInfo, endpoint: Endpoint) -> None: ...
     def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
         """Take the link out of a namespace that goes on (borrowed), after `detach`; it is gone when this returns."""
+        ...
+
+    def repair(self, info: NetworkInfo, endpoints: Sequence[Endpoint]) -> bool:
+        """Make again what is wanting of a network and its endpoints on the host; return whether anything was."""
         ...
 
     def present(self, endpoint: Endpoint) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from msgspec import structs
@@ -103,6 +104,11 @@ class Macvlan:
 
     def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
         inside.remove_link(netns_fd, endpoint.ifname)
+
+    def repair(self, info: NetworkInfo, endpoints: Sequence[Endpoint]) -> bool:
+        wanting = self._host.route.link(info.link) is None
+        self.create(info)
+        return wanting
 
     def present(self, endpoint: Endpoint) -> bool:
         return True

@@ -213,6 +213,31 @@ class Networks(Endpoints):
                 else:
                     self._host.firewall.pass_through()
 
+    def repair(self) -> List[str]:
+        """Make again what somebody took: bridges, their ports and settings, tables, held ports; return what was wanting."""
+        with self._mutex:
+            host = self._started()
+            done = [] if host.firewall.whole() else ["tables"]
+            for info in self._networks.values():
+                try:
+                    if not info.config_only and self._driver(info).repair(info, self.active(info.id)):
+                        done.append(f"network {info.name}")
+                    self._lost.pop(info.id, None)
+                except (SampanError, OSError) as error:
+                    self._lost[info.id] = f"network {info.name}: {error}"
+            for key in list(self._refused):
+                endpoint = self._endpoints.get(key)
+                try:
+                    if endpoint is not None:
+                        self._ports.hold_again(key, endpoint.published)
+                        host.firewall.open(endpoint.network_id, endpoint)
+                        done.append(f"ports of container {endpoint.container_id[:12]}")
+                    del self._refused[key]
+                except (Broken, KeyError):
+                    continue  # it still is somebody else's
+            host.firewall.remake()
+        return done
+
     # -- what there is -------------------------------------------------------------------------------------------------
 
     def list(self) -> List[NetworkInfo]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sampan.errors import InvalidRequest, Unsupported
 from sampan.network.host import Host
 from sampan.network.records import Endpoint, NetworkInfo
@@ -38,6 +40,9 @@ class Plain:
 
     def leave(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int) -> None:
         pass
+
+    def repair(self, info: NetworkInfo, endpoints: Sequence[Endpoint]) -> bool:
+        return False
 
     def present(self, endpoint: Endpoint) -> bool:
         return True

@@ -89,3 +89,20 @@ class NetworkDisconnect(Shape, frozen=True, kw_only=True):
 
 class NetworksPruned(Shape, frozen=True, kw_only=True):
     networks_deleted: list[str] | None = None
+
+
+class Reach(Shape, frozen=True, kw_only=True):
+    """GET /sampan/networks/audit: a port of a container, where it is, and from where it is reached."""
+
+    container: str
+    network: str
+    address: str
+    port: str
+    reached_from: list[str] = []
+
+
+class Repaired(Shape, frozen=True, kw_only=True):
+    """POST /sampan/networks/repair: what was found wanting and made again."""
+
+    done: list[str] = []
+    problems: list[str] = []

@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from sampan.engine.containers.containers import Containers
 from sampan.engine.events import label_matches
-from sampan.engine.networks import connect, create
+from sampan.engine.networks import audit, connect, create
 from sampan.engine.patterns import Patterns
 from sampan.errors import InvalidRequest, NotFound
 from sampan.network.records import Endpoint, NetworkInfo
@@ -38,6 +38,14 @@ class Networks:
 
     async def prune(self, filters: Filters) -> n.NetworksPruned:
         return await create.prune(self._rooms, filters, self._used)
+
+    async def audit(self) -> List[n.Reach]:
+        shown = sorted(self._containers.all.values(), key=lambda one: one.record.name)
+        return audit.audit(self._rooms.networks, shown)
+
+    async def repair(self) -> n.Repaired:
+        done = await asyncio.to_thread(self._rooms.networks.repair)
+        return n.Repaired(done=done, problems=list(await asyncio.to_thread(self._rooms.networks.problems)))
 
     async def connect(self, ref: str, body: n.NetworkConnect) -> None:
         info = self._get(ref)

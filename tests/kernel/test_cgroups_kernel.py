@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import subprocess
 import uuid
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cgroups import Group, Hierarchy
+from sampan.cgroups.update import update
 from sampan.errors import Conflict, InvalidRequest, SampanError
 from sampan.kernel.process import Clone, clone
 from sampan.oci.runtime import Cpu, DeviceRule, Memory, Pids, Resources
@@ -177,3 +179,39 @@ def test_a_group_in_use_is_a_conflict_and_an_empty_leftover_is_not(hierarchy: Hi
     assert group.pids() == [process.pid]
     group.kill()
     process.wait(10)
+
+
+def test_an_update_is_all_or_nothing(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(memory=Memory(limit=64 * MIB), pids=Pids(limit=17), cpu=Cpu(shares=512)))
+    update(group, Resources(memory=Memory(limit=32 * MIB, swap=48 * MIB), pids=Pids(limit=-1)))
+    assert (group.stats().memory_limit, group.stats().pids_limit) == (32 * MIB, -1)
+
+    with pytest.raises(SampanError):
+        update(group, Resources(memory=Memory(limit=16 * MIB, swap=16 * MIB), pids=Pids(limit=5), cpu=Cpu(cpus="4000-4001")))
+
+    assert (group.stats().memory_limit, group.stats().pids_limit) == (32 * MIB, -1)
+
+
+def test_statistics_are_those_of_the_processes_inside(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(memory=Memory(limit=64 * MIB)))
+    joined(group, "sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done").wait(60)
+    found = group.stats()
+
+    assert found.version == hierarchy.version and found.cpu_total > 10**6 and found.cpu_user > 0
+    assert ("total_inactive_file" if found.version == 1 else "inactive_file") in found.memory_stat
+    assert group.exists() and not hierarchy.open(path + "x").exists() and hierarchy.open(path + "x").stats().version == 0
+
+
+def test_running_out_of_memory_is_noticed_while_it_goes_on(hierarchy: Hierarchy, path: str) -> None:
+    group = hierarchy.create(path, Resources(memory=Memory(limit=16 * MIB, swap=16 * MIB)))
+    events = select.epoll()
+    with group.oom_notice() as notice:
+        events.register(notice.fileno(), select.EPOLLIN if hierarchy.version == 1 else select.EPOLLPRI)
+        if hierarchy.version == 2:  # the first look is always news
+            os.pread(notice.fileno(), 4096, 0)
+        assert events.poll(0) == [] and not group.oom_killed()
+        process = joined(group, "tail", "/dev/zero")
+        assert events.poll(30)
+        process.wait(30)
+        assert process.returncode == -signal.SIGKILL and group.oom_killed()
+    events.close()

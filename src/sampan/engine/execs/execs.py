@@ -60,6 +60,10 @@ class ExecStream(Stream):
     """Remembers whether its output had ended when the client's connection was closed."""
 
     saw_end = False
+    exec_id = ""
+
+    def detached(self) -> None:
+        self._container.emit("exec_detach", execID=self.exec_id)
 
     def close(self) -> None:
         try:
@@ -157,6 +161,7 @@ class Execs:
         if near is None:
             return None
         made.stream = ExecStream(near, wanted.tty, container)
+        made.stream.exec_id = made.id
         made.stream.detach_keys = wanted.detach_keys
         return made.stream
 

@@ -46,14 +46,16 @@ class Channel:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def send(self, message: messages.Message, fds: Iterable[int | Fd] = (), *, nonblocking: bool = False) -> None:
-        """Send a message with copies of `fds`.
+    def send(
+        self, message: messages.Message, fds: Iterable[int | Fd] = (), *, nonblocking: bool = False, apart: bool = False
+    ) -> None:
+        """Send a message with copies of `fds`.  apart: in a memfd, so that who passes it on never holds it in memory (P8).
 
         Raises BrokenPipeError or ConnectionResetError when the peer is gone, BlockingIOError when it does not read.
         """
         body = messages.to_bytes(message)
         flags = _NOSIGNAL | (_DONTWAIT if nonblocking else 0)
-        if len(body) <= _INLINE:
+        if len(body) <= _INLINE and not apart:
             send_with_fds(self._socket, body, fds, flags)
             return
         with memfd("sampan-message", body) as long:

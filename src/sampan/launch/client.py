@@ -59,7 +59,7 @@ class Spawner:
             numbers.append(self._filters.compiled(linux.seccomp))
             spec = replace(request.spec, linux=replace(linux, seccomp=None))
             request = replace(request, spec=spec, filter=len(numbers) - 1)
-        self._channel.send(request, numbers)
+        self._channel.send(request, numbers, apart=True)  # it holds the container's secrets; the spawner is everybody's
 
     def userns(self, base: int, size: int) -> Fd:
         """Return a fresh user namespace that maps 0..size-1 to `base` up.  Any thread; about a millisecond.

@@ -69,12 +69,12 @@ def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
     return Namespaces(make, tuple((fd, kind) for _, fd, kind in join))
 
 
-def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Born:
+def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False, early: bool = False) -> Born:
     """Make a process that waits for its Task.
 
     On cgroup v2, and wherever namespaces are joined, it is in the group of `doors` from the first, and these are closed;
     otherwise the caller sends `doors` after it with Go("group").
-    sibling: its parent is the caller's parent, not the caller.  Raises StepFailed or OSError.
+    sibling: its parent is the caller's parent, not the caller.  early: nobody waits for it yet.  Raises StepFailed or OSError.
     """
     ours, theirs = Channel.pair()
     try:
@@ -83,7 +83,7 @@ def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Bo
         flags = wanted.make | Clone.PARENT if sibling else wanted.make
         pid, pidfd = clone(flags, cgroup=doors.folder)
         if pid == 0:
-            _live(theirs)
+            _live(theirs, early=early)
         if pidfd is None:
             raise StepFailed("clone", 0, "the kernel gave no pidfd")
         return Born(pid, pidfd, ours)
@@ -94,11 +94,11 @@ def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False) -> Bo
         theirs.close()
 
 
-def _live(theirs: Channel) -> NoReturn:
+def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
     """In the child: hold nothing but the channel, and whatever happens never run on as a second starter."""
     try:
         keep_only([0, 1, 2, theirs.fileno()])
-        init.run(theirs)
+        init.run(theirs, early=early)
     except OSError as error:
         theirs.send(messages.Failed(step="descriptors", code=error.errno or 0, text=str(error)))
     finally:

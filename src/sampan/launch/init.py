@@ -42,10 +42,11 @@ _MODULES = (
 )  # fmt: skip
 
 
-def run(channel: Channel) -> NoReturn:
+def run(channel: Channel, *, early: bool = False) -> NoReturn:
     """Wait for a Task and become its program; never returns.  The channel is all that is open besides 0, 1, 2."""
     try:
-        look_at(_MODULES)
+        if early:
+            look_at(_MODULES)
         task, fds = channel.receive()
         if not isinstance(task, messages.Task):
             os._exit(127)  # whoever made this process gave up; nobody listens

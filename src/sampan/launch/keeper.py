@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 import msgspec
@@ -18,8 +19,9 @@ import msgspec
 from sampan import messages
 from sampan.errors import SampanError
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import pidfd_signal, set_name
+from sampan.kernel.process import default_signal, pidfd_signal, set_name
 from sampan.kernel.pty import set_size
+from sampan.launch import bare
 from sampan.launch.channel import Channel
 from sampan.launch.container import Container, Running, exit_status
 from sampan.launch.failures import failed
@@ -29,19 +31,21 @@ from sampan.launch.loop import READ, Loop
 _PEER = struct.Struct("3i")
 
 
-def main(starter: int, starters: Channel, host: Host) -> NoReturn:
+def main(starter: int, starters: bare.Socket, host: Host) -> NoReturn:
     """Wait until the starter (a child of this process) hands a container over; keep it to its end; never returns."""
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        default_signal(signal.SIGCHLD)
         set_name("sampan-keeper")
         os.setsid()
-        packet, fds = starters.receive_packet()
-        if packet is not None:
-            os.waitpid(starter, 0)
-            _sleep(fds[: packet.body[0]])
-            handed = messages.from_bytes(packet.body[1:])
+        watch = os.pidfd_open(starter)
+        body, ancillary = bare.receive(starters)
+        starters.close()
+        if body:
+            numbers = bare.numbers(ancillary)
+            _sleep(numbers[: body[0]], watch)
+            handed = messages.from_bytes(body[1:])
             if isinstance(handed, messages.Handed):
-                Keeper(handed, fds, host).run()
+                Keeper(handed, [Fd(number) for number in numbers], host, Fd(watch)).run()
         while True:  # nothing came of it: the starter and all it made are this process's children
             os.waitpid(-1, 0)
     except ChildProcessError:
@@ -50,23 +54,27 @@ def main(starter: int, starters: Channel, host: Host) -> NoReturn:
         os._exit(0)
 
 
-def _sleep(fds: list[Fd]) -> None:
-    """Return when something happens on one of `fds`.
+def _sleep(fds: tuple[int, ...], starter: int) -> None:
+    """Return when something happens on one of `fds`; reap the starter (a pidfd) when it ends before.
 
     Until then the keeper has touched next to nothing of the memory that it shares with the spawner: a quiet container costs
     its kernel objects and little more.
     """
+    if not fds:
+        return
     poller = select.poll()
+    poller.register(starter, select.POLLIN)
     for fd in fds:
-        poller.register(fd.fileno(), select.POLLIN)
-    if fds:
-        poller.poll()
+        poller.register(fd, select.POLLIN)
+    while poller.poll()[0][0] == starter:
+        os.waitid(os.P_PIDFD, starter, os.WEXITED)
+        poller.unregister(starter)
 
 
 class Keeper:
     """The container with its connections."""
 
-    def __init__(self, handed: messages.Handed, fds: list[Fd], host: Host) -> None:
+    def __init__(self, handed: messages.Handed, fds: list[Fd], host: Host, starter: Fd) -> None:
         self._id = handed.id
         self._state_dir = handed.state_dir
         self._control: Channel | None = Channel.adopt(fds[handed.control])
@@ -76,6 +84,7 @@ class Keeper:
         self._loop = Loop()
         self._container = Container(self._loop, handed, fds, host)
         self._started_at = handed.started_at
+        self._starter = starter
         if handed.helper:
             os.waitpid(handed.helper, 0)
         self._execs: dict[str, Running] = {}
@@ -100,6 +109,13 @@ class Keeper:
         if self._listener is not None:
             self._loop.watch(self._listener.fileno(), READ, self._accept)
         self._loop.watch(self._container.first.pidfd.fileno(), READ, self._first_ended)
+        self._loop.watch(self._starter.fileno(), READ, self._starter_ended)
+
+    def _starter_ended(self, _: int) -> None:
+        self._loop.forget(self._starter.fileno())
+        with suppress(ChildProcessError):  # reaped already, before something else happened
+            os.waitid(os.P_PIDFD, self._starter.fileno(), os.WEXITED)
+        self._starter.close()
 
     def _accept(self, _: int) -> None:
         if self._listener is None:

@@ -5,38 +5,38 @@ from __future__ import annotations
 import os
 
 from sampan.kernel.fds import Fd, keep_only
-from sampan.launch import keeper, starter
-from sampan.launch.channel import Channel, Packet
+from sampan.launch import bare, keeper, starter
+from sampan.launch.channel import Channel
 from sampan.launch.host import Host
 
 
 class Nursery:
-    """Holds one brood.  `fileno()` of the last one sent off gets readable when its start is over."""
+    """Holds one brood.  `busy`, the last one sent off, gets readable when its start is over."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._ready: Channel | None = None
-        self.busy: Channel | None = None
+        self._ready: bare.Socket | None = None
+        self.busy: bare.Socket | None = None
 
     def fill(self) -> None:
         """Make a brood unless there is one.  Raises OSError when the host has no room for more processes."""
         if self._ready is None:
             self._ready = self._brood()
 
-    def send(self, packet: Packet, fds: list[Fd]) -> None:
+    def send(self, body: bytes, ancillary: bare.Ancillary) -> None:
         """Give a Launch to a brood.  Raises OSError."""
         try:
             self.fill()
-            self._hand(packet, fds)
+            self._hand(body, ancillary)
         except (BrokenPipeError, ConnectionResetError):  # somebody killed it
             self.fill()
-            self._hand(packet, fds)
+            self._hand(body, ancillary)
 
-    def _hand(self, packet: Packet, fds: list[Fd]) -> None:
+    def _hand(self, body: bytes, ancillary: bare.Ancillary) -> None:
         orders, self._ready = self._ready, None
         assert orders is not None
         try:
-            orders.forward(packet, fds)
+            bare.send(orders, body, ancillary)
         except BaseException:
             orders.close()
             raise
@@ -49,11 +49,16 @@ class Nursery:
             self.busy.close()
             self.busy = None
 
-    def _brood(self) -> Channel:
-        ours, theirs = Channel.pair()
+    def _brood(self) -> bare.Socket:
+        ours, theirs = bare.pair()
         try:
-            if os.fork() == 0:
-                self._become_keeper(theirs)
+            upper, lower = bare.pair()
+            try:
+                if os.fork() == 0:
+                    self._become_keeper(theirs, upper, lower)
+            finally:
+                upper.close()
+                lower.close()
         except BaseException:
             ours.close()
             raise
@@ -61,15 +66,15 @@ class Nursery:
             theirs.close()
         return ours
 
-    def _become_keeper(self, orders: Channel) -> None:
+    def _become_keeper(self, orders: bare.Socket, upper: bare.Socket, lower: bare.Socket) -> None:
         """In the child: fork the starter, then wait for what it hands over."""
         try:
-            upper, lower = Channel.pair()
             pid = os.fork()
             if pid == 0:
                 keep_only([0, 1, 2, orders.fileno(), lower.fileno()])
-                starter.main(orders, lower, self._host)
-            keep_only([0, 1, 2, upper.fileno()])
+                starter.main(Channel.adopt(Fd(orders.detach())), Channel.adopt(Fd(lower.detach())), self._host)
+            orders.close()
+            lower.close()
             keeper.main(pid, upper, self._host)
         finally:
             os._exit(1)

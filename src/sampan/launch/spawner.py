@@ -17,12 +17,13 @@ from typing import NoReturn
 
 from sampan.kernel.fds import Fd, close_from, open_fd
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
+from sampan.launch import bare
 from sampan.launch.channel import Channel, Packet, unpack
 from sampan.launch.client import SPAWNER_FD
 from sampan.launch.failures import failed
 from sampan.launch.host import Host
 from sampan.launch.nursery import Nursery
-from sampan.messages import AnyMessage, Launch, MakeUserns, UsernsMade
+from sampan.messages import Launch, MakeUserns, UsernsMade
 
 _USERNS = b"MakeUserns"  # a body begins with its message's name
 
@@ -47,7 +48,7 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
-    _serve(Channel.adopt(Fd(SPAWNER_FD)))
+    _serve(bare.adopt(SPAWNER_FD))
 
 
 def _warm_up() -> None:
@@ -64,56 +65,57 @@ def _warm_up() -> None:
     sys.unraisablehook = lambda *_: None
 
 
-def _serve(channel: Channel) -> NoReturn:
-    """Pass every Launch on unread.
-
-    What this process writes to between two forks, the keepers before it hold a copy of for as long as they live.
-    """
+def _serve(daemon: bare.Socket) -> NoReturn:
+    """Pass every Launch on unread."""
     nursery = Nursery(Host.look())
-    nursery.fill()
     while True:
-        if not _wait(channel, nursery):
-            nursery.fill()
-            continue
-        packet, fds = channel.receive_packet()
-        if packet is None:
+        _wait(daemon, nursery)
+        body, ancillary = bare.receive(daemon)
+        if not body:
             os._exit(0)
-        try:
-            if _USERNS in packet.body[:16]:
-                _make_userns(unpack(packet, fds), fds)
-            else:
-                _launch(nursery, packet, fds)
-        finally:
-            for fd in fds:
-                fd.close()
+        if _USERNS in body[:16]:
+            _make_userns(body, ancillary)
+        else:
+            _launch(nursery, body, ancillary)
+        for number in bare.numbers(ancillary):
+            os.close(number)
 
 
-def _wait(channel: Channel, nursery: Nursery) -> bool:
-    """Return True when the daemon has something to say, False when the last start is over: time to prepare the next."""
-    poller = select.poll()
-    poller.register(channel.fileno(), select.POLLIN)
-    if nursery.busy is not None:
-        poller.register(nursery.busy.fileno(), select.POLLIN)
-    ready = [fd for fd, _ in poller.poll()]
-    if channel.fileno() in ready:
-        return True
-    nursery.rest()
-    return False
+def _wait(daemon: bare.Socket, nursery: Nursery) -> None:
+    """Return when the daemon has something to say.  When no start is under way it is time to prepare the next."""
+    while True:
+        poller = select.poll()
+        poller.register(daemon.fileno(), select.POLLIN)
+        if nursery.busy is not None:
+            poller.register(nursery.busy.fileno(), select.POLLIN)
+        else:
+            try:
+                nursery.fill()
+            except OSError:
+                pass  # no room for more processes now: the next start says so, if there is none then
+        for fd, _ in poller.poll():
+            if fd == daemon.fileno():
+                return
+        nursery.rest()
 
 
-def _launch(nursery: Nursery, packet: Packet, fds: list[Fd]) -> None:
+def _launch(nursery: Nursery, body: bytes, ancillary: bare.Ancillary) -> None:
     try:
-        nursery.send(packet, fds)
+        nursery.send(body, ancillary)
     except OSError as error:
-        message = unpack(packet, fds)
+        fds = [Fd(os.dup(number)) for number in bare.numbers(ancillary)]
+        message = unpack(Packet(body), fds)
         if isinstance(message, Launch):
             Channel.adopt(Fd(fds[message.control].take())).send(failed(error))
+        for fd in fds:
+            fd.close()
 
 
-def _make_userns(wanted: AnyMessage, fds: list[Fd]) -> None:
+def _make_userns(body: bytes, ancillary: bare.Ancillary) -> None:
     """Make the namespace with a child that lives only for a moment; answer with its descriptor."""
+    wanted = unpack(Packet(body), [])
     assert isinstance(wanted, MakeUserns)
-    control = Channel.adopt(Fd(fds[wanted.control].take()))
+    control = Channel.adopt(Fd(os.dup(bare.numbers(ancillary)[wanted.control])))
     ours, theirs = socket.socketpair()
     try:
         pid = os.fork()

@@ -57,7 +57,7 @@ def _ahead(host: Host) -> Born | None:
     if host.hierarchy is None or host.hierarchy.version != 1:
         return None
     try:
-        return birth.give_birth(Namespaces(USUAL), Doors(), sibling=True)
+        return birth.give_birth(Namespaces(USUAL), Doors(), sibling=True, early=True)
     except (OSError, StepFailed):
         return None  # no user namespaces here, or too many: each container will hear it for itself
 

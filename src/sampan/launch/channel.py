@@ -65,14 +65,6 @@ class Channel:
         """Send a packet on, as `send` does."""
         send_with_fds(self._socket, packet.body, fds, _NOSIGNAL)
 
-    def receive_packet(self) -> tuple[Packet | None, list[Fd]]:
-        """Return the next packet undecoded and its descriptors, which the caller owns; (None, []) when the peer is gone."""
-        try:
-            body, fds = receive_with_fds(self._socket, 65536, 0)
-        except ConnectionResetError:
-            return None, []
-        return (Packet(body), fds) if body else (None, [])
-
     def receive(self, *, nonblocking: bool = False) -> tuple[messages.AnyMessage | None, list[Fd]]:
         """Return the next message and its descriptors, which the caller owns; (None, []) when the peer is gone.
 

@@ -639,6 +639,16 @@ def test_containers_outlive_the_spawner(boxes: Boxes) -> None:
         prctl(PR.SET_CHILD_SUBREAPER, 0)
 
 
+def sockets_of(pid: int) -> set[str]:
+    found = (os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir())
+    return {name for name in found if name.startswith("socket:")}
+
+
+def test_an_end_that_comes_at_once_is_told_after_ready(boxes: Boxes) -> None:
+    for _ in range(60):  # the starter and the keeper are two processes that speak on one socket
+        assert boxes.start("true").exited().status == 0
+
+
 def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxes) -> None:
     boxes.run("true")
     before = len(os.listdir(f"/proc/{boxes.spawner.pid}/fd"))
@@ -647,6 +657,7 @@ def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxe
     while len(os.listdir(f"/proc/{boxes.spawner.pid}/fd")) != before:  # until the starter has gone, its socket is watched
         assert time.monotonic() < deadline
         os.sched_yield()
+    assert not sockets_of(box.answer.keeper_pid) & sockets_of(boxes.spawner.pid)
     for number in range(3):
         with box.exec("true", exec_id=f"e{number}"):
             box.hear(messages.ExecStarted)

@@ -73,8 +73,7 @@ class Nursery:
             if pid == 0:
                 keep_only([0, 1, 2, orders.fileno(), lower.fileno()])
                 starter.main(Channel.adopt(Fd(orders.detach())), Channel.adopt(Fd(lower.detach())), self._host)
-            orders.close()
-            lower.close()
+            bare.close_all_but(upper)
             keeper.main(pid, upper, self._host)
         finally:
             os._exit(1)

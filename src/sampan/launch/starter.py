@@ -29,6 +29,8 @@ from sampan.launch.rehearsal import look_at
 from sampan.oci.runtime import Process
 
 USUAL = Clone.NEWUSER | Clone.NEWPID | Clone.NEWNS | Clone.NEWUTS | Clone.NEWIPC | Clone.NEWNET
+_NO_PRIORITY = os.sched_param(0)
+
 # What runs between Launch and Ready.
 _MODULES = (
     "cgroups.files", "cgroups.group", "cgroups.hierarchy", "cgroups.place", "cgroups.plan", "kernel.calls", "kernel.fds",
@@ -41,15 +43,27 @@ def main(orders: Channel, keeper: Channel, host: Host) -> NoReturn:
     """Wait for a Launch, carry it out, hand the container to the keeper; never returns."""
     try:
         set_name("sampan-starter")
+        _priority(0, os.SCHED_IDLE)  # what is made ahead is made when nobody else has work
         ahead = _ahead(host)
         look_at(_MODULES)
+        _priority(0, os.SCHED_OTHER)
         message, fds = orders.receive()
+        if ahead is not None:
+            _priority(ahead.pid, os.SCHED_OTHER)
         if isinstance(message, messages.Launch):
             Starter(message, fds, keeper, host).run(ahead)
         elif ahead is not None:
             ahead.kill()
     finally:
         os._exit(0)
+
+
+def _priority(pid: int, policy: int) -> None:
+    """Choose a scheduling policy (sched(7)).  Leaving SCHED_IDLE takes CAP_SYS_NICE: a host without it never enters it."""
+    try:
+        os.sched_setscheduler(pid, policy, _NO_PRIORITY)
+    except OSError:
+        pass
 
 
 def _ahead(host: Host) -> Born | None:
@@ -81,9 +95,9 @@ class Starter:
         try:
             born, warnings = self._start(ahead)
             started_at = time.time_ns()
-            self._hand_over(born, started_at)
             ready = messages.Ready(pid=born.pid, keeper_pid=os.getppid(), started_at=started_at, warnings=tuple(warnings))
             self._control.send(ready, [born.pidfd])
+            self._hand_over(born, started_at)  # after Ready: the keeper may have an Exited to say at once
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon must hear of it, and nothing may stay
             self._undo.close()
             try:

@@ -7,6 +7,7 @@ The mount points and files that an engine makes in every container are not the c
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, field
@@ -74,8 +75,9 @@ class _Comparison:
                     finally:
                         if below is not None:
                             below.close()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
         self.found.unchanged.update(path for path in quiet if path not in self.found.kinds)
 
     def _open_lower(self, path: str) -> Fd | None:

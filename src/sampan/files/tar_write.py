@@ -66,12 +66,16 @@ def tree_tar(root: int | Fd | View, source: Source = Source()) -> Iterator[bytes
     when there is no `path`, OSError.
     """
     if isinstance(root, View):
-        start, real = root.open(source.path, follow=source.follow)
-        with start:
-            yield from _Writer(start, source, root, real).run()
+        yield from found_tar(root, *root.open(source.path, follow=source.follow), source)
         return
     with _open_start(root, source.path) as start:
         yield from _Writer(start, source).run()
+
+
+def found_tar(view: View, start: Fd, real: str, source: Source) -> Iterator[bytes]:
+    """Yield the archive of what `view.open` has found, `source.path` aside; closes `start`."""
+    with start:
+        yield from _Writer(start, source, view, real).run()
 
 
 def write_tree(root: int | Fd, out: Writable, source: Source = Source()) -> int:
@@ -111,7 +115,8 @@ class _Writer:
     def __init__(self, start: Fd, source: Source, view: View | None = None, real: str = "") -> None:
         self._start = start
         self._source = source
-        self._view = view
+        self._view = view if view is not None and view.covers(real) else None
+        self._resolve = _BELOW if view is None else _BELOW & ~Resolve.NO_XDEV
         self._real = real
         self._linked: dict[tuple[int, int], str] = {}
         self._ready: list[bytes] = []
@@ -244,9 +249,8 @@ class _Writer:
 
     def _open(self, path: str) -> Fd:
         """Open the folder `path` below the start, through no link."""
-        if self._view is None or self._view.plain:
-            resolve = _BELOW if self._view is None else _BELOW & ~Resolve.NO_XDEV
-            return open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        if self._view is None:
+            return open_in(self._start, path or ".", os.O_PATH | os.O_DIRECTORY, resolve=self._resolve)
         held = self._view.straight(self._real_path(path))
         if not stat.S_ISDIR(os.fstat(held.fileno()).st_mode):
             held.close()

@@ -18,6 +18,7 @@ from sampan.kernel.paths import Resolve, open_in
 
 _MAX_LINKS = 40  # as the kernel, path_resolution(7)
 _STRAIGHT = Resolve.IN_ROOT | Resolve.NO_MAGICLINKS | Resolve.NO_SYMLINKS
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # ELOOP: replaced by a link at this moment
 _HELD = os.O_PATH | os.O_NOFOLLOW
 
 
@@ -80,6 +81,10 @@ class View:
             real = real.rpartition("/")[0]
         return None
 
+    def covers(self, real: str) -> bool:
+        """Return whether places lie below `real`."""
+        return bool(self._places) if not real else any(path.startswith(f"{real}/") for path in self._places)
+
     def names(self, real: str) -> list[str]:
         """Return the names of places in the folder `real`."""
         return [path.rpartition("/")[2] for path in self._places if path.rpartition("/")[0] == real]
@@ -134,13 +139,15 @@ class View:
                 real.append(name)
                 try:
                     held = self.straight("/".join(real))
-                except (FileNotFoundError, NotADirectoryError):
-                    if not missing:
+                except OSError as error:
+                    if not missing or error.errno not in _NOT_THERE:
                         raise
                     continue
                 mode = os.fstat(held.fileno()).st_mode
                 if stat.S_ISLNK(mode) and (waiting or follow):
                     links += 1
+                    if links > _MAX_LINKS and missing:
+                        continue
                     if links > _MAX_LINKS:
                         raise OSError(errno.ELOOP, "too many symbolic links", "/".join(parts))
                     target = os.readlink("", dir_fd=held.fileno())

@@ -17,7 +17,7 @@ from sampan.engine.userns import SIZE
 from sampan.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from sampan.files.compression import open_decompressed
 from sampan.files.tar_apply import Budget, Options, Whiteouts, apply
-from sampan.files.tar_write import Source, tree_tar
+from sampan.files.tar_write import Source, found_tar
 from sampan.files.users import resolve
 from sampan.files.view import View
 from sampan.kernel.fds import Fd
@@ -77,11 +77,9 @@ def find(view: View, wanted: Wanted, name: str, *, follow: bool = False) -> tupl
     return held, real
 
 
-def stat_of(view: View, wanted: Wanted, name: str) -> PathStat:
-    """Return what the path is.  Raises NotFound, InvalidRequest."""
-    held, _ = find(view, wanted, name)
-    with held:
-        found = os.fstat(held.fileno())
+def about(view: View, wanted: Wanted, held: Fd) -> PathStat:
+    """Return what the path is."""
+    found = os.fstat(held.fileno())
     mode = stat.S_IMODE(found.st_mode) & 0o777 | _TYPES.get(stat.S_IFMT(found.st_mode), 0)
     mode |= sum(go for bit, go in _BITS if found.st_mode & bit)
     link = f"/{view.where(wanted.path)}" if stat.S_ISLNK(found.st_mode) else ""
@@ -90,18 +88,22 @@ def stat_of(view: View, wanted: Wanted, name: str) -> PathStat:
 
 def path_stat(container: Container, path: str, name: str) -> PathStat:
     """HEAD.  Blocks; the caller holds the lock."""
+    wanted = Wanted.of(path)
     with tree.opened(container, writable=False) as found:
-        return stat_of(found.view, Wanted.of(path), name)
+        held, _ = find(found.view, wanted, name)
+        with held:
+            return about(found.view, wanted, held)
 
 
 class Outgoing:
-    """A tar on its way out.  stat: of the path; close it, used up or not."""
+    """A tar on its way out, of the very object that `stat` is about; close it, used up or not."""
 
-    def __init__(self, found: tree.Tree, wanted: Wanted, about: PathStat) -> None:
-        self.stat = about
+    def __init__(self, found: tree.Tree, wanted: Wanted, name: str) -> None:
         self._tree = found
-        self._wanted = wanted
+        self._name = wanted.name
+        self._held, self._real = find(found.view, wanted, name)
         self._begun = False
+        self.stat = about(found.view, wanted, self._held)
 
     def chunks(self) -> AsyncIterator[bytes]:
         return streamed(self._work)
@@ -109,18 +111,12 @@ class Outgoing:
     def _work(self, reporter: Reporter[bytes]) -> None:
         self._begun = True
         with self._tree.view as view:
-            name = self._wanted.name
-            source = Source(
-                path=self._wanted.path,
-                name=name,
-                id_shift=-(self._tree.base or 0),
-                follow=self._wanted.inside,
-                quick=True,
-            )
-            send(tree_tar(view, source), reporter)
+            source = Source(name=self._name, id_shift=-(self._tree.base or 0), quick=True)
+            send(found_tar(view, self._held, self._real, source), reporter)
 
     async def close(self) -> None:
         if not self._begun:
+            self._held.close()
             self._tree.view.close()
 
 
@@ -148,7 +144,7 @@ def outgoing(container: Container, path: str, name: str) -> Outgoing:
     wanted = Wanted.of(path)
     found = tree.whole(container, writable=False)
     try:
-        return Outgoing(found, wanted, stat_of(found.view, wanted, name))
+        return Outgoing(found, wanted, name)
     except BaseException:
         found.view.close()
         raise

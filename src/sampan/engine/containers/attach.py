@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from collections.abc import Generator
+from contextlib import closing
 
 from sampan import messages as m
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.logs import past
 from sampan.errors import Conflict
+
+Socket = socket.socket  # Stream has a property of the module's name
 
 
 class Stream:
@@ -19,6 +24,7 @@ class Stream:
         self._near = near
         self._far = far
         self._container = container
+        self._feeding: asyncio.Task[None] | None = None
         self.detach_keys = ""
 
     @property
@@ -31,9 +37,47 @@ class Stream:
 
     def close(self) -> None:
         self._near.close()
-        if self._far is not None:
+        if self._feeding is not None and not self._feeding.done():
+            self._feeding.cancel()  # it closes the other end: the loop still watches it
+        elif self._far is not None:
             self._container.pending[:] = [item for item in self._container.pending if item[0] is not self._far]
             self._far.close()
+
+    def join(self, far: Socket, wanted: m.Attachment) -> None:
+        """Give the other end to the keeper, now or at the container's start.  Raises Conflict."""
+        record = self._container.record
+        if self._container.keeper is None or not record.running:
+            self._container.pending.append((far, wanted))
+            return
+        try:
+            self._container.keeper.send(m.Attach(attachment=wanted), [far.fileno()])
+        except OSError as error:
+            self._near.close()
+            raise Conflict(f"container {record.id} is not running: {os.strerror(error.errno or 0)}") from None
+        finally:
+            self._far = None
+            far.close()
+
+    def feed(self, far: Socket, before: Generator[bytes], wanted: m.Attachment | None) -> None:
+        """Send `before` as fast as the client takes it, then join; or end, when nothing is wanted after it."""
+        self._feeding = asyncio.ensure_future(self._feed(far, before, wanted))
+
+    async def _feed(self, far: Socket, before: Generator[bytes], wanted: m.Attachment | None) -> None:
+        far.setblocking(False)
+        try:
+            with closing(before):
+                for chunk in before:
+                    await asyncio.get_running_loop().sock_sendall(far, chunk)
+            far.setblocking(True)
+            if wanted is not None:
+                self.join(far, wanted)
+                return
+        except (OSError, Conflict):  # the client has left, or the container has ended: so does the stream
+            pass
+        except BaseException:
+            far.close()
+            raise
+        far.close()
 
     def detached(self) -> None:
         self._container.emit("detach")
@@ -48,25 +92,13 @@ async def attach(container: Container, *, stdin: bool, stdout: bool, stderr: boo
         raise Conflict(f"container {record.id} is restarting, wait until the container is running")
     near, far = socket.socketpair()
     near.setblocking(False)
-    tty = record.config.tty
-    if logs:
-        far.setblocking(True)
-        far.settimeout(5)
-        for chunk in past(container, stdout=stdout, stderr=stderr):
-            far.sendall(chunk)
-        far.settimeout(None)
+    made = Stream(near, record.config.tty, container, far)
+    wanted = m.Attachment(fd=0, stdin=stdin and record.config.open_stdin, stdout=stdout, stderr=stderr) if stream else None
     container.emit("attach")
-    if not stream:
+    if logs:
+        made.feed(far, past(container, stdout=stdout, stderr=stderr), wanted)
+    elif wanted is not None:
+        made.join(far, wanted)
+    else:
         far.close()
-        return Stream(near, tty, container)
-    wanted = m.Attachment(fd=0, stdin=stdin and record.config.open_stdin, stdout=stdout, stderr=stderr)
-    if container.keeper is not None and record.running:
-        try:
-            with far:
-                container.keeper.send(m.Attach(attachment=wanted), [far.fileno()])
-        except OSError as error:
-            near.close()
-            raise Conflict(f"container {record.id} is not running: {os.strerror(error.errno or 0)}") from None
-        return Stream(near, tty, container)
-    container.pending.append((far, wanted))
-    return Stream(near, tty, container, far)
+    return made

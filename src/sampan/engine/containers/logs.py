@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 from sampan.engine.containers.container import Container, open_folder
 from sampan.errors import Unsupported
@@ -29,7 +29,7 @@ def file_of(container: Container) -> str | None:
     return f"{container.id}{reader.LOCAL}"
 
 
-def past(container: Container, *, stdout: bool, stderr: bool) -> Iterator[bytes]:
+def past(container: Container, *, stdout: bool, stderr: bool) -> Generator[bytes]:
     """Yield what has been logged so far."""
     name = file_of(container)
     if name is None:

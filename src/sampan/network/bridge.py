@@ -126,7 +126,11 @@ class Bridge:
         """Out of the firewall; the bridge goes when it was made for the network."""
         self._host.firewall.remove_zone(info.id)
         self._index.pop(info.id, None)
-        if info.made_link:
+        if not info.made_link:
+            return
+        if info.link == f"br-{info.id[:12]}":
+            self._host.doom(info.link)  # its name is never used again
+        else:
             self._delete_link(info)
 
     def attach(self, info: NetworkInfo, endpoint: Endpoint, netns_fd: int, routes: frozenset[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -12,6 +13,8 @@ from sampan.kernel import netns, rtnl
 from sampan.network.firewall import Firewall
 from sampan.network.upkeep import Upkeep
 from sampan.state import State, Table
+
+_DOOMS = 64  # links whose deletion is remembered, before it is waited for
 
 
 class HostSettings(msgspec.Struct, frozen=True):
@@ -29,6 +32,9 @@ class Host:
 
     def __init__(self, state: State, name: str) -> None:
         self.name = name
+        self._state = state
+        self._doomed: Table[str] = Table(state, "network-doomed", str)
+        self._dooms = 0
         self._settings: Table[HostSettings] = Table(state, "network-host", HostSettings)
         with ExitStack() as undo:
             self.route = rtnl.Route()
@@ -42,9 +48,35 @@ class Host:
         self.upkeep = Upkeep(self.name, self.firewall.table, self.firewall.port, restore)
 
     def sweep(self, link: str) -> None:
-        """Delete a link soon."""
+        """Delete a link soon; at once when the daemon is ending."""
         if self.upkeep is not None:
             self.upkeep.sweep(link)
+        else:
+            self.delete(link)
+
+    def delete(self, link: str) -> None:
+        """Delete a link; one that is not there is passed over."""
+        self.route.talk([rtnl.delete_link(link)], tolerate=frozenset({errno.ENODEV}))
+
+    def doom(self, link: str) -> None:
+        """Delete a link soon, and at the next start should the daemon be killed before.
+
+        Deleting a bridge waits for a grace period of the kernel, which whoever removes a network need not.
+        """
+        self._doomed.put(link, link)
+        self._dooms += 1
+        self.sweep(link)
+        if self._dooms >= _DOOMS and self.upkeep is not None:
+            self.upkeep.settle()
+            self.forget_doomed()
+
+    def forget_doomed(self) -> None:
+        """Delete what an earlier daemon had doomed."""
+        with self._state.batch():
+            for link, _ in list(self._doomed.items()):
+                self.delete(link)
+                self._doomed.delete(link)
+        self._dooms = 0
 
     def close(self) -> None:
         self.route.close()

@@ -79,6 +79,7 @@ class Networks(Endpoints):
                 host = self._host = Host(self._state, self.bridge)
                 undo.callback(self._forget)
                 self._drivers = Drivers(host, KNOWN)
+                host.forget_doomed()
                 undo.callback(self._unmake)  # a daemon that does not get up leaves nothing
                 self._predefine()
                 for _, info in self._infos.items():
@@ -328,9 +329,10 @@ class Networks(Endpoints):
                 raise Forbidden(f"{info.name} is a pre-defined network and cannot be removed")
             if any(one.network_id == info.id for one in self._endpoints.values()):
                 raise Forbidden(f"error while removing network: network {info.name} has active endpoints")
-            if not info.config_only:
-                self._driver(info).remove(info)
-            self._infos.delete(info.id)  # last: a daemon killed before makes the link again at its next start
+            with self._state.batch():
+                if not info.config_only:
+                    self._driver(info).remove(info)
+                self._infos.delete(info.id)  # last: a daemon killed before makes the link again at its next start
             del self._networks[info.id]
             self._pools.pop(info.id, None)
             self._lost.pop(info.id, None)

@@ -1,0 +1,75 @@
+"""Networks are made and removed at least five times as fast as dockerd makes them, both at the same time on one host."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.daemon import Daemon, UnixHttp
+
+NAMESPACE = "smpt-oracle"
+pytestmark = pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs dockerd to compare with")
+
+
+@pytest.fixture
+def oracle() -> Iterator[Path]:
+    """A dockerd with its iptables rules in a network namespace of its own; its socket."""
+    work = Path(tempfile.mkdtemp(prefix="smpt-oracle-", dir="/var/tmp"))
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    command = [
+        "nsenter", f"--net=/run/netns/{NAMESPACE}", "dockerd", "--data-root", str(work / "data"), "--exec-root", str(work / "exec"),
+        "--pidfile", str(work / "pid"), "-H", f"unix://{work}/d.sock", "--bridge", "none",
+    ]  # fmt: skip
+    with open(work / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(work / "d.sock"):
+            assert time.monotonic() < deadline and process.poll() is None, (work / "log").read_text()[-2000:]
+        yield work / "d.sock"
+    finally:
+        process.terminate()
+        process.wait(60)
+        subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _answers(sock: Path) -> bool:
+    try:
+        return call(sock, "GET", "/_ping") == 200
+    except OSError:
+        time.sleep(0.05)  # there is nothing to wait on before it listens
+        return False
+
+
+def call(sock: Path, method: str, path: str, body: object = None) -> int:
+    with closing(UnixHttp(sock)) as connection:
+        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+        with connection.getresponse() as reply:
+            reply.read()
+            return reply.status
+
+
+@pytest.mark.slow
+def test_a_network_is_made_and_removed_five_times_as_fast_as_by_dockerd(daemon: Daemon, oracle: Path) -> None:
+    took: dict[str, list[float]] = {"dockerd": [], "sampan": []}
+    body = {"Name": "fast", "IPAM": {"Config": [{"Subnet": "10.250.9.0/24"}]}}
+    for _ in range(9):
+        for name, sock in (("dockerd", oracle), ("sampan", daemon.sock)):
+            began = time.perf_counter()
+            assert call(sock, "POST", "/networks/create", body) == 201
+            assert call(sock, "DELETE", "/networks/fast") == 204
+            took[name].append(time.perf_counter() - began)
+    theirs, ours = statistics.median(took["dockerd"]), statistics.median(took["sampan"])
+    print(f"dockerd {theirs * 1e3:.1f} ms, sampan {ours * 1e3:.1f} ms: {theirs / ours:.1f} times")
+
+    assert theirs >= 5 * ours

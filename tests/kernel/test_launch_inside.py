@@ -58,7 +58,7 @@ def test_p9_the_harness_sees_a_runtime_that_is_dumpable(tmp_path: Path) -> None:
     naive = (
         "from sampan.launch import init as _i, spawner as _s\nfrom sampan.runtime import identity as _d\n"
         "_real = _i.prctl\ndef _naive(option, *values):\n"
-        " return _real(option, *((1,) if option.name == 'SET_DUMPABLE' else values))\n"
+        " return _real(option, *((1,) if option == 4 else values))\n"
         "_i.prctl = _s.prctl = _d.prctl = _naive\n"
     )
     boxes, _ = rigged_boxes(tmp_path, naive)

@@ -19,7 +19,7 @@ import msgspec
 from sampan import messages
 from sampan.errors import SampanError
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import default_signal, pidfd_signal, set_name
+from sampan.kernel.process import default_signal, pidfd_signal, write_name
 from sampan.kernel.pty import set_size
 from sampan.launch import bare
 from sampan.launch.channel import Channel
@@ -35,7 +35,7 @@ def main(starter: int, starters: bare.Socket, host: Host) -> NoReturn:
     """Wait until the starter (a child of this process) hands a container over; keep it to its end; never returns."""
     try:
         default_signal(signal.SIGCHLD)
-        set_name("sampan-keeper")
+        write_name("sampan-keeper")
         os.setsid()
         watch = os.pidfd_open(starter)
         body, ancillary = bare.receive(starters)

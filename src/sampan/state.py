@@ -164,6 +164,13 @@ class Table(Generic[T]):
             with contextlib.suppress(msgspec.DecodeError):
                 yield key, self._decode(body)
 
+    def within(self, prefix: str) -> Iterator[tuple[str, T]]:
+        """Yield the records whose key begins with `prefix` (ASCII), by key."""
+        sql = "SELECT key, body FROM records WHERE kind = ? AND key >= ? AND key < ? ORDER BY key"
+        for key, body in self.state.read(sql, self.kind, prefix, prefix + "\x7f"):
+            with contextlib.suppress(msgspec.DecodeError):
+                yield key, self._decode(body)
+
     def broken(self) -> Iterator[tuple[str, str]]:
         """Yield (key, reason) of every record that does not decode."""
         for key, body in self._rows():

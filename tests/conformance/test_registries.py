@@ -15,6 +15,7 @@ import pytest
 
 from support.daemon import Daemon
 from support.registry import Authority, DebianRegistry
+from support.served import Served
 
 pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
 
@@ -198,3 +199,32 @@ def test_the_sampan_command_pulls_pushes_and_runs_what_is_missing(daemon: Daemon
 def registry_digest(daemon: Daemon, registry: DebianRegistry, name: str) -> str:
     daemon.sampan("push", "-q", name)
     return registry.manifest("cmd", "1")[0]
+
+
+@pytest.mark.parametrize("client", ["docker", "podman", "skopeo"])
+def test_our_own_registry_serves_other_peoples_clients(daemon: Daemon, dockerd: str, client: str) -> None:
+    if shutil.which(client) is None:
+        pytest.skip(f"needs {client}")
+    with Served() as registry:
+        name, back = f"{registry.host}/team/base:1", f"{registry.host}/team/back:1"
+        daemon.docker("tag", "busybox", name)
+        daemon.docker("push", name)
+        if client == "docker":
+            docker(dockerd, "pull", name)
+            docker(dockerd, "tag", name, back)
+            docker(dockerd, "push", back)
+        elif client == "skopeo":
+            tool("skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", f"docker://{name}", f"docker://{back}")
+        else:
+            work = tempfile.mkdtemp(prefix="smp", dir="/var/tmp")
+            podman = ["podman", "--root", f"{work}/root", "--runroot", f"{work}/run", "--storage-driver", "vfs"]
+            try:
+                tool(*podman, "pull", "--tls-verify=false", name)
+                tool(*podman, "push", "--tls-verify=false", name, back)
+            finally:
+                subprocess.run([*podman, "system", "reset", "-f"], capture_output=True, check=False)
+                shutil.rmtree(work, ignore_errors=True)
+        daemon.docker("rmi", name)
+        assert daemon.docker("run", "--rm", back, "echo", "back").stdout == b"back\n"
+        assert identity(daemon, back)[0] == identity(daemon, "busybox")[0]
+        daemon.docker("rmi", back)

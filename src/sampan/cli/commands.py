@@ -149,6 +149,14 @@ COMMANDS: dict[str, Command] = {
         flag("-f --filter", "list", "Filter output based on conditions provided"), _FORMAT,
         flag("--limit", "int", "Max number of search results"), _WHOLE,
     ), (1, 1), examples=("sampan search --limit 5 nginx",)),
+    "registry serve": Command("[OPTIONS]", "Run a registry for a team's private images", "registry_serve:run", (
+        flag("--listen", "string", "Address to listen on", "127.0.0.1:5000"),
+        flag("--data-root", "string", "Folder of the images", "/var/lib/sampan-registry"),
+        flag("--tlscert", "string", "Path to TLS certificate file"), flag("--tlskey", "string", "Path to TLS key file"),
+        flag("--htpasswd", "string", "File of users and hashes (bcrypt), as htpasswd -B writes it"),
+        flag("--token", "bool", "Give the users short-lived tokens instead of taking the password each time"),
+        flag("--read-only", "bool", "Refuse every change"), flag("--max-blob", "bytes", "Largest blob", 1 << 40),
+    ), examples=("sampan registry serve --listen 0.0.0.0:5000 --tlscert r.crt --tlskey r.key --htpasswd users",)),
     "tag": Command("SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", "images:tag",
                    (), (2, 2), examples=("sampan tag busybox mine:1",)),
     "history": Command("[OPTIONS] IMAGE", "Show the history of an image", "images:history", (
@@ -235,7 +243,7 @@ ALIASES: dict[str, str] = {
         "explain")},
     **{f"image {verb}": verb for verb in ("load", "save", "import", "tag", "history", "pull", "push")},
 }  # fmt: skip
-GROUPS = ("builder", "container", "image", "network", "system", "volume")
+GROUPS = ("builder", "container", "image", "network", "registry", "system", "volume")
 
 
 def _daemon() -> Command:

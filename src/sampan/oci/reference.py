@@ -76,8 +76,8 @@ def parse(text: str) -> Reference:
     digest = parse_digest(digest_text) if at else None
     name, tag = _split_tag(rest)
     domain, path = _split_domain(name)
-    if not _is_path(path):
-        if _is_path(path.lower()):
+    if not is_path(path):
+        if is_path(path.lower()):
             raise InvalidRequest(f"invalid reference format: repository name ({path}) must be lowercase")
         raise InvalidRequest("invalid reference format")
     if not _is_domain(domain):
@@ -149,7 +149,7 @@ def _is_label(label: str) -> bool:
     return bool(label) and (_ALNUM | {"-"}).issuperset(label) and label[0] != "-" and label[-1] != "-"
 
 
-def _is_path(path: str) -> bool:
+def is_path(path: str) -> bool:
     return all(_is_component(component) for component in path.split("/"))
 
 

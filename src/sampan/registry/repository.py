@@ -18,6 +18,7 @@ from sampan.oci.digest import parse as parse_digest
 from sampan.oci.reference import is_tag
 from sampan.registry.faults import Interrupted, Missing, RegistryFailed, shown
 from sampan.registry.session import Session
+from sampan.registry.streams import to_the_last
 
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 ACCEPT = ", ".join((oci.DOCKER_MANIFEST, oci.DOCKER_LIST, oci.OCI_MANIFEST, oci.OCI_INDEX))
@@ -178,7 +179,7 @@ class BlobStream:
         """Yield the bytes from the offset on.  Raises Interrupted when they end too early, InvalidRequest when too late."""
         skip, begun, came = self.skip, time.monotonic(), 0
         try:
-            async for data in _to_the_last(self._response.content):
+            async for data in to_the_last(self._response.content):
                 self._at += len(data)
                 came += len(data)
                 if self._at > self._size:
@@ -195,20 +196,6 @@ class BlobStream:
             raise Interrupted(f"{shown(str(self._response.url))}: {str(error)[:200] or 'timed out'}") from error
         if self._at < self._size:
             raise Interrupted(f"{shown(str(self._response.url))}: the connection ended early")
-
-
-async def _to_the_last(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield all that came, also what was waiting when the connection broke: aiohttp would drop it and raise at once."""
-    try:
-        while data := await content.readany():
-            yield data
-    except (aiohttp.ClientError, OSError):
-        left = list(getattr(content, "_buffer", ()))
-        skip = int(getattr(content, "_buffer_offset", 0))
-        for data in left:
-            yield data[skip:]
-            skip = 0
-        raise
 
 
 def verify(content: bytes, digest: Digest, size: int) -> None:

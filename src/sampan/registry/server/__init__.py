@@ -1,0 +1,1 @@
+"""A registry of our own: the server's half of the distribution protocol."""

@@ -168,7 +168,7 @@ def test_volumes_from_shares_what_another_container_has(daemon: Daemon) -> None:
         daemon.call(
             "POST", "/containers/create", {"Image": "busybox", "Cmd": ["id"], "HostConfig": {"VolumesFrom": ["nope"]}}
         ).status
-        == 404
+        == 400
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
-import stat
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from sampan.engine.containers.container import Container
 from sampan.engine.context import Rooms
 from sampan.engine.records import ContainerRecord, Place
 from sampan.errors import InvalidRequest, SampanError
-from sampan.kernel.fds import open_fd
+from sampan.kernel.fds import Fd
 from sampan.kernel.paths import open_in
+from sampan.storage.copy_up import copy_up
 from sampan.wire import containers as c
 
 ANONYMOUS = {"com.docker.volume.anonymous": ""}
@@ -53,7 +53,7 @@ def fill(container: Container, undo: ExitStack) -> None:
             volumes = container.rooms.volumes
             folder = volumes.open(place.volume, container.id)
             undo.callback(volumes.close_use, [place.volume], container.id)
-            if place.copy and not container.record.started and not any(folder.iterdir()):
+            if place.copy and not container.record.started:
                 _copy_up(container, place, folder)
 
 
@@ -83,42 +83,18 @@ def _mount_of(path: str) -> tuple[str, bool, bool]:
 
 
 def _copy_up(container: Container, place: Place, folder: Path) -> None:
-    layers = container.rooms.layers
-    with layers.view(container.id) as root:
-        try:
-            source = open_in(root, place.target, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        with source, open_fd(folder, os.O_RDONLY | os.O_DIRECTORY) as target:
-            found = os.fstat(source.fileno())
-            _copy_tree(source.path, str(folder))
-            os.fchown(target.fileno(), found.st_uid, found.st_gid)
-            os.fchmod(target.fileno(), found.st_mode & 0o7777)
+    """Fill an empty volume; links of the image resolve inside the image (SECURITY.md rows 14, 15)."""
 
+    def source() -> Fd | None:
+        with container.rooms.layers.view(container.id) as root:
+            try:
+                return open_in(root, place.target, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+                return None
 
-def _copy_tree(source: str, target: str) -> None:
-    """Copy without following links: the image's tree is read-only and its links stay links."""
-    for entry in os.scandir(source):
-        where = os.path.join(target, entry.name)
-        found = entry.stat(follow_symlinks=False)
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), where)
-        elif entry.is_dir(follow_symlinks=False):
-            os.mkdir(where, 0o700)
-            _copy_tree(entry.path, where)
-        elif entry.is_file(follow_symlinks=False):
-            shutil.copyfile(entry.path, where, follow_symlinks=False)
-        elif stat.S_ISFIFO(found.st_mode):
-            os.mkfifo(where, 0o600)
-        else:
-            continue
-        os.chown(where, found.st_uid, found.st_gid, follow_symlinks=False)
-        if not entry.is_symlink():
-            for name in os.listxattr(entry.path, follow_symlinks=False):
-                if name.startswith(("user.", "security.capability")):
-                    os.setxattr(where, name, os.getxattr(entry.path, name, follow_symlinks=False), follow_symlinks=False)
-            os.chmod(where, found.st_mode & 0o7777)
-        os.utime(where, ns=(found.st_atime_ns, found.st_mtime_ns), follow_symlinks=False)
+    copy_up(folder.parent, source)
 
 
 def tell_mounts(container: Container) -> None:

@@ -188,7 +188,8 @@ class Status(Message, frozen=True, kw_only=True):
     started_at: int
     exited: Exited | None = None
     execs: dict[str, int] = {}  # exec id -> pid, the running ones
-    exec_statuses: dict[str, int] = {}  # exec id -> exit code, those that ended since the last daemon knew
+    exec_statuses: dict[str, int] = {}  # exec id -> exit code, those that ended lately
+    exec_notes: dict[str, bytes] = {}  # exec id -> the note of its Exec, for both
 
 
 class Refused(Message, frozen=True, kw_only=True):
@@ -216,9 +217,10 @@ class Attach(Message, frozen=True, kw_only=True):
 
 
 class Exec(Message, frozen=True, kw_only=True):
-    """Start another process in the container."""
+    """Start another process in the container.  note: given back in Status, for a daemon that does not know the exec."""
 
     exec_id: str
+    note: bytes = b""
     process: Process
     open_stdin: bool = False
     privileged: bool = False

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+
+from msgspec import structs
+
 from sampan.api import hijack, phrases, query
 from sampan.api.errors import message_of
 from sampan.api.request import Request, Response, empty, reply
@@ -56,5 +60,7 @@ async def resize(request: Request) -> Response:
 
 @route("GET", "/exec/{}/json", job="exec_inspect")
 async def inspect(request: Request) -> Response:
-    """ExecInspect.  200; 404."""
-    return reply(await request.engine.execs.inspect(named(request)))
+    """ExecInspect.  200; 404.  DetachKeys are bytes, so base64 in JSON."""
+    found = await request.engine.execs.inspect(named(request))
+    keys = query.detach_keys(found.detach_keys) if found.detach_keys else b""
+    return reply(structs.replace(found, detach_keys=base64.b64encode(keys).decode()))

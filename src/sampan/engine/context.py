@@ -25,6 +25,7 @@ from sampan.wire.containers import LogConfig
 
 if TYPE_CHECKING:
     from sampan.engine.containers.container import Container
+    from sampan.engine.execs.execs import Execs
 
 
 class Lives(Protocol):
@@ -100,6 +101,7 @@ class Rooms:
     log_default: LogConfig = field(default_factory=lambda: LogConfig(type="json-file"))
     init: bool = False  # what a container gets that does not say
     health: Lives | None = None
+    execs: Execs | None = None
     oom: Memory | None = None
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ class Engine:
     def __init__(self, rooms: Rooms, *, labels: list[str], debug: bool) -> None:
         self.rooms = rooms
         self.containers = Containers(rooms)
-        self.execs = Execs(self.containers)
+        self.execs = rooms.execs = Execs(self.containers)
         self.health = rooms.health = HealthWatch(self.execs)
         self.oom = rooms.oom = OomWatch()
         self.images = rooms.images

@@ -124,6 +124,7 @@ class HealthWatch:
         try:
             created = await self._execs.create(container.id, body)
             made = self._execs.find(created.id)
+            made.probe = True
             output, timed_out = await self._run(container, made.id, wanted.timeout)
             code = made.exit_code if made.exit_code is not None else -1
             text = output.decode(errors="replace")

@@ -15,7 +15,7 @@ from sampan import messages as m
 from sampan.engine.containers import connections, start, step, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
-from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group
+from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group, restart_in
 from sampan.engine.context import Rooms
 from sampan.engine.keepers import Keeper
 from sampan.engine.records import ContainerRecord
@@ -99,7 +99,6 @@ async def _meet(container: Container) -> bool:
         return False
     rooms = container.rooms
     container.keeper, container.pidfd = keeper, Fd(fds[0].take()) if fds else None
-    keeper.on_exec_exit = None
     for problem in connections.take_up(container):
         log.warning("network of container %s: %s", container.id[:12], problem)
     if not container.record.running or not container.record.pid:  # the last daemon did not live to see it start
@@ -110,8 +109,10 @@ async def _meet(container: Container) -> bool:
     if message.exited is not None:
         heard_exit(container, message.exited)
         return False
-    keeper.on_exit = lambda exited: heard_exit(container, exited)
+    start.watch(container)
     container.update(durable=False, pid=message.pid)
+    if rooms.execs is not None:
+        rooms.execs.adopt(container, message)
     keeper.settle()
     if rooms.oom is not None:
         rooms.oom.began(container, resumed=True)
@@ -143,8 +144,12 @@ def background_restart(container: Container) -> None:
     policy = record.host.restart_policy
     if record.running or record.status == "created" or container.restart_task is not None or policy is None:
         return
+    if record.restarting and policy.name != "no" and not record.stopped_by_hand:
+        left = record.finished / 1e9 + record.backoff - time.time()  # the timer goes on where the last daemon left it
+        restart_in(container, min(max(0.0, left), record.backoff))
+        return
     wanted = policy.name == "always" or (policy.name == "unless-stopped" and not record.stopped_by_hand)
-    if wanted or (policy.name == "on-failure" and record.restarting):
+    if wanted:
         background(_start(container))
     elif record.restarting:
         container.update(restarting=False)

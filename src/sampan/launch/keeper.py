@@ -28,6 +28,7 @@ from sampan.launch.failures import failed
 from sampan.launch.host import Host
 from sampan.launch.loop import READ, Loop
 
+_TOLD, _UNTOLD = 16, 4096  # ended execs that are remembered, with a daemon listening and without
 _PEER = struct.Struct("3i")
 
 
@@ -89,6 +90,7 @@ class Keeper:
             os.waitpid(handed.helper, 0)
         self._execs: dict[str, Running] = {}
         self._ended_execs: dict[str, int] = {}
+        self._notes: dict[str, bytes] = {}
         self._exited: messages.Exited | None = None
         self._over = False
 
@@ -203,9 +205,8 @@ class Keeper:
         status = messages.Status(
             id=self._id, pid=0 if self._exited else first.pid, keeper_pid=os.getpid(), started_at=self._started_at,
             exited=self._exited, execs={name: run.pid for name, run in self._execs.items() if not run.over},
-            exec_statuses=dict(self._ended_execs),
+            exec_statuses=dict(self._ended_execs), exec_notes=dict(self._notes),
         )  # fmt: skip
-        self._ended_execs.clear()
         self._say(status, [] if self._exited else [first.pidfd])
 
     # Processes.
@@ -221,6 +222,7 @@ class Keeper:
             self._say(messages.ExecFailed(exec_id=request.exec_id, step=why.step, code=why.code, text=why.text))
             return
         self._execs[request.exec_id] = running
+        self._notes[request.exec_id] = request.note
         self._loop.watch(running.pidfd.fileno(), READ, lambda _: self._exec_ended(request.exec_id))
         self._say(messages.ExecStarted(exec_id=request.exec_id, pid=running.pid), [running.pidfd])
 
@@ -231,8 +233,12 @@ class Keeper:
         running.finish()
         self._forget_exec(exec_id)
         self._say(messages.ExecExited(exec_id=exec_id, status=status))
-        if self._control is None:
-            self._ended_execs[exec_id] = status
+        # A daemon that is killed may not have read it: the last ones are told again to the next.
+        self._ended_execs[exec_id] = status
+        while len(self._ended_execs) > (_TOLD if self._control is not None else _UNTOLD):
+            oldest = next(iter(self._ended_execs))
+            del self._ended_execs[oldest]
+            self._notes.pop(oldest, None)
 
     def _forget_exec(self, exec_id: str) -> None:
         running = self._execs[exec_id]

@@ -43,7 +43,6 @@ class Container:
         self.lent: list[tuple[Mount, Fd]] = []  # further mounts of its next start, whose trees their lender closes
         self.stop_asked = False
         self.restart_task: asyncio.Task[None] | None = None
-        self.backoff = 0.1
         self.health: Health | None = None
         self.forget: Callable[[], None] = lambda: None
         self.restarting_by_hand = False

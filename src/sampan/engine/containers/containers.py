@@ -99,8 +99,7 @@ class Containers:
         container = self.find(ref)
         async with container.lock:
             self._present(container)
-            container.backoff = 0.1
-            container.update(durable=False, restart_count=0)
+            container.update(durable=False, restart_count=0, backoff=0.0)
             try:
                 await asyncio.shield(start.start(container))
             except (NotModified, Conflict):

@@ -11,12 +11,13 @@ from sampan import messages as m
 from sampan.cgroups import Hierarchy
 from sampan.engine.containers import connections, volumes
 from sampan.engine.containers.container import Container
+from sampan.engine.records import ContainerRecord
 from sampan.errors import SampanError
 
 log = logging.getLogger("sampan.engine")
 _tasks: set[asyncio.Task[None]] = set()
 LONG_RUN = 10.0  # seconds after which the back-off begins anew
-LONGEST = 60.0
+SHORTEST, LONGEST = 0.1, 60.0
 
 
 def background(work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -45,9 +46,11 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
         container.rooms.health.ended(container)
     if container.rooms.oom is not None:
         container.rooms.oom.ended(container)
+    finished = exited.finished_at or time.time_ns()
     container.update(
         status="exited", paused=False, pid=0, exit_code=exited.status, oom_killed=exited.oom_killed or record.oom_killed,
-        error=exited.error, finished=exited.finished_at or time.time_ns(), restarting=again, bound={},
+        error=exited.error, finished=finished, restarting=again, bound={},
+        backoff=_delay(record, finished) if again else record.backoff,
     )  # fmt: skip
     if container.keeper is not None:
         try:
@@ -73,12 +76,21 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
     _state_dir_gone(container)
     container.tell_exit()
     if again:
-        ran = (container.record.finished - record.started) / 1e9
-        container.backoff = 0.1 if ran >= LONG_RUN else min(container.backoff, LONGEST)
-        container.restart_task = background(_restart_later(container, container.backoff))
-        container.backoff = min(container.backoff * 2, LONGEST)
+        restart_in(container, container.record.backoff)
     elif record.host.auto_remove and not container.removing:
         background(_auto_remove(container))
+
+
+def _delay(record: ContainerRecord, finished: int) -> float:
+    """Return how long to wait before the next start: longer each time, anew after a long run (engine-api 5.2)."""
+    if (finished - record.started) / 1e9 >= LONG_RUN or not record.backoff:
+        return SHORTEST
+    return min(record.backoff * 2, LONGEST)
+
+
+def restart_in(container: Container, delay: float) -> None:
+    """Start it in `delay` seconds, unless somebody stops, starts or removes it before."""
+    container.restart_task = background(_restart_later(container, delay))
 
 
 def _lost(container: Container) -> m.Exited:

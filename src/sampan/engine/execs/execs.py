@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import signal
 import socket
 import time
 
+import msgspec
 from msgspec import UNSET, structs
 
 from sampan import messages as m
@@ -19,17 +22,23 @@ from sampan.errors import Conflict, InvalidRequest, NotFound
 from sampan.oci.runtime import Box
 from sampan.wire import execs as e
 
-KEPT = 600.0  # seconds that a finished exec can be inspected
+KEPT = 600.0  # seconds that a finished exec can be inspected, and that one may wait to be started
+MOST = 4096  # execs that do not run are remembered, the newest ones
+_SWEEP = 10.0
+PROBE = b"health"  # the note of a health check's exec
+_LONGEST_NOTE = 16 << 10  # bytes that a keeper is given to remember of an exec
 
 
 class Exec:
     """One exec."""
 
-    def __init__(self, container: Container, body: e.ExecCreate, execs: Execs) -> None:
-        self.id = secrets.token_hex(32)
+    def __init__(self, container: Container, body: e.ExecCreate, execs: Execs, name: str = "") -> None:
+        self.id = name or secrets.token_hex(32)
+        self.created_at = time.monotonic()
         self.container = container
         self.body = body
         self.started = False
+        self.probe = False  # of a health check
         self.pid = 0
         self.exit_code: int | None = None
         self.stream: ExecStream | None = None
@@ -79,12 +88,34 @@ class Execs:
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
         self.all: dict[str, Exec] = {}
+        self._swept_at = 0.0
 
     def find(self, exec_id: str) -> Exec:
         found = self.all.get(exec_id)
         if found is None:
             raise NotFound(f"No such exec instance: {exec_id}")
         return found
+
+    def adopt(self, container: Container, status: m.Status) -> None:
+        """Take over the execs that a keeper knows and this daemon does not: those of the daemon before."""
+        for name, note in status.exec_notes.items():
+            if name in self.all or not (name in status.execs or name in status.exec_statuses):
+                continue
+            if note == PROBE:  # nobody waits for its result any more
+                if name in status.execs and container.keeper is not None:
+                    with contextlib.suppress(OSError):
+                        container.keeper.send(m.Signal(exec_id=name, number=signal.SIGKILL, group=True))
+                continue
+            try:
+                body = msgspec.json.decode(note, type=e.ExecCreate) if note else e.ExecCreate()
+            except msgspec.DecodeError:
+                body = e.ExecCreate()
+            made = Exec(container, body, self, name)
+            made.started, made.pid = True, status.execs.get(name, 0)
+            made.ready.set()
+            self.all[name] = container.execs[name] = made
+            if name in status.exec_statuses:
+                made.ended(status.exec_statuses[name])
 
     @staticmethod
     def _check(container: Container) -> None:
@@ -111,9 +142,15 @@ class Execs:
         return e.ExecCreated(id=made.id)
 
     def _collect(self) -> None:
+        """Forget execs that do not run: old ones, and the oldest when there are too many."""
         now = time.monotonic()
-        for found in [one for one in self.all.values() if one.ended_at and now - one.ended_at > KEPT]:
-            found.forget()
+        if now - self._swept_at < _SWEEP and len(self.all) < MOST * 2:
+            return
+        self._swept_at = now
+        idle = [one for one in self.all.values() if one.ended_at or not one.started]
+        for number, found in enumerate(idle):
+            if now - (found.ended_at or found.created_at) > KEPT or number < len(idle) - MOST:
+                found.forget()
 
     async def prepare(self, exec_id: str) -> None:
         found = self.find(exec_id)
@@ -179,9 +216,11 @@ class Execs:
             terminal=wanted.tty, capabilities=spec_security.capability_sets(names),
             console_size=Box(height=size[0], width=size[1]) if size and len(size) == 2 and any(size) else None,
         )  # fmt: skip
+        note = PROBE if made.probe else msgspec.json.encode(wanted)
         return m.Exec(
-            exec_id=made.id, process=process, open_stdin=wanted.attach_stdin, privileged=wanted.privileged,
-            attachments=attachments, user=wanted.user or record.config.user, group_add=tuple(record.host.group_add or ()),
+            exec_id=made.id, note=note if len(note) <= _LONGEST_NOTE else b"", process=process,
+            open_stdin=wanted.attach_stdin, privileged=wanted.privileged, attachments=attachments,
+            user=wanted.user or record.config.user, group_add=tuple(record.host.group_add or ()),
         )  # fmt: skip
 
     async def resize(self, exec_id: str, *, height: int, width: int) -> None:
@@ -210,7 +249,7 @@ class Execs:
         return e.ExecInspect(
             id=made.id, running=made.running, exit_code=made.exit_code, open_stdin=body.attach_stdin,
             open_stderr=body.attach_stderr, open_stdout=body.attach_stdout, container_id=made.container.id, pid=made.pid,
-            can_remove=False,
+            can_remove=False, detach_keys=body.detach_keys,
             process_config=e.ExecProcess(
                 tty=body.tty, entrypoint=command[0], arguments=command[1:], privileged=body.privileged,
                 user=body.user or UNSET,

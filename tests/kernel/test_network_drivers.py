@@ -12,7 +12,7 @@ from msgspec import structs
 
 from contracts.network_driver import DriverContract, endpoint, links
 from kernel.net_place import World, new_namespace
-from sampan.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from sampan.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unsupported
 from sampan.kernel import rtnl
 from sampan.network.bridge import Bridge
 from sampan.network.driver import Driver, Drivers
@@ -160,7 +160,7 @@ def test_ipvlan_is_refused_and_unknown_drivers_are_not_found(world: World, host:
         drivers.find("ipvlan").check(network("ipvlan"))
     with pytest.raises(NotFound, match='plugin "weave" not found'):
         drivers.find("weave")
-    with pytest.raises(InvalidRequest, match="only one instance"):
+    with pytest.raises(Forbidden, match="only one instance"):
         drivers.find("host").check(network("host"))
 
 

@@ -286,7 +286,7 @@ class Networks(Endpoints):
             host = self._started()
             if any(info.name == wanted.name for info in self._networks.values()):
                 raise Conflict(f"network with name {wanted.name} already exists")
-            driver = self._driver(wanted)
+            driver = self._driver(wanted) if not wanted.config_only else self._driver(self.get("none"))
             info = structs.replace(wanted, id=secrets.token_hex(32), created=now())
             if not info.config_only:
                 info = driver.check(info)

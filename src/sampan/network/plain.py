@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sampan.errors import InvalidRequest, Unsupported
+from sampan.errors import Forbidden, InvalidRequest, Unsupported
 from sampan.network.host import Host
 from sampan.network.records import Endpoint, NetworkInfo
 
@@ -20,7 +20,7 @@ class Plain:
 
     def check(self, info: NetworkInfo) -> NetworkInfo:
         if not info.predefined:
-            raise InvalidRequest(f'only one instance of "{info.driver}" network is allowed')
+            raise Forbidden(f'only one instance of "{info.driver}" network is allowed')
         return info
 
     def create(self, info: NetworkInfo) -> None:

@@ -43,7 +43,7 @@ class NetworkInfo(Struct, frozen=True, kw_only=True):
     config_only: bool = False
     config_from: str = ""
     ipam_driver: str = "default"
-    ipam_options: dict[str, str] = {}
+    ipam_options: dict[str, str] | None = None
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     created: str = ""

@@ -11,7 +11,7 @@ from msgspec import UNSET, structs
 
 from sampan.engine.context import Rooms
 from sampan.engine.events import label_matches, moment
-from sampan.errors import Forbidden, InvalidRequest, SampanError, Unavailable
+from sampan.errors import Forbidden, InvalidRequest, NotFound, SampanError
 from sampan.network.records import NetworkInfo, Subnet
 from sampan.wire import networks as n
 
@@ -28,13 +28,13 @@ def wanted(body: n.NetworkCreate, room: Callable[[str], NetworkInfo]) -> Network
     """
     _name(body.name)
     driver = body.driver or "bridge"
+    if body.config_only:
+        driver = "null"  # as docker shows it: a template has none
     if body.scope not in ("", "local") or body.ingress or driver == "overlay":
-        raise Unavailable(NO_SWARM) if driver != "overlay" else Forbidden(NO_SWARM)
+        raise Forbidden(NO_SWARM if driver == "overlay" else "cannot create a swarm scoped network when swarm is not active")
     ipam = body.ipam or n.Ipam()
     if ipam.driver not in ("", "default", "null"):
-        raise InvalidRequest(
-            f'could not find plugin {ipam.driver[:64]} in v1 plugin registry: plugin "{ipam.driver[:64]}" not found'
-        )
+        raise NotFound(f'could not find plugin {ipam.driver[:64]} in v1 plugin registry: plugin "{ipam.driver[:64]}" not found')
     subnets = tuple(
         Subnet(subnet=one.subnet, gateway=one.gateway, ip_range=one.ip_range, aux=dict(one.auxiliary_addresses or {}))
         for one in ipam.config or ()
@@ -43,7 +43,7 @@ def wanted(body: n.NetworkCreate, room: Callable[[str], NetworkInfo]) -> Network
     info = NetworkInfo(
         id="", name=body.name, driver=driver, subnets=subnets, ipv4=body.enable_ipv4 is UNSET or body.enable_ipv4 is not False,
         ipv6=body.enable_ipv6 is True, internal=body.internal, attachable=body.attachable, config_only=body.config_only,
-        ipam_driver=ipam.driver or "default", ipam_options=dict(ipam.options or {}), labels=dict(body.labels or {}),
+        ipam_driver=ipam.driver or "default", ipam_options=ipam.options, labels=dict(body.labels or {}),
         options=dict(body.options or {}),
     )  # fmt: skip
     if not info.ipv4 and not info.ipv6:

@@ -100,7 +100,7 @@ class Networks:
             n.IpamPool(subnet=one.subnet, gateway=one.gateway, ip_range=one.ip_range, auxiliary_addresses=one.aux or None)
             for one in info.subnets
         ]
-        ipam = n.Ipam(driver=info.ipam_driver, options=info.ipam_options or (None if info.predefined else {}), config=pools or None)
+        ipam = n.Ipam(driver=info.ipam_driver, options=info.ipam_options, config=pools or None)
         return n.Network(
             name=info.name, id=info.id, created=info.created, scope=info.scope, driver=info.driver, enable_ipv4=info.ipv4,
             enable_ipv6=info.ipv6, ipam=ipam, internal=info.internal, attachable=info.attachable,

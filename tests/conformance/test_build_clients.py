@@ -176,3 +176,41 @@ def test_sampan_builder_prune(daemon: Daemon, folder: Path) -> None:
 
     assert b"Deleted build cache objects:\n" in done.stdout
     assert b"Total reclaimed space: " in done.stdout
+
+
+def test_sampan_build_sends_only_what_changed(daemon: Daemon, folder: Path) -> None:
+    """Many files are told first: what the daemon has is not sent again, what is gone is gone, what changed is new."""
+    many = folder / "many"
+    many.mkdir()
+    for number in range(300):
+        (many / f"{number}.txt").write_text(str(number))
+    (many / "link").symlink_to("1.txt")
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY many /m/\nRUN ls /m | wc -l; cat /m/7.txt /m/link\n")
+    first = daemon.sampan("build", str(folder))
+    again = daemon.sampan("build", str(folder))
+    (many / "7.txt").write_text("changed")
+    (many / "8.txt").unlink()
+    (many / "9.txt").unlink()
+    (many / "9.txt").mkdir()
+    other = daemon.sampan("build", str(folder))
+
+    assert b"301\n71" in first.stdout
+    assert again.stdout.count(b"Using cache") == 2
+    assert b"300\nchanged1" in other.stdout
+    assert len(list((daemon.data_root / "build/synced").iterdir())) == 1
+    daemon.restart()
+    assert daemon.sampan("build", str(folder)).stdout.count(b"Using cache") == 2
+
+
+def test_a_kept_context_is_its_builds_alone(daemon: Daemon) -> None:
+    key = "a" * 64
+    told = [["Dockerfile", 0o100644, 13, 5, ""]]
+    first = daemon.ok("POST", f"/sampan/context?key={key}", told)
+
+    assert first["Wanted"] == ["Dockerfile"]
+    assert daemon.call("POST", f"/sampan/context?key={key}", told).status == 409
+    for path in ("../x", "/x", "a/../b", "a//b", "", "a\0b"):
+        answer = daemon.call("POST", f"/sampan/context?key={'b' * 64}", [[path, 0o100644, 1, 1, ""]])
+        assert answer.status == 400, path
+    assert daemon.call("POST", "/sampan/context?key=../../x", told).status == 400
+    assert daemon.call("POST", f"/sampan/context?key={'c' * 64}", {"no": "list"}).status == 400

@@ -504,6 +504,9 @@ class FakeBuilder:
     async def usage(self) -> List[u.CacheRecord]:
         return [u.CacheRecord(id="abc", type="regular", description="RUN true", size=1000, usage_count=2)]
 
+    async def tell(self, key: str, upload: BinaryIO) -> i.ContextAnswer:
+        return i.ContextAnswer(token=key, wanted=[(await asyncio.to_thread(upload.read)).decode()])
+
     async def prune(self, wanted: Wanted) -> i.BuildPruned:
         self.pruned.append(wanted)
         return i.BuildPruned(caches_deleted=["a"], space_reclaimed=7)

@@ -38,6 +38,13 @@ async def build(request: Request) -> None:
         await progress.send(request, messages)
 
 
+@route("POST", "/sampan/context", job="build_context")
+async def context(request: Request) -> Response:
+    """Tell what a context has; the answer is what the build has to bring.  200; 400, 409 while a build has it."""
+    async with progress.uploads.gate():
+        return reply(await request.engine.builder.tell(request.query.text("key"), request.file()))
+
+
 @route("POST", "/build/prune", job="build_prune", since="1.31")
 async def prune(request: Request) -> Response:
     """BuildPrune.  200; 400 bad filter."""

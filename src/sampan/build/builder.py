@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO
 
+import msgspec
+
 from sampan.build import image
 from sampan.build.cache import Cache
 from sampan.build.checks import check
@@ -24,6 +26,7 @@ from sampan.build.prune import Wanted, prune
 from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given
 from sampan.build.solve import Shop, Solver
+from sampan.build.synced import Entry, Synced
 from sampan.build.usage import records
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background
@@ -31,8 +34,10 @@ from sampan.engine.context import Rooms
 from sampan.errors import InvalidRequest
 from sampan.oci.digest import Digest
 from sampan.oci.reference import parse as parse_reference
-from sampan.wire.images import BuildPruned, Progress
+from sampan.wire.images import BuildPruned, ContextAnswer, Progress
 from sampan.wire.usage import CacheRecord
+
+_MAX_TOLD = 512 << 20
 
 
 class Builder:
@@ -48,6 +53,7 @@ class Builder:
         for one in (folder, folder / "contexts", folder / "mounts"):
             one.mkdir(mode=0o700, exist_ok=True)
         self._contexts = folder / "contexts"
+        self._synced = Synced(folder / "synced")
         self._notes: set[asyncio.Task[None]] = set()
         self._shop = Shop(
             self._stores, containers, rooms.images, self.cache, Digests(), Mounts(folder / "mounts", rooms.layers), self._contexts
@@ -74,7 +80,7 @@ class Builder:
 
     async def _build(self, tar: BinaryIO, options: Options, remote: str) -> AsyncGenerator[Progress, None]:
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-        context = await asyncio.to_thread(Context, self._contexts)
+        context = await asyncio.to_thread(Context, self._contexts, self._synced)
         try:
             prepared, options = await self._prepare(context, tar, options, remote)
             if options.check:
@@ -105,8 +111,12 @@ class Builder:
             if remote:
                 name = context.fetch(remote, name)
             else:
-                secrets.update(read_prefix(tar) if options.prefixed else {})
-                context.unpack(tar, lambda: None)
+                given_secrets, token = read_prefix(tar) if options.prefixed else ({}, "")
+                secrets.update(given_secrets)
+                if token:
+                    context.take(token, tar, lambda: None)
+                else:
+                    context.unpack(tar, lambda: None)
             return plan(parse(context.dockerfile(name)), options.request)
 
         prepared = await asyncio.to_thread(work)
@@ -180,9 +190,25 @@ class Builder:
     async def usage(self) -> list[CacheRecord]:
         return await asyncio.to_thread(records, self._shop)
 
+    async def tell(self, key: str, upload: BinaryIO) -> ContextAnswer:
+        """Compare a context with the kept one; see synced.py.  Raises InvalidRequest, Conflict."""
+
+        def work() -> ContextAnswer:
+            content = upload.read(_MAX_TOLD)
+            try:
+                entries = msgspec.json.decode(content, type=list[Entry])
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise InvalidRequest(f"a list of files is expected: {str(error)[:200]}") from None
+            token, wanted = self._synced.tell(key, entries)
+            return ContextAnswer(token=token, wanted=wanted)
+
+        return await asyncio.to_thread(work)
+
     async def prune(self, wanted: Wanted) -> BuildPruned:
         """Remove cached steps, and with `all` cache mounts too."""
         if self._notes:
             await asyncio.wait(set(self._notes))
         with ExitStack() as held:
+            if wanted.all:
+                await asyncio.to_thread(self._synced.trim, 0)
             return await asyncio.to_thread(prune, self._shop, wanted, held, time.time_ns())

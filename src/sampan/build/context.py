@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sampan.build import remote
 from sampan.build.select import Root, walk
+from sampan.build.synced import Synced, Told
 from sampan.engine.images.streams import Watched
 from sampan.errors import Broken, InvalidRequest
 from sampan.files.atomic import remove_tree
@@ -27,11 +28,22 @@ MAX_TEXT = 16 << 20
 class Context:
     """A context on the disk, all of it root's.  close: takes it away."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, synced: Synced) -> None:
         self._place = folder / secrets.token_hex(16)
         (self._place / "tree").mkdir(mode=0o755, parents=True)
         self._place.chmod(0o700)
         self.fd: Fd = open_fd(self._place / "tree", os.O_RDONLY | os.O_DIRECTORY)
+        self._synced = synced
+        self._told: Told | None = None
+        self._whole = False
+
+    def take(self, token: str, tar: Readable, check: Callable[[], None]) -> None:
+        """Build from a kept context instead, brought up to date with an archive.  Blocks.  Raises NotFound, InvalidRequest."""
+        told, tree = self._synced.claim(token)
+        self.fd.close()
+        self.fd, self._told = tree, told
+        self.unpack(tar, check)
+        self._whole = True
 
     def unpack(self, tar: Readable, check: Callable[[], None]) -> None:
         """Unpack an archive, compressed or not.  Blocks.  Raises InvalidRequest: names that lead out, devices, damage."""
@@ -94,6 +106,8 @@ class Context:
             ignore = Ignore(read_ignore(content or b""))
         except PatternError as error:
             raise InvalidRequest(f"failed to read .dockerignore: {error}") from None
+        if self._told is not None:  # left out by the client already; its files stay the same ones from build to build
+            return Root(self.fd, ignore, namespace=f"context {self._told.key}")
         if ignore:
             self._purge(ignore)
         return Root(self.fd, ignore)
@@ -115,4 +129,7 @@ class Context:
 
     def close(self) -> None:
         self.fd.close()
+        if self._told is not None:
+            self._synced.release(self._told, whole=self._whole)
+            self._synced.trim()
         shutil.rmtree(self._place, ignore_errors=True)

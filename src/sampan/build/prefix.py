@@ -1,6 +1,6 @@
 """What our own client sends before the context: secrets, which have no place in a query that is logged (SECURITY.md row 71).
 
-8 bytes, big-endian: the length of the JSON that follows; {"secrets": {id: base64}}; then the tar
+8 bytes, big-endian: the length of the JSON that follows; {"secrets": {id: base64}, "context": token}; then the tar
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ _MAX_SECRET = 500 << 10
 
 class _Prefix(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, str] = {}
+    context: str = ""
 
 
-def read_prefix(upload: BinaryIO) -> dict[str, bytes]:
-    """Return the secrets and leave the upload at the tar's begin.  Blocks.  Raises InvalidRequest."""
+def read_prefix(upload: BinaryIO) -> tuple[dict[str, bytes], str]:
+    """Return the secrets and the token of a kept context, and leave the upload at the tar's begin.  Blocks.
+
+    Raises InvalidRequest.
+    """
     length = int.from_bytes(_exactly(upload, 8), "big")
     if length > _LIMIT:
         raise InvalidRequest("the part before the build context is too long")
@@ -34,7 +38,7 @@ def read_prefix(upload: BinaryIO) -> dict[str, bytes]:
     for name, value in found.items():
         if len(value) > _MAX_SECRET:
             raise InvalidRequest(f"secret {name[:80]} is larger than {_MAX_SECRET} bytes")
-    return found
+    return found, told.context
 
 
 def _exactly(upload: BinaryIO, size: int) -> bytes:

@@ -14,8 +14,12 @@ from sampan.client.api import Parameters
 if TYPE_CHECKING:
     from sampan.cli.main import Invocation
     from sampan.cli.options import Options
+    from sampan.client.api import Client
     from sampan.files.ignore import Ignore
     from sampan.wire.images import Progress
+
+
+MANY = 200  # files from which on it pays to tell before sending
 
 
 class Source:
@@ -83,6 +87,25 @@ class Source:
                 yield header(Entry(name, Kind.FILE, size=len(content), stored=len(content))) + content + padding(len(content))
             yield END
 
+    def kept(self, client: Client) -> tuple[Iterator[bytes], str]:
+        """Return what to send and the token of the context that the daemon keeps; of a small one everything and no token."""
+        import hashlib
+
+        from sampan.client import context
+        from sampan.client.errors import ApiError
+
+        if not self.folder or self.extra:
+            return self.pieces(), ""
+        found = dict(context.entries(self.folder, self.ignore()))
+        if len(found) < MANY:
+            return self.pieces(), ""
+        where = f"{os.uname().nodename}\n{os.geteuid()}\n{os.path.realpath(self.folder)}\n{self.dockerfile}"
+        try:
+            answer = client.builder.tell(hashlib.sha256(os.fsencode(where)).hexdigest(), context.told(self.folder, found))
+        except (ApiError, UnicodeEncodeError):  # another daemon, a build of it under way, names that JSON cannot say
+            return self.pieces(), ""
+        return context.wanted_tar(self.folder, found, answer.wanted), answer.token
+
     def epoch(self) -> int:
         """Return the newest modification time of what is sent, in seconds."""
         from sampan.client.context import entries
@@ -124,7 +147,8 @@ def _build(call: Invocation, source: Source, query: Parameters, secrets: Mapping
     style = "quiet" if o.quiet else o.progress
     if style not in ("auto", "plain", "tty", "quiet"):
         raise Exit(125, f"invalid progress mode {style!r}: auto, plain, tty or quiet")
-    messages = call.client.builder.build(source.pieces(), query, secrets=secrets, auths=_auths())
+    pieces, token = source.kept(call.client)
+    messages = call.client.builder.build(pieces, query, secrets=secrets, auths=_auths(), context=token)
     image, failure = follow(messages, style)
     if failure is not None:
         raise Exit(failure.error_detail.code if failure.error_detail and failure.error_detail.code else 1, failure.error)

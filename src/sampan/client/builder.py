@@ -26,17 +26,20 @@ class Builder:
         self._client = client
 
     def build(
-        self, tar: Iterator[bytes], query: Parameters, *, secrets: Mapping[str, bytes] | None = None, auths: str = ""
-    ) -> Iterator[i.Progress]:
+        self, tar: Iterator[bytes], query: Parameters, *, secrets: Mapping[str, bytes] | None = None, auths: str = "",
+        context: str = "",
+    ) -> Iterator[i.Progress]:  # fmt: skip
         """Build from the pieces of a tar; a failure comes as a message with `error`.
 
+        context: the token of `tell`; the tar then holds what was wanted.
         secrets: by id; they travel before the tar, never in the query.  auths: X-Registry-Config.
         """
         headers = {"X-Registry-Config": auths} if auths else {}
         pieces = tar
-        if secrets:
+        if secrets or context:
             headers["Content-Type"] = PREFIXED
-            told = msgspec.json.encode({"secrets": {name: base64.b64encode(value).decode() for name, value in secrets.items()}})
+            encoded = {name: base64.b64encode(value).decode() for name, value in (secrets or {}).items()}
+            told = msgspec.json.encode({"secrets": encoded, "context": context})
             pieces = _after(len(told).to_bytes(8, "big") + told, tar)
         body = cast("BinaryIO", Reader(pieces))
         with closing(self._client.open("POST", "/build", query, body, headers)) as response:
@@ -45,6 +48,11 @@ class Builder:
                     yield msgspec.convert(value, i.Progress)
             except (http.client.IncompleteRead, msgspec.ValidationError) as error:
                 raise ProtocolError(f"the daemon's answer broke off: {error}") from error
+
+    def tell(self, key: str, entries: list[tuple[str, int, int, int, str]]) -> i.ContextAnswer:
+        """Tell what a context has: (path, st_mode, size, mtime in nanoseconds, target of a link); get what is wanted of it."""
+        data = self._client.raw("POST", "/sampan/context", {"key": key}, msgspec.json.encode(entries))
+        return msgspec.json.decode(data, type=i.ContextAnswer)
 
     def prune(self, *, all: bool = False, keep: int = 0, wanted: Filters | None = None) -> i.BuildPruned:
         """Remove cached steps."""

@@ -86,6 +86,25 @@ def tar(folder: str, ignore: Ignore, extra: dict[str, bytes]) -> Iterator[bytes]
     yield END
 
 
+def wanted_tar(folder: str, found: dict[str, os.stat_result], wanted: list[str]) -> Iterator[bytes]:
+    """Yield the archive of some of the files."""
+    for path in wanted:
+        if path in found:
+            yield from one_file(folder, path, found[path])
+    yield END
+
+
+def told(folder: str, found: dict[str, os.stat_result]) -> list[tuple[str, int, int, int, str]]:
+    """Return what a daemon is told of a context: (path, st_mode, size, mtime in nanoseconds, target of a link)."""
+    made = []
+    for path, seen in found.items():
+        if stat.S_ISSOCK(seen.st_mode):
+            continue
+        link = os.readlink(os.path.join(folder, path)) if stat.S_ISLNK(seen.st_mode) else ""
+        made.append((path, seen.st_mode, seen.st_size, seen.st_mtime_ns, link))
+    return made
+
+
 def one_file(folder: str, path: str, seen: os.stat_result) -> Iterator[bytes]:
     """Yield the entry of one file; sockets are left out."""
     mode = stat.S_IMODE(seen.st_mode)

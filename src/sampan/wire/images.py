@@ -74,6 +74,13 @@ class PruneResult(Shape, frozen=True, kw_only=True):
     space_reclaimed: int = 0
 
 
+class ContextAnswer(Shape, frozen=True, kw_only=True):
+    """What a build of a kept context has to bring."""
+
+    token: str
+    wanted: list[str]
+
+
 class BuildPruned(Shape, frozen=True, kw_only=True):
     """BuildPruneResponse."""
 

@@ -1,0 +1,153 @@
+"""Contexts that stay between builds: the client tells what it has, and sends only what is not here (metadata first).
+
+    client                                          daemon
+    POST /sampan/context?key=K   [path, mode, size, mtime, link] ...
+                                                    compares with the tree of K
+                                 {token, wanted: [paths]}
+    POST /build  (token, then a tar of `wanted`)    brings the tree up to date, builds from it
+
+A file whose mode, size, time and link are the same is the same file, as rsync and make have it.  A key belongs to a folder of
+one client; whoever may speak to the daemon could choose another's, and could as well mount the host's disk.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sampan.errors import Conflict, InvalidRequest, NotFound
+from sampan.files.atomic import remove_tree
+from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.paths import Resolve, open_in
+
+KEPT = 16  # contexts
+PATIENCE = 60.0  # seconds between the telling and the build
+MAX_ENTRIES = 1_000_000
+Entry = tuple[str, int, int, int, str]  # path, st_mode, size, mtime in nanoseconds, target of a link
+_STRICT = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
+Known = dict[str, tuple[int, int, int, str]]
+
+
+@dataclass
+class Told:
+    """What a client told of one context.  token: names it once; gone: paths that it does not have any more."""
+
+    key: str
+    token: str
+    entries: Known
+    gone: list[str]
+    since: float = field(default_factory=time.monotonic)
+    claimed: bool = False
+
+
+class Synced:
+    """The contexts that are kept.  Methods are called in threads, one context by one build at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._known: dict[str, Known] = {}
+        self._told: dict[str, Told] = {}
+
+    def tell(self, key: str, entries: list[Entry]) -> tuple[str, list[str]]:
+        """Return a token for the build, and what it has to bring.  Raises InvalidRequest, Conflict when a build has it now."""
+        if len(key) != 64 or key.strip("0123456789abcdef"):
+            raise InvalidRequest("the key of a context is 64 hexadecimal digits")
+        if len(entries) > MAX_ENTRIES:
+            raise InvalidRequest(f"a context has at most {MAX_ENTRIES} files")
+        now = time.monotonic()
+        busy = self._told.get(key)
+        if busy is not None and (busy.claimed or now - busy.since < PATIENCE):
+            raise Conflict("a build from this context is under way")
+        theirs: Known = {}
+        for path, mode, size, mtime, link in entries:
+            if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+                raise InvalidRequest(f"invalid path {path[:200]!r} in a context")
+            theirs[path] = (mode, 0 if stat.S_ISDIR(mode) else size, mtime, link)
+        ours = self._here(key)
+        wanted = [path for path, seen in theirs.items() if not _same(seen, ours.get(path))]
+        gone = [path for path in ours if path not in theirs]
+        told = self._told[key] = Told(key, secrets.token_hex(16), theirs, gone)
+        return told.token, wanted
+
+    def _here(self, key: str) -> Known:
+        """Return what is in the kept tree."""
+        found = self._known.get(key)
+        if found is None:
+            place = self.folder / key / "tree"
+            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+            (self.folder / key).chmod(0o700)
+            found = self._known[key] = scan(place)
+        return found
+
+    def claim(self, token: str) -> tuple[Told, Fd]:
+        """Take the context of a token for a build; what is gone is deleted.  `release` it.  Raises NotFound."""
+        told = next((one for one in self._told.values() if secrets.compare_digest(one.token, token)), None)
+        if told is None or told.claimed:
+            raise NotFound("no such context; tell it again")
+        told.claimed = True
+        self._known.pop(told.key, None)  # until the build has brought it up to date nobody knows what is in it
+        tree = open_fd(self.folder / told.key / "tree", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for path in sorted(told.gone, key=len, reverse=True):
+                _remove(tree, path)
+        except BaseException:
+            tree.close()
+            self.release(told, whole=False)
+            raise
+        return told, tree
+
+    def release(self, told: Told, *, whole: bool) -> None:
+        """The build is done with it.  whole: the tree is what the client told."""
+        if whole:
+            self._known[told.key] = told.entries
+            os.utime(self.folder / told.key)
+        self._told.pop(told.key, None)
+
+    def trim(self, keep: int = KEPT) -> list[str]:
+        """Delete all but the contexts used last; return those that went."""
+        found = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        gone = [path for path in found[keep:] if path.name not in self._told]
+        for path in gone:
+            self._known.pop(path.name, None)
+            shutil.rmtree(path, ignore_errors=True)
+        return [path.name for path in gone]
+
+
+def _same(theirs: tuple[int, int, int, str], ours: tuple[int, int, int, str] | None) -> bool:
+    """Whether a file need not be sent: of folders and links the time does not matter."""
+    if ours is None or theirs[0] != ours[0] or theirs[3] != ours[3]:
+        return False
+    return stat.S_ISDIR(theirs[0]) or stat.S_ISLNK(theirs[0]) or theirs[1:3] == ours[1:3]
+
+
+def _remove(tree: Fd, path: str) -> None:
+    folder, _, name = path.rpartition("/")
+    try:
+        with open_in(tree, folder or ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_STRICT) as parent:
+            remove_tree(parent, name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def scan(place: Path) -> Known:
+    """Return what is in a tree."""
+    found: Known = {}
+    waiting = [""]
+    while waiting:
+        here = waiting.pop()
+        with os.scandir(place / here) as entries:
+            for entry in entries:
+                path = f"{here}/{entry.name}" if here else entry.name
+                seen = entry.stat(follow_symlinks=False)
+                folder = stat.S_ISDIR(seen.st_mode)
+                link = os.readlink(entry.path) if entry.is_symlink() else ""
+                found[path] = (seen.st_mode, 0 if folder else seen.st_size, seen.st_mtime_ns, link)
+                if folder:
+                    waiting.append(path)
+    return found

@@ -194,7 +194,11 @@ class Builder:
         """Compare a context with the kept one; see synced.py.  Raises InvalidRequest, Conflict."""
 
         def work() -> ContextAnswer:
-            content = upload.read(_MAX_TOLD)
+            content = bytearray()
+            while data := upload.read(1 << 20):
+                content += data
+                if len(content) > _MAX_TOLD:
+                    raise InvalidRequest(f"a list of files of more than {_MAX_TOLD} bytes")
             try:
                 entries = msgspec.json.decode(content, type=list[Entry])
             except (msgspec.DecodeError, RecursionError) as error:

@@ -174,7 +174,7 @@ FILTERS: dict[str, frozenset[str]] = {
     ),
     "containers/prune": frozenset({"label", "label!", "until"}),
     "images": frozenset({"before", "since", "dangling", "label", "label!", "reference", "until"}),
-    "images/prune": frozenset({"dangling", "label", "label!", "until"}),
+    "images/prune": frozenset({"dangling", "keep", "label", "label!", "unused-for", "until"}),
     "images/search": frozenset({"is-automated", "is-official", "stars"}),
     "networks": frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"}),
     "networks/prune": frozenset({"label", "label!", "until"}),

@@ -165,8 +165,10 @@ COMMANDS: dict[str, Command] = {
     "image inspect": Command("[OPTIONS] IMAGE [IMAGE...]", "Display detailed information on images", "inspect:image",
                              (_INSPECT, _PLATFORM), ANY, examples=("sampan image inspect busybox",)),
     "image prune": Command("[OPTIONS]", "Remove unused images", "images:prune", (
-        flag("-a --all", "bool", "Remove all unused images, not just dangling ones"), *_PRUNE),
-        examples=("sampan image prune -f",)),
+        flag("-a --all", "bool", "Remove all unused images, not just dangling ones"),
+        flag("--keep", "int", "Spare the newest tags of every repository, so many"),
+        flag("--unused-for", "string", "Only what no container was made from for so long ('240h')"), *_PRUNE),
+        examples=("sampan image prune -f", "sampan image prune --keep 3 --unused-for 240h")),
     "image bootstrap": Command("[OPTIONS] RECIPE", "Make a base image from the distribution's own packages, without a registry",
                                "images:bootstrap", (flag("-t --tag", "string", "Name and tag of the image"),
                                flag("-q --quiet", "bool", "Suppress the progress")), (1, 1),

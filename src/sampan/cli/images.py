@@ -126,9 +126,17 @@ def prune(call: Invocation) -> int:
 
     o = call.options
     what = "all images without at least one container associated to them" if o.all else "all dangling images"
+    wanted = {**filters(o.filter), "dangling": ["false" if o.all else "true"]}
+    if o.keep is not None:
+        wanted["keep"] = [str(o.keep)]
+        what = f"all but the {o.keep} newest tags of every repository, unless a container uses them"
+    if o.unused_for:
+        wanted["unused-for"] = [o.unused_for]
+        what += f", if they were not used for {o.unused_for}" if o.keep is not None else ""
+        what = what if o.keep is not None else f"all images that were not used for {o.unused_for}"
     if not o.force and not confirmed(f"WARNING! This will remove {what}."):
         return 0
-    done = call.client.images.prune({**filters(o.filter), "dangling": ["false" if o.all else "true"]})
+    done = call.client.images.prune(wanted)
     if done.images_deleted:
         print("Deleted Images:")
         for one in done.images_deleted:

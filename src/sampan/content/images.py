@@ -20,6 +20,8 @@ from sampan.oci.image import ImageConfig, decode
 from sampan.oci.reference import Reference, parse
 from sampan.state import State, Table
 
+HOUR = 3600 * 10**9  # nanoseconds
+
 
 class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
     """One layer of an image: its identities, and the blob it came as.  sizes: bytes; `size` unpacked, `blob_size` stored."""
@@ -73,6 +75,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     since: int
 
 
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """When a container was last made from an image, to the hour; at: nanoseconds."""
+
+    at: int
+
+
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Repositories (full names) known to hold a blob, newest last."""
 
@@ -96,6 +104,7 @@ class Catalogue:
         self._tags = Table(state, "tag", Name)
         self._digests = Table(state, "repo-digest", Name)
         self._kept = Table(state, "kept-layer", Kept)
+        self._used = Table(state, "image-used", Used)
         self.sources = Table(state, "blob-source", Sources)
         self.packed = Table(state, "packed-layer", Packed)
         self._configs: dict[Digest, ImageConfig] = {}
@@ -114,6 +123,22 @@ class Catalogue:
             self._images.put(record.id, record)
             for layer in record.layers:
                 self._kept.delete(layer.chain_id)
+
+    def used(self, image: Digest, now: int) -> None:
+        """Remember that the image is used; written once an hour, so that most starts cost nothing."""
+        found = self._used.get(image)
+        if found is None or now - found.at > HOUR:
+            self._used.put(image, Used(at=now))
+
+    def last_used(self, record: ImageRecord) -> int:
+        """Return when the image was last used, named or brought here, in nanoseconds."""
+        found = self._used.get(record.id)
+        return max(found.at if found is not None else 0, record.added, self.last_tagged(record.id))
+
+    def since(self, reference: Reference) -> int:
+        """Return since when the image has this name, in nanoseconds; 0 when there is no such name."""
+        found = self._table(reference).get(str(reference))
+        return found.since if found is not None else 0
 
     def keep_layer(self, layer: LayerRef, now: int) -> None:
         """Keep a layer whose image is not here yet, for a day: a pull that goes on finds it."""
@@ -164,6 +189,7 @@ class Catalogue:
             for reference in (*self.tags(image), *self.repo_digests(image)):
                 self.untag(reference)
             self._images.delete(image)
+            self._used.delete(image)
         self._configs.pop(image, None)
 
     def config(self, image: Digest) -> ImageConfig:

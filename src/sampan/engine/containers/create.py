@@ -29,6 +29,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         raise InvalidRequest("no image was given to create the container from")
     if platform:
         _check_platform(platform, image)
+    rooms.images.used(image.id)
     validate.config(body, wanted)
     wanted = structs.replace(wanted, log_config=log_target.merged(wanted.log_config, rooms.log_default))
     host = validate.host(wanted)

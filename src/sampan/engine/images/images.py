@@ -78,6 +78,10 @@ class Images:
         image, _ = self.catalogue.resolve(ref)
         return image_of(self.catalogue, self.catalogue.get(image))
 
+    def used(self, image: Digest) -> None:
+        """A container is made from the image.  Blocks, once an hour for a commit."""
+        self.catalogue.used(image, time.time_ns())
+
     def find(self, image_id: str) -> Image | None:
         """Return the image with exactly this ID, or None: for containers whose image may be gone.  Blocks likewise."""
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
 
+from sampan.content.images import ImageRecord
 from sampan.engine.images.context import Event, Stores
-from sampan.engine.images.filters import Filters, boolean, check_keys, labels_match, until
+from sampan.engine.images.filters import Filters, boolean, check_keys, duration, labels_match, until
 from sampan.engine.images.image import labels_of, nanoseconds, short
 from sampan.errors import Conflict, InvalidRequest, SampanError
 from sampan.oci.digest import Digest
@@ -113,32 +115,77 @@ def _delete(stores: Stores, image: Digest, removal: Removal, prune: bool) -> Non
         image = parent
 
 
+class Rules:
+    """What a prune leaves alone."""
+
+    def __init__(self, filters: Filters) -> None:
+        self._filters = filters
+        self._latest = until(filters)
+        keep = filters.get("keep", ())
+        if len(keep) > 1 or any(not (one.isascii() and one.isdigit() and len(one) < 7) for one in keep):
+            raise InvalidRequest("keep takes one number")
+        self._keep = int(keep[0]) if keep else None
+        unused = filters.get("unused-for", ())
+        ages = [duration(one) for one in unused]
+        if len(ages) > 1 or None in ages:
+            raise InvalidRequest('unused-for takes one duration, such as "240h"')
+        self._since = time.time_ns() - (ages[0] or 0) if ages else None
+        wide = self._keep is not None or self._since is not None
+        self._only_dangling = not wide and boolean(filters, "dangling") is not False
+
+    def spared(self, stores: Stores) -> frozenset[Reference]:
+        """Return the newest tags of every repository, as many as are to be kept."""
+        if self._keep is None:
+            return frozenset()
+        by_repository: dict[str, list[Reference]] = {}
+        for tag in stores.catalogue.tags():
+            by_repository.setdefault(tag.name, []).append(tag)
+        return frozenset(
+            tag for tags in by_repository.values() for tag in sorted(tags, key=stores.catalogue.since, reverse=True)[: self._keep]
+        )
+
+    def stays(self, stores: Stores, record: ImageRecord, spared: frozenset[Reference]) -> bool:
+        """Return whether the image is left alone with all its names."""
+        config = stores.catalogue.config(record.id)
+        names = [*stores.catalogue.tags(record.id), *stores.catalogue.repo_digests(record.id)]
+        tags = [name for name in names if name.tag]
+        return (
+            (self._only_dangling and bool(names))
+            or (self._latest is not None and nanoseconds(config.created) >= self._latest)
+            or (self._since is not None and stores.catalogue.last_used(record) > self._since)
+            or (bool(tags) and all(tag in spared for tag in tags))
+            or not labels_match(self._filters, labels_of(config))
+        )
+
+
 def prune(stores: Stores, filters: Filters) -> tuple[PruneResult, list[Event]]:
     """Remove dangling images, or with `dangling=false` every image without a container.
 
-    Raises InvalidRequest, Conflict when another prune is running.
+    keep=N spares the N newest tags of every repository, and unused-for=DURATION what was used since; both mean all images.
+    Unfinished downloads and layers without an image go too.  Raises InvalidRequest, Conflict when another prune is running.
     """
-    check_keys(filters, ("dangling", "label", "label!", "until"))
-    only_dangling, latest = boolean(filters, "dangling") is not False, until(filters)
+    check_keys(filters, ("dangling", "keep", "label", "label!", "unused-for", "until"))
+    rules = Rules(filters)
     if not _pruning.acquire(blocking=False):
         raise Conflict("a prune operation is already running")
     try:
         total = Removal()
+        spared = rules.spared(stores)
         for record in stores.catalogue.all():
             try:
-                config = stores.catalogue.config(record.id)
-                named = bool(stores.catalogue.tags(record.id) or stores.catalogue.repo_digests(record.id))
-                if (
-                    (only_dangling and named)
-                    or stores.in_use(record.id)
-                    or (latest is not None and nanoseconds(config.created) >= latest)
-                    or not labels_match(filters, labels_of(config))
-                ):
+                if rules.stays(stores, record, spared) or stores.in_use(record.id):
                     continue
                 _refuse_users(stores, record.id, force=False)
+                names = stores.catalogue.tags(record.id)
+                if any(name in spared for name in names):
+                    for name in names:
+                        if name not in spared:
+                            _untag(stores, record.id, name, total)
+                    continue
                 _delete(stores, record.id, total, prune=True)
             except SampanError:  # it is in use by now, or gone, or has children
                 continue
+        stores.catalogue.drop_kept(time.time_ns())
         freed, layers = stores.collect()
         total.done += [Deleted(deleted=chain) for chain in layers]
     finally:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from peers import Peer, UnixHttp, dockerd, sampan, workspace
+from peers import TRUSTED, Peer, UnixHttp, dockerd, sampan, workspace
 
 LARGE, FILES, BYTES = 100 << 20, 5000, 2000
 BUDGETS = {"in": 1.0, "out": 1.5}
@@ -104,7 +104,7 @@ def main() -> None:
     try:
         for tar in tars.values():
             with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
-                archive.extractall(work, filter="data")
+                archive.extractall(work, **TRUSTED)
         for name, make in (("sampan", sampan), ("dockerd", dockerd)):
             peer = make(work) if arguments.only in ("", name) else None
             found += [peer] if peer is not None else []

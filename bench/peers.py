@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tests"))
@@ -21,6 +22,9 @@ sys.path.append(str(ROOT / "tests"))
 from support.daemon import UnixHttp, busybox_rootfs  # noqa: E402
 
 IMAGE = "busybox:latest"
+TRUSTED: dict[str, Any] = (
+    {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+)  # Debian's 3.11.2 has none
 
 
 class Peer:
@@ -156,7 +160,7 @@ class Runc:
         rootfs = self.bundle / "rootfs"
         rootfs.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(busybox_rootfs())) as tar:
-            tar.extractall(rootfs, filter="fully_trusted")
+            tar.extractall(rootfs, **TRUSTED)
         subprocess.run(["runc", "spec"], cwd=self.bundle, check=True)
         spec = json.loads((self.bundle / "config.json").read_text())
         spec["process"].update(args=["true"], terminal=False)

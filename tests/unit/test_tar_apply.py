@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import random
@@ -140,7 +141,9 @@ ESCAPES = {
 def test_row_43_nothing_outside_of_the_root_is_touched(at: Yard, name: str, mode: Whiteouts) -> None:
     members = []
     for info, content in ESCAPES[name]:
-        members.append((info.replace(linkname=info.linkname.replace("{canary}", str(at.canary))), content))
+        aimed = copy.copy(info)
+        aimed.linkname = info.linkname.replace("{canary}", str(at.canary))
+        members.append((aimed, content))
     try:
         at.apply(archive(*members), whiteouts=mode)
     except BadArchive as refused:

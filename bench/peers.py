@@ -22,9 +22,7 @@ sys.path.append(str(ROOT / "tests"))
 from support.daemon import UnixHttp, busybox_rootfs  # noqa: E402
 
 IMAGE = "busybox:latest"
-TRUSTED: dict[str, Any] = (
-    {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
-)  # Debian's 3.11.2 has none
+TRUSTED: dict[str, Any] = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}  # not in 3.11.2
 
 
 class Peer:

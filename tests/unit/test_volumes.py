@@ -184,6 +184,40 @@ def test_prune_takes_anonymous_ones_and_with_all_named_ones_but_none_with_option
     assert set(volumes.all()) == {"used", "mounted"}
 
 
+def test_row_96_nothing_is_pruned_while_a_containers_record_cannot_be_read(volumes: Volumes) -> None:
+    volumes.create("f" * 64, {"com.docker.volume.anonymous": ""})
+    volumes.unknown = {"c" * 64}
+
+    with pytest.raises(Conflict, match="the record of container cccccccccccc cannot be read"):
+        prune(volumes, {})
+    assert len(volumes.all()) == 1
+
+
+def test_a_mount_that_hangs_holds_nobody_elses_exit_up(volumes: Volumes, monkeypatch: pytest.MonkeyPatch) -> None:
+    hang, hanging, gone = threading.Event(), threading.Event(), threading.Event()
+    for name in ("slow", "fast"):
+        volumes.create(name, None, {"type": "nfs", "device": ":/x", "o": "addr=127.0.0.1"})
+    monkeypatch.setattr(volume_mounts, "is_mounted", lambda folder: False)
+    monkeypatch.setattr(volume_mounts, "detach", lambda folder: gone.set())
+
+    def attach(options: object, folder: Path) -> None:
+        if "slow" in str(folder):
+            hanging.set()
+            assert hang.wait(30)
+
+    monkeypatch.setattr(volume_mounts, "attach", attach)
+    volumes.mounted("slow", "c0")
+    starting = threading.Thread(target=volumes.open, args=("slow", "c1"))
+    starting.start()
+    assert hanging.wait(10)
+    volumes.close_use(["slow"], "c0")  # returns although the other start still waits for its server
+    assert starting.is_alive() and volumes.create("new")[1]
+    hang.set()
+    starting.join(10)
+    volumes.close_use(["slow"], "c1")
+    assert gone.wait(10)
+
+
 def of(**host: object) -> dict[str, object]:
     found = places.of_body(Path("/data"), c.ContainerConfig(), c.HostConfig(**host))  # type: ignore[arg-type]
     return {place.target: place for place in found}

@@ -34,6 +34,7 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
         _load(rooms, containers, record)
     rooms.ranges.note(one.record.uid_base for one in containers.all.values())
     unreadable = {key for key, _ in rooms.records.broken()}
+    rooms.volumes.unknown = unreadable
     for line in rooms.layers.sweep(set(containers.all) | unreadable):
         log.info("swept %s", line)
     alive = []

@@ -56,7 +56,9 @@ class Volumes:
         self._trash = Trash(self.root / ".trash")
         self._records = Table(state, "volume", VolumeRecord)
         self._mutex = state.mutex
-        self._mounting = threading.Lock()  # apart: a server that does not answer holds up mounts, not the daemon's records
+        # Apart from the records' lock, and by name: a server that does not answer holds up its own volume's mounts only.
+        self._mounting = tuple(threading.Lock() for _ in range(32))
+        self.unknown: set[str] = set()  # containers whose records cannot be read: which volumes they use is not known
         self._users: dict[str, set[str]] = {}
         self._mounted: dict[str, set[str]] = {}
 
@@ -154,7 +156,7 @@ class Volumes:
         record = self.get(name)
         folder = volume_mounts.data_folder(self.root / name)
         if record.options and record.options.get("device"):
-            with self._mounting:
+            with self._turn(name):
                 if not volume_mounts.is_mounted(folder):
                     volume_mounts.attach(record.options, folder)
                 self._mounted.setdefault(name, set()).add(user)
@@ -162,16 +164,31 @@ class Volumes:
 
     def close_use(self, names: Iterable[str], user: str) -> None:
         """A container has ended: what nobody uses any more is unmounted."""
-        wanted = [name for name in names if name in self._mounted]
-        if not wanted:
-            return
-        with self._mounting:
-            for name in wanted:
-                held = self._mounted.get(name, set())
-                held.discard(user)
-                if not held:
-                    self._mounted.pop(name, None)
-                    volume_mounts.detach(self.root / name / "_data")
+        for name in names:
+            if name not in self._mounted:
+                continue
+            turn = self._turn(name)
+            if turn.acquire(blocking=False):
+                try:
+                    self._let_go(name, user)
+                finally:
+                    turn.release()
+            else:  # somebody is mounting it: the event loop does not wait for that
+                threading.Thread(target=self._let_go_later, args=(name, user), name="unmount", daemon=True).start()
+
+    def _turn(self, name: str) -> threading.Lock:
+        return self._mounting[hash(name) % len(self._mounting)]
+
+    def _let_go_later(self, name: str, user: str) -> None:
+        with self._turn(name):
+            self._let_go(name, user)
+
+    def _let_go(self, name: str, user: str) -> None:
+        held = self._mounted.get(name, set())
+        held.discard(user)
+        if not held:
+            self._mounted.pop(name, None)
+            volume_mounts.detach(self.root / name / "_data")
 
     def mounted(self, name: str, user: str) -> None:
         """Note, at the daemon's start, that a running container has the volume mounted."""

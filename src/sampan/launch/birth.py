@@ -105,6 +105,41 @@ def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
         os._exit(127)
 
 
+def give_birth_inside(enter: Sequence[tuple[Fd, int]], doors: Doors) -> Born:
+    """Make a process that joins the namespaces by itself; it waits for its Task.  Consumes `doors`.
+
+    The pid namespace must be the one of the caller's children already (setns(2): it takes effect with the next fork).
+    Raises StepFailed or OSError.
+    """
+    ours, theirs = Channel.pair()
+    try:
+        pid, pidfd = clone(cgroup=doors.folder)
+        if pid == 0:
+            _join_and_live(theirs, enter, doors)
+        if pidfd is None:
+            raise StepFailed("clone", 0, "the kernel gave no pidfd")
+        return Born(pid, pidfd, ours)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        doors.close()
+
+
+def _join_and_live(theirs: Channel, enter: Sequence[tuple[Fd, int]], doors: Doors) -> NoReturn:
+    try:
+        # No host folder or socket may be open in a process that enters (row 18).
+        keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd, _ in enter), *(fd.fileno() for fd in doors.tasks)])
+        doors.enter()
+        for fd, kind in enter:
+            setns(fd, kind)
+    except OSError as error:
+        theirs.send(messages.Failed(step="namespaces", code=error.errno or 0, text=str(error)))
+        os._exit(127)
+    _live(theirs)
+
+
 def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, Channel], *, sibling: bool) -> Born:
     """Join from a process in between, so that the caller itself stays outside.
 

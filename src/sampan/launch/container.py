@@ -11,9 +11,9 @@ from sampan import messages
 from sampan.cgroups import Doors, Group
 from sampan.errors import SampanError
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.process import Clone
+from sampan.kernel.process import Clone, setns
 from sampan.launch import birth
-from sampan.launch.birth import KINDS, Namespaces
+from sampan.launch.birth import KINDS
 from sampan.launch.host import Host, read_filter, refuse_labels
 from sampan.launch.log_target import open_log
 from sampan.launch.loop import Loop
@@ -81,14 +81,22 @@ class Container:
     # Exec.
 
     def _namespaces_to_enter(self) -> tuple[tuple[Fd, int], ...]:
-        """Return the namespaces that are not the host's, opened at the first exec; /proc/PID is ours until we reap it."""
+        """Return the namespaces that are not the host's, opened at the first exec; /proc/PID is ours until we reap it.
+
+        The pid namespace is not among them: from then on every child of the keeper's is born in it (setns(2)), which saves
+        each exec a process in between.
+        """
         if self._enter is None:
             found = []
             for name, kind in _NS_FILES:
                 path = f"/proc/{self.first.pid}/ns/{name}"
                 if os.stat(path).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
                     found.append((open_fd(path, os.O_RDONLY), kind))
-            self._enter = tuple(found)
+            for fd, kind in found:
+                if kind == Clone.NEWPID:
+                    setns(fd, kind)
+                    fd.close()
+            self._enter = tuple(one for one in found if one[1] != Clone.NEWPID)
         return self._enter
 
     def exec(self, request: messages.Exec, fds: Sequence[Fd]) -> Running:
@@ -106,7 +114,7 @@ class Container:
                 stdio.set_pipes(pipes.outer.get("stdin"), pipes.outer["stdout"], pipes.outer["stderr"])
             for fd in inner:
                 undo.callback(fd.close)
-            born = birth.give_birth(Namespaces(Clone.NONE, enter), self.group.doors() if self.group is not None else Doors())
+            born = birth.give_birth_inside(enter, self.group.doors() if self.group is not None else Doors())
             undo.callback(born.pidfd.close)
             undo.callback(born.kill)
             task = messages.Task(

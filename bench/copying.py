@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from peers import TRUSTED, Peer, UnixHttp, dockerd, sampan, workspace
+from peers import ROOT, TRUSTED, Peer, UnixHttp, dockerd, sampan, workspace
 
 LARGE, FILES, BYTES = 100 << 20, 5000, 2000
 BUDGETS = {"in": 1.0, "out": 1.5}
@@ -90,6 +90,15 @@ class Target:
             cp = functools.partial(self.peer.docker, "cp")
             self.measure(f"docker cp in, {what}", functools.partial(cp, str(self.files / what), f"{self.id}:/tmp"))
             self.measure(f"docker cp out, {what}", functools.partial(cp, f"{self.id}:/tmp/{what}", str(place)))
+            self.fresh()
+            subprocess.run(["rm", "-rf", place], check=True)
+            self.measure(f"own cp in, {what}", functools.partial(self.own, str(self.files / what), f"{self.id}:/tmp"))
+            self.measure(f"own cp out, {what}", functools.partial(self.own, f"{self.id}:/tmp/{what}", str(place)))
+
+    def own(self, source: str, target: str) -> None:
+        """cp with the engine's own command."""
+        program = str(ROOT / ".venv/bin/sampan") if self.peer.name == "sampan" else "docker"
+        subprocess.run([program, "-H", self.peer.host, "cp", source, target], check=True, capture_output=True)
 
 
 def main() -> None:

@@ -265,3 +265,21 @@ def test_changes_of_a_container_at_work(daemon: Daemon) -> None:
     assert daemon.ok("GET", f"/containers/{container}/changes") == [
         {"Path": "/n", "Kind": 1}, {"Path": "/n/m", "Kind": 1}, {"Path": "/n/m/o", "Kind": 1},
     ]  # fmt: skip
+
+
+def test_sizes_are_those_of_the_files_and_no_link_leads_the_measure_out(daemon: Daemon) -> None:
+    container = started(
+        daemon, "head -c 12345 /dev/zero >/a; ln /a /b; ln -s /bin /l; mkdir -p /d/e; echo x >/d/e/f; rm /etc/group"
+    )
+    image = daemon.ok("GET", "/images/busybox/json")["Size"]
+
+    found = daemon.ok("GET", f"/containers/{container}/json?size=1")
+    listed = daemon.ok("GET", "/containers/json?size=1")[0]
+
+    assert found["SizeRw"] == listed["SizeRw"] == 12345 + len("/bin") + 2
+    assert found["SizeRootFs"] == listed["SizeRootFs"] == image + found["SizeRw"]
+    assert "SizeRw" not in daemon.ok("GET", f"/containers/{container}/json")
+    daemon.ok("POST", f"/containers/{container}/stop?t=0")
+    assert daemon.ok("GET", f"/containers/{container}/json?size=1")["SizeRw"] == found["SizeRw"]
+    shown = daemon.docker("ps", "-as", "--format", "{{.Size}}").stdout.decode()
+    assert shown.startswith("12.4kB (virtual "), shown

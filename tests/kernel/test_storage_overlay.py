@@ -73,7 +73,9 @@ def test_the_classic_mount_gives_the_same(driver: Overlay, tmp_path: Path) -> No
     place = driver.root / "snapshots/c1"
     lowers = [str(driver.diff(chain)) for chain in reversed(driver.snapshots()["c1"])]
 
-    with Mounted(mounts._classic("", lowers, (f"{place}/upper", f"{place}/work"), Attr.NONE), tmp_path / "m") as root:
+    with Mounted(
+        mounts._classic("", lowers, (f"{place}/upper", f"{place}/work"), Attr.NONE, volatile=False), tmp_path / "m"
+    ) as root:
         assert (root / "etc/a").read_bytes() == b"top" and not (root / "etc/b").exists()
         (root / "w").write_bytes(b"")
 

@@ -78,7 +78,8 @@ class Options:
 class Applied:
     """What was done.
 
-    size: bytes of regular files; skipped_xattrs: what the file system or our rights did not take; has_root: whether an entry
+    size: bytes of regular files and of links' targets;
+    skipped_xattrs: what the file system or our rights did not take; has_root: whether an entry
     gave the root its attributes.
     """
 
@@ -107,7 +108,7 @@ def apply(
     with _Applier(reader, root, whiteouts, options) as applier:
         size = entries = 0
         for entry in reader:
-            size += entry.size
+            size += entry.size or (len(os.fsencode(entry.linkname)) if entry.kind is Kind.SYMLINK else 0)
             entries += 1
             if size > budget.max_bytes:
                 raise OverBudget(f"archive holds more than {budget.max_bytes} bytes of files")

@@ -32,7 +32,9 @@ class View:
     def __init__(self, root: Fd, places: Mapping[str, Fd] | None = None, guarded: Iterable[str] = ()) -> None:
         self.root = root
         self._places: dict[str, Fd] = {}
-        self._guarded = frozenset(path.strip("/") for path in guarded)
+        self._busy: set[str] = set()  # what is mounted, and every folder above it
+        for path in guarded:
+            self._mark(path.strip("/"))
         waiting = dict(places or {})
         try:
             for target in sorted(waiting, key=lambda path: path.count("/")):
@@ -40,6 +42,7 @@ class View:
                 if (covered := self._places.pop(real, None)) is not None:
                     covered.close()
                 self._places[real] = waiting.pop(target)
+                self._mark(real)
         except BaseException:
             for fd in waiting.values():
                 fd.close()
@@ -63,6 +66,11 @@ class View:
         held, real = self._walk([part for part in path.split("/") if part not in ("", ".")], True, missing=True)
         held.close()
         return real
+
+    def _mark(self, real: str) -> None:
+        while real:
+            self._busy.add(real)
+            real = real.rpartition("/")[0]
 
     @property
     def plain(self) -> bool:
@@ -91,8 +99,7 @@ class View:
 
     def busy(self, real: str) -> bool:
         """Return whether something is mounted at `real` or below."""
-        below = f"{real}/"
-        return any(one == real or one.startswith(below) for one in (*self._places, *self._guarded))
+        return real in self._busy
 
     def open(self, path: str, *, follow: bool = True) -> tuple[Fd, str]:
         """Return an O_PATH descriptor of `path` and its real path; the last component is followed when `follow`.

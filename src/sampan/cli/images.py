@@ -195,7 +195,7 @@ def bootstrap(call: Invocation) -> int:
     except NoDaemon:
         if not serve.start_for(call):
             raise
-    last = follow(call.client.images.bootstrap(call.arguments[0], tag=o.tag), quiet=o.quiet)
+    last = follow(call.client.images.bootstrap(" ".join(call.arguments), tag=o.tag), quiet=o.quiet)
     if o.quiet and last:
         print(last)
     return 0

@@ -1,6 +1,8 @@
 """Base images without a registry, from the distribution's own signed packages (`sampan image bootstrap`).
 
     busybox          the host's busybox-static package (or the static busybox installed here) and its applets
+    host CMD...      programs of this host with the libraries they load (host.py)
+    venv PATH        a Python virtual environment of this host with its interpreter
     debian[:SUITE]   a minimal Debian by mmdebstrap or debootstrap, whichever is installed
 
 apt verifies what it downloads; nothing else is fetched, and nothing of it runs in the host's name except `busybox
@@ -10,6 +12,7 @@ apt verifies what it downloads; nothing else is fetched, and nothing of it runs 
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sampan.engine.images import ar
+from sampan.engine.images import ar, host
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.import_ import Wanted, import_
 from sampan.engine.images.rootfs import PATH, busybox_tar
@@ -39,6 +42,13 @@ def bootstrap(stores: Stores, reporter: Say, recipe: str, tag: str) -> None:
     Raises InvalidRequest for an unknown recipe, Unsupported when the host lacks the program (and says which package has it),
     Broken when that program fails.
     """
+    words = recipe.split()
+    if words[:1] == ["host"]:
+        _host(stores, reporter, words[1:], tag)
+        return
+    if words[:1] == ["venv"]:
+        _venv(stores, reporter, words[1:], tag)
+        return
     name, _, suite = recipe.partition(":")
     if name == "busybox" and not suite:
         _busybox(stores, reporter, _wanted(tag or "busybox:latest", 'CMD ["sh"]', "busybox-static"))
@@ -46,7 +56,23 @@ def bootstrap(stores: Stores, reporter: Say, recipe: str, tag: str) -> None:
         suite = suite or _host_suite()
         _debian(stores, reporter, suite, _wanted(tag or f"debian:{suite}", 'CMD ["bash"]', f"debian {suite} minbase"))
     else:
-        raise InvalidRequest(f"unknown recipe {recipe[:80]!r}: there are busybox and debian[:SUITE]")
+        raise InvalidRequest(f"unknown recipe {recipe[:80]!r}: there are busybox, debian[:SUITE], host CMD... and venv PATH")
+
+
+def _host(stores: Stores, reporter: Say, commands: list[str], tag: str) -> None:
+    found = host.programs(commands)
+    command = json.dumps([str(found[0])])
+    tar = host.Stream(host.tar(found, [], _epoch()))
+    import_(stores, tar, reporter, _wanted(tag or f"host-{found[0].name.lower()}:latest", f"CMD {command}", " ".join(commands)))
+
+
+def _venv(stores: Stores, reporter: Say, folders: list[str], tag: str) -> None:
+    if len(folders) != 1:
+        raise InvalidRequest("venv takes one path")
+    found, trees = host.venv(folders[0])
+    command = json.dumps([str(found[0])])
+    tar = host.Stream(host.tar(found, trees, _epoch()))
+    import_(stores, tar, reporter, _wanted(tag or "venv:latest", f"CMD {command}", f"the environment {folders[0]}"))
 
 
 def _epoch() -> int:

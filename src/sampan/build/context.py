@@ -60,7 +60,7 @@ class Context:
             fetched.file.seek(0)
             head = fetched.file.read(512)
             fetched.file.seek(0)
-            if detect(head) is not Compression.PLAIN or head[257:262] == b"ustar":
+            if fetched.archive or detect(head) is not Compression.PLAIN or head[257:262] == b"ustar":
                 self.unpack(fetched.file, lambda: None)
                 return dockerfile
             if fetched.size > MAX_TEXT:

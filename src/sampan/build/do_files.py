@@ -57,7 +57,9 @@ def prepare(op: CopyOp, root: Root, top: str, digests: Digests, fetched: list[re
         raise InvalidRequest(
             f"When using {word} with more than one source file, the destination must be a directory and end with a /"
         )
-    into_folder = several or op.parents or bool(archives) or any(one.folder for one in plain)
+    into_folder = (
+        several or op.parents or any(thing.archive for thing in fetched) or bool(archives) or any(one.folder for one in plain)
+    )
     picked = list(pick(root, plain, parents=op.parents, exclude=exclude, into_folder=True))
     found = inputs.of_copy(op, top)
     found |= inputs.of_files(root, picked, digests)

@@ -1,4 +1,4 @@
-"""Sources of ADD that are elsewhere: HTTP now; git is told apart and refused clearly until it is there."""
+"""Sources of ADD that are elsewhere: HTTP, and git repositories."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import IO
 
+from sampan.build import git
 from sampan.build.chmod import change
 from sampan.build.copying import Stream, Target, apply_stream
-from sampan.errors import InvalidRequest, Unavailable, Unsupported
+from sampan.errors import InvalidRequest, Unavailable
 from sampan.files.compression import open_decompressed
 from sampan.files.tar_entry import Entry, Kind
 from sampan.files.tar_header import END, header, padding
@@ -51,11 +52,12 @@ class Fetched:
     size: int
     mtime: int
     file: IO[bytes]
+    archive: bool = False  # a repository: always unpacked
 
     def write(self, tree: Fd, target: Target, *, unpack: bool, check: Callable[[], None]) -> None:
         """Put it at the destination: mode 0600 unless --chmod says otherwise, or unpacked."""
         self.file.seek(0)
-        if unpack:
+        if unpack or self.archive:
             plain = open_decompressed(self.file)[1]
 
             def pieces() -> Iterator[bytes]:
@@ -95,7 +97,7 @@ def fetch(source: str, checksum: str, folder: os.PathLike[str], check: Callable[
     Raises InvalidRequest for a bad URL or checksum, Unavailable when the server does not give it.
     """
     if is_git(source):
-        raise Unsupported(f"ADD {source[:200]}: git sources are not supported yet; clone it into the build context")
+        return _git(source, checksum, folder, check, held)
     parts = urllib.parse.urlsplit(source)
     if not parts.hostname or any(ord(sign) < 33 for sign in source):
         raise InvalidRequest(f"invalid URL {source[:200]!r}")
@@ -121,6 +123,20 @@ def fetch(source: str, checksum: str, folder: os.PathLike[str], check: Callable[
     name = posixpath.basename(urllib.parse.unquote(parts.path))
     name = "" if name in (".", "..") or "/" in name or "\0" in name else name
     return Fetched(source, name, digest, size, _time(modified), file)
+
+
+def _git(source: str, checksum: str, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
+    """Fetch a repository; what there is to unpack is its archive.  Raises as `fetch`."""
+    repository = git.parse(source)
+    checkout = git.Checkout(repository, check, held)
+    if checksum and not checkout.commit.startswith(checksum.removeprefix("sha1:")):
+        raise InvalidRequest(f"commit {checkout.commit}: {checksum} was expected of {source[:200]}")
+    file = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (closed by `held`)
+    size = 0
+    for data in checkout.tar(repository.folder):
+        size += len(data)
+        file.write(data)
+    return Fetched(source, "", f"{checkout.commit}:{repository.folder}", size, time.time_ns(), file, archive=True)
 
 
 def _time(text: str | None) -> int:

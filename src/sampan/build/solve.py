@@ -28,7 +28,7 @@ from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
 from sampan.engine.images.images import Images
 from sampan.engine.images.streams import Cancelled
-from sampan.errors import InvalidRequest
+from sampan.errors import InvalidRequest, Unsupported
 
 T = TypeVar("T")
 
@@ -169,6 +169,8 @@ class Solver:
     ) -> tuple[LayerRef, ...]:
         root, _ = await self.root(op.source_from, planned.index)
         urls = [text for text in op.sources if op.adds and remote.is_remote(text)]
+        if op.keep_git_dir and any(remote.is_git(url) for url in urls):
+            raise Unsupported("ADD --keep-git-dir is not supported yet: only the files of a repository are copied")
         fetched = [
             await self.blocking(lambda url=url: remote.fetch(url, op.checksum, self.shop.scratch, self._check, held))  # type: ignore[misc]
             for url in urls
@@ -214,7 +216,8 @@ class Solver:
         key = key_of(found)
         self.places[place] = bounded(found)
         cache = self.shop.cache
-        async with self.shop.locks.setdefault(key, asyncio.Lock()):
+        lock = self.shop.locks.setdefault(key, asyncio.Lock())
+        async with lock:
             cache.hold(key)
             self.held.append(key)
             record = None if fresh else cache.find(key)  # a look-up of microseconds: no thread is worth it
@@ -228,6 +231,8 @@ class Solver:
                     lines.note(f"Not cached: {', '.join(why[:20])}{' ...' if len(why) > 20 else ''}")
                 before = () if apart else built.layers
                 layer = await work(lambda made: cache.put(key, _record(text, (*before, made))))  # type: ignore[misc]
+        if not lock.locked():
+            self.shop.locks.pop(key, None)
         if apart and built.layers:
             return await self.blocking(lambda: self._rebased(built, layer, key, text))
         return (*built.layers, layer)

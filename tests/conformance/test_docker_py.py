@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -133,3 +134,18 @@ def test_stats_and_update(client: docker.DockerClient) -> None:
     assert container.update(mem_limit="32m") == {"Warnings": None}
     container.reload()
     assert container.attrs["HostConfig"]["Memory"] == 32 << 20
+
+
+def test_df_prune_and_events(client: docker.DockerClient) -> None:
+    before = int(time.time())
+    client.containers.run("busybox", ["true"], name="gone", volumes={"pyv": {"bind": "/v"}})
+    usage = client.df()
+
+    assert [one["Names"] for one in usage["Containers"]] == [["/gone"]] and usage["LayersSize"] > 0
+    assert next(one for one in usage["Volumes"] if one["Name"] == "pyv")["UsageData"]["RefCount"] == 1
+    assert len(client.containers.prune()["ContainersDeleted"]) == 1
+    assert client.volumes.prune(filters={"all": True})["VolumesDeleted"] == ["pyv"]
+    assert client.images.prune()["ImagesDeleted"] is None
+    events = client.events(since=before, until=int(time.time()) + 1, decode=True, filters={"container": "gone"})
+    told = [one["Action"] for one in events]
+    assert told[0] == "create" and told[-1] == "destroy" and {"start", "die"} <= set(told)

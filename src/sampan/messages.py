@@ -60,7 +60,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
 class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Where output is kept.  driver and options: logs/options.py; the folder is the descriptor number `fd` of the message.
 
-    attributes: what goes with every record.  tag: the program's name for syslog.  A syslog-address's host is a number already.
+    attributes: what goes with every record.  tag: the program's name for syslog.  tls: the settings of engine/syslog_tls.py;
+    without them a syslog-address's host is a number already.
     """
 
     driver: str = "json-file"
@@ -69,6 +70,7 @@ class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     attributes: dict[str, str] = {}
     tag: str = ""
+    tls: str = ""
 
 
 # daemon -> spawner -----------------------------------------------------------------------------------------------

@@ -6,8 +6,12 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import socket
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -277,6 +281,53 @@ def test_syslog_a_server_that_is_not_there_costs_lines_and_is_not_asked_again_at
     assert writer.lost == 3 and lines(tmp_path, "log.local") == [b"one\n", b"two\n", b"three\n"]
 
 
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of its own for localhost."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    file = tmp_path_factory.mktemp("pem") / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", file, "-out", f"{file}.crt"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return file
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_syslog_over_tls_goes_to_a_server_that_is_who_it_says_and_to_no_other(pem: Path, trusted: bool) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{pem}.crt", pem)
+    got: list[bytes] = []
+
+    def serve(server: socket.socket) -> None:
+        plain, _ = server.accept()
+        try:
+            with context.wrap_socket(plain, server_side=True) as connection:
+                got.append(connection.recv(4096))
+        except (ssl.SSLError, ConnectionError):
+            plain.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        port = server.getsockname()[1]
+        tls = json.dumps({"host": "localhost", "port": port, "ca": f"{pem}.crt" if trusted else ""})
+        where = syslog.address(f"tcp+tls://localhost:{port}")
+        writer = syslog.Writer(where, syslog.Formatter("rfc5424", 3, "t", counted=True), None, tls)
+        writer.write("stdout", b"over tls\n", NOW)
+        writer.close()
+        thread.join(20)
+    syslog._reap()
+
+    if trusted:
+        assert got[0].endswith(b" - over tls\n") and writer.lost == 0
+        assert int(got[0].split()[0]) == len(got[0].partition(b" ")[2])
+    else:
+        assert not b"".join(got) and writer.lost == 1
+
+
 class Slow:
     """A driver that waits until a file is there."""
 
@@ -369,6 +420,9 @@ def test_log_options_as_attributes_and_tags(tmp_path: Path) -> None:
     target = log_target.target(record, 7)
     assert target.attributes == {"a": "1", "com.x": "2", "E": "4", "X_Y": "5", "tag": "web/" + "f" * 12}
     log_target.validate(c.LogConfig(type="json-file", config=given))
+    with pytest.raises(InvalidRequest, match="certificate files"):
+        no_ca = {"syslog-address": "tcp+tls://h:1", "syslog-tls-ca-cert": "/nil"}
+        log_target.validate(c.LogConfig(type="syslog", config=no_ca))
     for bad in ({"tag": "{{.Nonsense}}"}, {"labels-regex": "("}, {"tag": "a\0"}):
         with pytest.raises(InvalidRequest):
             log_target.validate(c.LogConfig(type="json-file", config=bad))

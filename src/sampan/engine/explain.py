@@ -43,6 +43,8 @@ def _container(container: Container) -> Iterator[s.Fact]:
     yield s.Fact(name="image", value=f"{record.image_ref} ({record.image})")
     if record.running:
         yield s.Fact(name="first process", value=str(record.pid), command=f"cat /proc/{record.pid}/status")
+    if record.lost_lines:
+        yield s.Fact(name="lines missing in the log", value=str(record.lost_lines))
     ids = f"0-65535 are {record.uid_base}-{record.uid_base + 65535} on the host" if record.uid_base is not None else "the host's"
     yield s.Fact(name="user ids", value=ids, command=f"cat /proc/{record.pid}/uid_map" if record.running else "")
 

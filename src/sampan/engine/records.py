@@ -57,6 +57,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):
     started: int = 0
     finished: int = 0
     restart_count: int = 0
+    lost_lines: int = 0  # of the last run's output, that its log did not take
     backoff: float = 0.0  # seconds from `finished` to the next start, while `restarting`
     stopped_by_hand: bool = False
     bound: dict[str, list[c.PortBinding]] = {}

@@ -49,4 +49,6 @@ def _driver(target: LogTarget, options: Options, folder: int) -> Driver:
         copy = local.Writer(folder, target.name, options, target.attributes)
     where = syslog.address(target.options.get("syslog-address", ""))
     number = syslog.facility(target.options.get("syslog-facility", "daemon"))
-    return syslog.Writer(where, syslog.Formatter(target.options.get("syslog-format", ""), number, target.tag), copy)
+    kind = target.options.get("syslog-format", "")
+    counted = where.network == "tcp+tls" and kind.startswith("rfc5424")  # RFC 5425
+    return syslog.Writer(where, syslog.Formatter(kind, number, target.tag, counted=counted), copy, target.tls)

@@ -7,8 +7,10 @@ counted in `lost`, and for ten seconds nothing more is tried.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+import sys
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +25,7 @@ FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
 _LOCAL = ("/dev/log", "/var/run/syslog", "/var/run/log")
 _SEVERITY = {"stdout": 6, "stderr": 3}  # informational, error
 _PATIENCE = 10.0
+_TLS = "import sys; from sampan.engine.syslog_tls import main; sys.exit(main())"
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
@@ -102,11 +105,22 @@ class Formatter:
         return (text + (f"{'+' if zone >= 0 else '-'}{abs(zone) // 60:02}:{abs(zone) % 60:02}" if zone else "Z")).encode()
 
 
-class Writer:
-    """Sends; connects at the first line and again after a failure.  The host of `where` is a number already."""
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
 
-    def __init__(self, where: Address, formatter: Formatter, copy: Copy | None) -> None:
-        self._where, self._formatter, self._copy = where, formatter, copy
+
+class Writer:
+    """Sends; connects at the first line and again after a failure.  The host of `where` is a number already, but with TLS.
+
+    tls: the settings of engine/syslog_tls.py, JSON.
+    """
+
+    def __init__(self, where: Address, formatter: Formatter, copy: Copy | None, tls: str = "") -> None:
+        self._where, self._formatter, self._copy, self._tls = where, formatter, copy, tls
         self._socket: socket.socket | None = None
         self._not_before = 0.0
         self.lost = 0
@@ -119,7 +133,7 @@ class Writer:
         if not lines[-1]:
             lines.pop()
         messages = [self._formatter.message(stream, line, now_ns) for line in lines]
-        if self._where.network == "tcp":
+        if self._where.network.startswith("tcp"):
             messages = [b"".join(messages)]
         for message in messages:
             if not self._send(message):
@@ -149,6 +163,8 @@ class Writer:
             made = socket.socket(family, socket.SOCK_DGRAM if where.network == "udp" else socket.SOCK_STREAM)
             self._open(made, (where.host, where.port))
             return made
+        if where.network == "tcp+tls":
+            return self._through_tls()
         error: OSError = FileNotFoundError(2, "no syslog socket", "/dev/log")
         for path in (where.path,) if where.path else _LOCAL:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM) if where.network == "unixgram" else (socket.SOCK_STREAM,):
@@ -160,16 +176,41 @@ class Writer:
                     error = failed
         raise error
 
+    def _through_tls(self) -> socket.socket:
+        """Start the program that speaks TLS; it says when the server has been accepted."""
+        ours, theirs = socket.socketpair()
+        try:
+            _reap()
+            os.posix_spawn(
+                sys.executable, [sys.executable, "-I", "-B", "-X", "utf8", "-c", _TLS, self._tls],
+                {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)], setsigdef=[signal.SIGPIPE, signal.SIGCHLD],
+            )  # fmt: skip
+            theirs.close()
+            ours.settimeout(_PATIENCE)
+            if ours.recv(1) != b"+":
+                raise ConnectionRefusedError(111, "no TLS connection", self._where.host)
+            self._sending(ours)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
     def _open(self, made: socket.socket, target: str | tuple[str, int]) -> None:
         try:
             made.settimeout(_PATIENCE)
             made.connect(target)
-            # From here on blocking with the kernel's own limit: sendall with a timeout polls before each send.
-            made.settimeout(None)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(_PATIENCE), 0))
+            self._sending(made)
         except BaseException:
             made.close()
             raise
+
+    def _sending(self, made: socket.socket) -> None:
+        # From here on blocking with the kernel's own limit: sendall with a timeout polls before each send.
+        made.settimeout(None)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(_PATIENCE), 0))
         self._socket = made
 
     def _drop(self) -> None:

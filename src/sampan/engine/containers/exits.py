@@ -50,7 +50,7 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
     container.update(
         status="exited", paused=False, pid=0, exit_code=exited.status, oom_killed=exited.oom_killed or record.oom_killed,
         error=exited.error, finished=finished, restarting=again, bound={},
-        backoff=_delay(record, finished) if again else record.backoff,
+        lost_lines=exited.lost_lines, backoff=_delay(record, finished) if again else record.backoff,
     )  # fmt: skip
     if container.keeper is not None:
         try:

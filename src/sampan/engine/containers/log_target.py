@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import socket
 
+import msgspec
+
 from sampan import messages as m
 from sampan.engine.pattern_syntax import BadPattern
 from sampan.engine.patterns import Pattern
 from sampan.engine.records import ContainerRecord
+from sampan.engine.syslog_tls import Settings, context
 from sampan.errors import Broken, InvalidRequest, Unsupported
 from sampan.logs import syslog
 from sampan.logs.options import boolean, parse
@@ -42,11 +45,26 @@ def validate(log: c.LogConfig) -> None:
         if options.get("syslog-format", "") not in syslog.FORMATS:
             raise InvalidRequest(f"Invalid syslog format {options['syslog-format'][:32]!r}")
         boolean(options.get("cache-disabled", "false"), "cache-disabled")
-        if where.network == "tcp+tls":
-            raise Unsupported("syslog over TLS is not supported yet: use tcp:// to a relay on this host")
         named = sorted(name for name in options if name.startswith("syslog-tls-"))
-        if named:
+        if where.network == "tcp+tls":
+            _check_tls(_tls(where, options))
+        elif named:
             raise InvalidRequest(f"{named[0]} makes sense with a tcp+tls syslog-address only")
+
+
+def _tls(where: syslog.Address, options: dict[str, str]) -> Settings:
+    return Settings(
+        host=where.host, port=where.port, ca=options.get("syslog-tls-ca-cert", ""), cert=options.get("syslog-tls-cert", ""),
+        key=options.get("syslog-tls-key", ""),
+        skip_verify=boolean(options.get("syslog-tls-skip-verify", "false"), "syslog-tls-skip-verify"),
+    )  # fmt: skip
+
+
+def _check_tls(settings: Settings) -> None:
+    try:
+        context(settings)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"syslog over TLS: certificate files cannot be used: {error}") from None
 
 
 def _pattern(name: str, text: str) -> Pattern:
@@ -64,11 +82,16 @@ def target(record: ContainerRecord, fd: int) -> m.LogTarget:
     tag = _tag(options.get("tag", ""), record)
     if "tag" in options and driver == "json-file":
         attributes["tag"] = tag
+    tls = ""
     if driver == "syslog":
-        options["syslog-address"] = _resolved(options.get("syslog-address", ""))
+        where = syslog.address(options.get("syslog-address", ""))
+        if where.network == "tcp+tls":
+            tls = msgspec.json.encode(_tls(where, options)).decode()
+        else:
+            options["syslog-address"] = _resolved(options.get("syslog-address", ""))
     name = f"{record.id}-json.log" if driver == "json-file" else f"{record.id}{LOCAL}"
     return m.LogTarget(
-        driver=driver, fd=fd, name=name, options=options, attributes=attributes, tag=tag or record.id[:12]
+        driver=driver, fd=fd, name=name, options=options, attributes=attributes, tag=tag or record.id[:12], tls=tls
     )  # fmt: skip
 
 

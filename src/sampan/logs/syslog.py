@@ -177,12 +177,12 @@ class Writer:
         raise error
 
     def _through_tls(self) -> socket.socket:
-        """Start the program that speaks TLS; it says when the server has been accepted."""
+        """Start the program that speaks TLS, from the sealed interpreter we run from; it says when the server is accepted."""
         ours, theirs = socket.socketpair()
         try:
             _reap()
             os.posix_spawn(
-                sys.executable, [sys.executable, "-I", "-B", "-X", "utf8", "-c", _TLS, self._tls],
+                "/proc/self/exe", [sys.executable, "-I", "-B", "-X", "utf8", "-c", _TLS, self._tls],
                 {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)], setsigdef=[signal.SIGPIPE, signal.SIGCHLD],
             )  # fmt: skip

@@ -137,6 +137,22 @@ def test_one_round_serves_every_listener_and_ends_with_the_last(monkeypatch: pyt
     asyncio.run(scenario())
 
 
+def test_a_round_that_fails_ends_the_streams_and_the_next_listener_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        collector, watched = Collector(), cast(Container, Stand())
+        monkeypatch.setattr(stats_module, "Host", lambda: None)
+        monkeypatch.setattr(stats_module, "sample", lambda one, host, before: 1 / 0)
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(anext(collector.stream(watched)), 10)
+        monkeypatch.setattr(stats_module, "sample", lambda one, host, before: stat(read="r"))
+        stream = collector.stream(watched)
+        assert (await asyncio.wait_for(anext(stream), 10)).read == "r"
+        await stream.aclose()
+        collector.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_bytes_of_stats_and_update(api: Api) -> None:
     status, headers, body = api.ask("GET", "/containers/web/stats?stream=0")
     assert (status, json.loads(body)["cpu_stats"]["online_cpus"]) == (200, 2) and "content-length" in headers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 
 from sampan.engine.containers.container import Container
@@ -11,6 +12,7 @@ from sampan.wire import stats as w
 from sampan.wire.shape import NEVER
 
 PERIOD = 1.0
+log = logging.getLogger("sampan.engine")
 
 
 class Collector:
@@ -60,6 +62,13 @@ class Collector:
                 self._last.pop(container, None)
 
     async def _rounds(self) -> None:
+        try:
+            await self._work()
+        except Exception:
+            log.exception("statistics")
+            self._end()  # nobody waits for a round that never comes
+
+    async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while self._listeners:
@@ -91,6 +100,9 @@ class Collector:
         """Let every stream end."""
         if self._task is not None:
             self._task.cancel()
+        self._end()
+
+    def _end(self) -> None:
         for listeners in self._listeners.values():
             for queue in listeners:
                 if queue.full():

@@ -33,8 +33,9 @@ BUDGETS = {"load": 2.5, "pull": 2.0, "push": 1.5}  # dockerd / sampan, at least
 def layers(work: Path) -> list[Path]:
     """Return the layers' tars."""
     found = []
-    paths = sorted(path for path in Path("/usr").rglob("*") if path.is_file() or path.is_symlink())
-    random.Random(1).shuffle(paths)  # large and small ones as a distribution mixes them
+    folders = sorted(path for path in Path("/usr").rglob("*") if path.is_dir() and not path.is_symlink())
+    random.Random(1).shuffle(folders)  # whole folders, as packages bring them
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file() or path.is_symlink()]
     at = 0
     for number, size in enumerate(SIZES):
         target = work / f"layer{number}.tar"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,18 @@ def test_sizes_are_those_of_the_files_and_no_link_leads_the_measure_out(daemon: 
     assert daemon.ok("GET", f"/containers/{container}/json?size=1")["SizeRw"] == found["SizeRw"]
     shown = daemon.docker("ps", "-as", "--format", "{{.Size}}").stdout.decode()
     assert shown.startswith("12.4kB (virtual "), shown
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_client_that_leaves_in_the_middle_holds_nothing(daemon: Daemon, running: bool) -> None:
+    container = started(daemon) if running else daemon.create("sleep", "600")
+    tar = tar_of(("first", b"whole"), ("second", b"x" * 3_000_000))
+    head = f"PUT /containers/{container}/archive?path=/tmp HTTP/1.1\r\nHost: d\r\nContent-Length: {len(tar)}\r\n\r\n".encode()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(daemon.sock))
+        client.sendall(head + tar[:2_000_000])
+
+    assert put(daemon, container, "/tmp", tar_of(("third", b"3"))).status == 200
+    daemon.ok("POST", f"/containers/{container}/{'stop?t=0' if running else 'start'}")
+    assert read(daemon, container, "/tmp/third") == b"3"
+    assert "Errno None" not in daemon.log

@@ -121,6 +121,8 @@ def apply(
             except BadArchive as error:
                 raise BadArchive(error.reason, offset=entry.offset, entry=entry.name) from error.__cause__
             except OSError as error:
+                if error.errno is None:  # the stream's: its sender left or fell silent
+                    raise
                 if error.errno in ARCHIVE_FAULTS:
                     raise BadArchive(str(error.strerror), offset=entry.offset, entry=entry.name) from error
                 raise OSError(error.errno, error.strerror, entry.name) from error

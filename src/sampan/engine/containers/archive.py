@@ -228,6 +228,8 @@ class Incoming:
             raise Conflict(f"container {record.id} ended while files were copied into it")
 
     def _refusal(self, error: OSError) -> Exception:
+        if error.errno is None or error.filename is None:
+            return error
         path = f"/{self._into}/{error.filename}".replace("//", "/")
         if error.errno == errno.EROFS:
             return Forbidden(f"{path}: mounted volume is marked read-only")

@@ -169,7 +169,7 @@ def bounded(inputs: dict[str, str]) -> dict[str, str]:
         return inputs
     grouped: dict[str, list[str]] = {}
     for name, value in sorted(inputs.items()):
-        grouped.setdefault("/".join(name.split("/")[:2]), []).append(f"{name}={value}")
+        grouped.setdefault("/".join(name.split("/")[:2][: max(1, name.count("/"))]), []).append(f"{name}={value}")
     if len(grouped) > MAX_NAMED:
         grouped = {"files": [line for lines in grouped.values() for line in lines]}
     return {name: short_digest("\n".join(lines)) for name, lines in grouped.items()}

@@ -1,0 +1,243 @@
+"""The builder's parts that need neither root nor a daemon: modes, stubs, selections, kept contexts, messages, keys."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sampan.build.cache import Cache, StepRecord, bounded, key_of
+from sampan.build.checks import check
+from sampan.build.chmod import change
+from sampan.build.digests import Digests
+from sampan.build.parse import parse
+from sampan.build.plan import plan
+from sampan.build.prefix import read_prefix
+from sampan.build.report import Console
+from sampan.build.scope import Request
+from sampan.build.select import Picked, Root, pick, resolve
+from sampan.build.synced import Synced
+from sampan.errors import Conflict, InvalidRequest, NotFound
+from sampan.files.ignore import Ignore
+from sampan.files.stubs import remove_stubs
+from sampan.kernel.fds import Fd, open_fd
+from sampan.state import State
+from sampan.wire.images import Progress
+
+
+def folder(path: Path) -> Fd:
+    return open_fd(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "is_folder", "after"),
+    [
+        ("", 0o640, False, 0o640), ("755", 0o600, False, 0o755), ("4755", 0o600, False, 0o4755),
+        ("u=rwX,go=rX", 0o600, False, 0o644),
+        ("u=rwX,go=rX", 0o600, True, 0o755), ("u=rwX,go=rX", 0o700, False, 0o755), ("a+x", 0o644, False, 0o755),
+        ("+x", 0o644, False, 0o755), ("go-rwx", 0o777, False, 0o700), ("g=u", 0o640, False, 0o660), ("u+s", 0o755, False, 0o4755),
+        ("+t", 0o755, True, 0o1755), ("o=", 0o757, False, 0o750), ("u+x-w", 0o644, False, 0o544),
+    ],
+)  # fmt: skip
+def test_modes_change_as_by_chmod(text: str, before: int, is_folder: bool, after: int) -> None:
+    assert oct(change(text, before, folder=is_folder)) == oct(after)
+
+
+class Layer:
+    """A layer over another, as plain folders."""
+
+    def __init__(self, top: Path) -> None:
+        self.upper, self.below = top / "upper", top / "below"
+        self.upper.mkdir()
+        self.below.mkdir()
+
+    def clean(self, *targets: str) -> list[str]:
+        with folder(self.upper) as upper, folder(self.below) as below:
+            remove_stubs(upper, below, targets)
+        return sorted(str(path.relative_to(self.upper)) for path in self.upper.rglob("*"))
+
+
+def test_empty_mount_points_go_with_the_folders_made_for_them(tmp_path: Path) -> None:
+    layer = Layer(tmp_path)
+    (layer.below / "etc").mkdir(mode=0o755)
+    (layer.upper / "etc").mkdir(mode=0o755)
+    (layer.upper / "etc/hosts").touch()
+    (layer.upper / "run/secrets").mkdir(parents=True)
+    (layer.upper / "run/secrets/s").touch()
+    (layer.upper / "kept").mkdir()
+
+    assert layer.clean("/etc/hosts", "/run/secrets/s", "/proc") == ["kept"]
+
+
+def test_what_says_something_stays(tmp_path: Path) -> None:
+    layer = Layer(tmp_path)
+    (layer.below / "etc").mkdir(mode=0o755)
+    (layer.upper / "etc").mkdir(mode=0o700)  # the step changed it
+    (layer.upper / "etc/hosts").write_text("content")
+    (layer.upper / "proc").mkdir()
+    (layer.upper / "proc/file").touch()
+
+    assert layer.clean("/etc/hosts", "/proc") == ["etc", "etc/hosts", "proc", "proc/file"]
+
+
+def test_row_61_no_link_is_followed_to_a_stub(tmp_path: Path) -> None:
+    layer = Layer(tmp_path)
+    outside = tmp_path / "host"
+    outside.mkdir()
+    (outside / "b").touch()
+    (layer.upper / "a").symlink_to(outside)
+
+    assert layer.clean("/a/b") == ["a"]
+    assert (outside / "b").exists()
+
+
+def test_row_70_sources_stop_at_the_root(tmp_path: Path) -> None:
+    top = tmp_path / "context"
+    (top / "d").mkdir(parents=True)
+    (top / "d/x").write_text("1")
+    (top / "out").symlink_to("/etc")
+    (top / "in").symlink_to("/d")
+    with folder(top) as fd:
+        root = Root(fd, Ignore(()))
+
+        assert [one.path for one in resolve(root, "../../d/../d")] == ["d"]
+        assert resolve(root, "in")[0].folder
+        for bad in ("out", "out/passwd", "nothing", "*.none"):
+            with pytest.raises(NotFound, match="file not found in build context"):
+                resolve(root, bad)
+        picked = list(pick(root, resolve(root, "in"), parents=False, exclude=Ignore(()), into_folder=True))
+        assert [one.name for one in picked] == ["x"]
+
+
+def test_a_left_out_source_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with folder(tmp_path) as fd, pytest.raises(NotFound, match="left out by .dockerignore"):
+        resolve(Root(fd, Ignore(["a"])), "a")
+
+
+def test_content_is_read_once_while_its_metadata_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    digests = Digests()
+    with folder(tmp_path) as fd:
+        root = Root(fd, Ignore(()), namespace="kept")
+
+        def entry() -> str:
+            return digests.entry(root, Picked("a", "a", root.lstat("a")))
+
+        first = entry()
+        assert (entry(), digests.read) == (first, 1)
+        os.utime(tmp_path / "a", ns=(5, 5))
+        assert (entry(), digests.read) == (first, 2)  # read again, and the same: times are no part of it
+        (tmp_path / "a").write_text("2")
+        assert entry() != first
+
+
+FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
+
+
+def test_a_kept_context_wants_what_changed_and_forgets_what_is_gone(tmp_path: Path) -> None:
+    synced = Synced(tmp_path / "synced")
+    key = "0" * 64
+    token, wanted = synced.tell(key, [("d", FOLDER, 4096, 1, ""), ("d/a", FILE, 1, 1, ""), ("l", LINK, 1, 1, "d/a")])
+    assert wanted == ["d", "d/a", "l"]
+    told, tree = synced.claim(token)
+    with tree:
+        os.mkdir("d", dir_fd=tree.fileno())
+        (tmp_path / "synced" / key / "tree/d/a").write_text("1")
+    synced.release(told, whole=True)
+    token, wanted = synced.tell(key, [("d", FOLDER, 0, 9, ""), ("d/b", FILE, 1, 1, ""), ("l", LINK, 1, 9, "d/a")])
+
+    assert wanted == ["d/b"]
+    told, tree = synced.claim(token)
+    tree.close()
+    assert not (tmp_path / "synced" / key / "tree/d/a").exists()
+    with pytest.raises(NotFound):
+        synced.claim(token)
+    with pytest.raises(Conflict):
+        synced.tell(key, [])
+    synced.release(told, whole=False)
+    assert synced.tell(key, [("l", LINK, 1, 1, "x")])[1] == ["l"]
+    assert synced.trim(0) == []  # it is told, so it is in use
+
+
+@pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", ".", "a\0b"])
+def test_row_69_a_kept_context_has_no_path_that_leads_out(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InvalidRequest):
+        Synced(tmp_path / "synced").tell("0" * 64, [(path, FILE, 1, 1, "")])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 7, (99).to_bytes(8, "big") + b"{}", (1 << 40).to_bytes(8, "big"), (2).to_bytes(8, "big") + b"[]",
+     (21).to_bytes(8, "big") + b'{"secrets":{"a":"!"}}'],
+)  # fmt: skip
+def test_row_64_what_stands_before_the_tar_is_checked(content: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_prefix(io.BytesIO(content))
+
+
+def test_secrets_and_token_come_before_the_tar() -> None:
+    told = b'{"secrets":{"a":"Yg=="},"context":"t"}'
+    upload = io.BytesIO(len(told).to_bytes(8, "big") + told + b"tar")
+
+    assert read_prefix(upload) == ({"a": b"b"}, "t")
+    assert upload.read() == b"tar"
+
+
+def test_steps_side_by_side_are_shown_one_after_the_other() -> None:
+    said: list[Progress] = []
+    console = Console(said.append, 2)
+    one, two = console.step("RUN a"), console.step("RUN b")
+    two.output(1, b"second\n")
+    one.output(2, b"first\n")
+    two.end("2")
+    one.end("1")
+
+    assert "".join(message.stream for message in said) == (
+        "Step 1/2 : RUN a\n\x1b[91mfirst\n\x1b[0m ---> 1\nStep 2/2 : RUN b\nsecond\n ---> 2\n"
+    )
+
+
+def test_keys_do_not_run_together_and_explanations_name_the_input(tmp_path: Path) -> None:
+    assert key_of({"a": "bc"}) != key_of({"ab": "c"})
+    state = State(tmp_path)
+    try:
+        cache = Cache(state)
+        cache.put("k", StepRecord(text="RUN", layers=(), made=False, added=1, used=1))
+        assert cache.explain("place", {"a": "1"}) == ["it was never built here"]
+        cache.remember({"place": {"a": "1", "b": "1"}})
+        assert cache.explain("place", {"a": "2", "c": "1"}) == ["a changed", "b is gone", "c is new"]
+        assert cache.explain("place", {"a": "1", "b": "1"}) == ["its result is not in the cache any more"]
+    finally:
+        state.close()
+    many = {f"file d{n % 3}/f{n}": "x" for n in range(3000)}
+    assert sorted(bounded(many)) == ["file d0", "file d1", "file d2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("FROM a AS Build\n", "StageNameCasing"), ("FROM a as b\n", "FromAsCasing"),
+        ("FROM a\nrun x\nRUN y\nRUN z\n", "ConsistentInstructionCasing"),
+        ("FROM a AS x\nFROM b AS x\n", "DuplicateStageName"), ("FROM a AS context\n", "ReservedStageName"),
+        ("FROM a\nCMD x\n", "JSONArgsRecommended"), ("FROM a\nMAINTAINER x\n", "MaintainerDeprecated"),
+        ("FROM a\nWORKDIR x\n", "WorkdirRelativePath"), ('FROM a\nCMD ["x"]\nCMD ["y"]\n', "MultipleInstructionsDisallowed"),
+        ("FROM a\nENV k v\n", "LegacyKeyValueFormat"), ("FROM --platform=$TARGETPLATFORM a\n", "RedundantTargetPlatform"),
+        ("FROM a\nARG DB_PASSWORD\n", "SecretsUsedInArgOrEnv"),
+        ("FROM --platform=linux/amd64 a\n", "FromPlatformFlagConstDisallowed"),
+        ("FROM scratch\nENV A=$NOPE\n", "UndefinedVar"), ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing"),
+        ("FROM a\nEXPOSE 1.2.3.4:80:80\n", "ExposeInvalidFormat"),
+    ],
+)  # fmt: skip
+def test_checks_name_their_rule(text: str, rule: str) -> None:
+    assert any(line.startswith(f"{rule} - ") for line in check(plan(parse(text.encode()), Request())))
+    skipped = f"# check=skip={rule}\n{text}"
+    assert not any(line.startswith(f"{rule} - ") for line in check(plan(parse(skipped.encode()), Request())))
+
+
+def test_checks_can_be_errors() -> None:
+    with pytest.raises(InvalidRequest, match="JSONArgsRecommended"):
+        check(plan(parse(b"# check=error=true\nFROM a\nCMD x\n"), Request()))

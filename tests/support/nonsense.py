@@ -1,9 +1,11 @@
-"""Bodies of /containers/create that decode and mean nothing: every field of the API with values that nobody should send."""
+"""Requests that decode and mean nothing: every field of the API with values that nobody should send."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 WORDS = (
     "", " ", ".", "..", "/", "../..", "/..", "a/../../b", "a\nb", "a\tb", "\x7f", "\u0660", "\u202e", "x" * 5000, "-1", "=", "a=",
@@ -85,3 +87,89 @@ def bodies() -> Iterator[tuple[str, dict[str, Any]]]:
             {"HostConfig": {"Mounts": [{"Type": "tmpfs", "Target": "/m", "TmpfsOptions": {"SizeBytes": number}}]}},
         )
         yield f"Health {number}", {"Healthcheck": {"Test": ["CMD", "true"], "Interval": number, "Retries": number}}
+
+
+Sent = tuple[str, str, dict[str, Any] | bytes | None]
+
+
+def _networks(word: str) -> Iterator[Sent]:
+    path = "/networks/create"
+    for key in ("Name", "Driver", "Scope"):
+        yield "POST", path, {"Name": "nn", key: word}
+    for key in ("Subnet", "Gateway", "IPRange"):
+        yield "POST", path, {"Name": "nn", "EnableIPv6": True, "IPAM": {"Config": [{key: word}]}}
+    yield "POST", path, {"Name": "nn", "IPAM": {"Driver": word, "Options": {word: word}}}
+    yield "POST", path, {"Name": "nn", "IPAM": {"Config": [{"Subnet": "10.1.0.0/16", "AuxiliaryAddresses": {word: word}}]}}
+    yield "POST", path, {"Name": "nn", "Options": {word: word}, "Labels": {word: word}}
+    for option in ("bridge.name", "driver.mtu", "bridge.enable_icc", "bridge.host_binding_ipv4"):
+        yield "POST", path, {"Name": "nn", "Options": {f"com.docker.network.{option}": word}}
+    yield "POST", "/networks/bridge/connect", {"Container": word}
+    settings = {
+        "IPAMConfig": {"IPv4Address": word},
+        "Aliases": [word],
+        "MacAddress": word,
+        "Links": [word],
+        "DriverOpts": {word: word},
+    }
+    yield "POST", "/networks/bridge/connect", {"Container": "web", "EndpointConfig": settings}
+    yield "POST", "/networks/bridge/disconnect", {"Container": word, "Force": True}
+
+
+def _volumes(word: str) -> Iterator[Sent]:
+    for key in ("Name", "Driver"):
+        yield "POST", "/volumes/create", {key: word}
+    for key in ("type", "device", "o", "size", word):
+        yield "POST", "/volumes/create", {"Name": "vv", "DriverOpts": {key: word}}
+    yield "POST", "/volumes/create", {"Name": "vv", "Labels": {word: word}}
+
+
+def _containers(word: str) -> Iterator[Sent]:
+    for key in ("User", "WorkingDir", "DetachKeys"):
+        yield "POST", "/containers/run/exec", {"Cmd": ["true"], key: word}
+    yield "POST", "/containers/run/exec", {"Cmd": [word], "Env": [word]}
+    for key in ("CpusetCpus", "CpusetMems", "CgroupParent"):
+        yield "POST", "/containers/run/update", {key: word}
+    yield "POST", "/containers/run/update", {"RestartPolicy": {"Name": word}}
+    for key in ("User", "WorkingDir"):
+        yield "POST", "/commit?container=web&repo=c", {key: word}
+    yield "POST", "/auth", {"username": word, "serveraddress": f"{word}.invalid:1"}
+
+
+def _targets(word: str) -> Iterator[Sent]:
+    text = quote(word, safe="")
+    for target in (
+        "GET /networks/{}", "DELETE /networks/{}", "GET /volumes/{}", "DELETE /volumes/{}?force={}",
+        "POST /containers/run/rename?name={}", "GET /containers/run/archive?path={}", "HEAD /containers/run/archive?path={}",
+        "PUT /containers/run/archive?path={}", "GET /containers/run/top?ps_args={}",
+        "GET /containers/run/logs?stdout=1&tail={}", "GET /containers/run/stats?stream=0&one-shot={}",
+        "POST /commit?container={}&repo=a", "POST /commit?container=web&repo={}", "POST /commit?container=web&changes={}",
+        "POST /images/create?fromSrc={}", "GET /images/{}/json", "GET /images/{}/get", "GET /images/{}/history",
+        "GET /images/get?names={}", "POST /images/busybox/tag?repo={}&tag={}", "POST /containers/prune?filters={}",
+        "POST /images/prune?filters={}", "POST /volumes/prune?filters={}", "POST /networks/prune?filters={}",
+        "GET /containers/{}/json?size=1", "GET /system/df?type={}",
+    ):  # fmt: skip
+        method, _, path = target.partition(" ")
+        yield method, path.replace("{}", text), b"x" if method == "PUT" else {} if "/commit" in path else None
+    for key in ("t", "dockerfile", "target", "platform", "networkmode", "shmsize", "memory", "cpusetcpus", "buildargs", "labels",
+                "cachefrom", "ulimits", "extrahosts", "q", "rm", "cgroupparent", "outputs", "version", "session"):  # fmt: skip
+        yield "POST", f"/build?{key}={text}", bytes(1024)
+    filters = quote(json.dumps({"label": [word], "name": [word], "id": [word], "until": [word], "ancestor": [word]}))
+    for path in ("/containers/json", "/images/json", "/volumes", "/networks"):
+        yield "GET", f"{path}?filters={filters}", None
+
+
+def requests() -> Iterator[Sent]:
+    """Yield (method, target, body).  They assume containers `web` (not running) and `run` (running), and an image busybox."""
+    for word in WORDS:
+        for kind in (_networks, _volumes, _containers, _targets):
+            yield from kind(word)
+    for number in NUMBERS:
+        for key in (*HOST_NUMBERS, "KernelMemory"):
+            yield "POST", "/containers/run/update", {key: number}
+        yield "POST", "/containers/run/update", {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": number}}
+        yield "POST", f"/containers/run/resize?h={number}&w={number}", None
+        yield "POST", "/containers/run/exec", {"Cmd": ["true"], "Tty": True, "ConsoleSize": [number, number]}
+        yield "POST", f"/build?shmsize={number}&memory={number}&memswap={number}&cpuquota={number}&cpuperiod={number}", bytes(1024)
+        yield "POST", "/networks/create", {"Name": "nn", "Options": {"com.docker.network.driver.mtu": str(number)}}
+        for key in ("since", "until", "tail"):
+            yield "GET", f"/containers/run/logs?stdout=1&{key}={number}", None

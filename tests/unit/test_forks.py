@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src/sampan"
@@ -16,6 +17,7 @@ MAY_START = {"launch/client.py", "network/resolver.py", "logs/syslog.py"}  # the
 MAY_RUN = {"engine/images/bootstrap.py", "cli/credentials.py", "cli/serve.py", "cli/editor.py"}
 
 
+@functools.cache
 def uses() -> dict[str, set[str]]:
     """Return module -> names of modules that it imports and functions of `os` that it calls."""
     found: dict[str, set[str]] = {}

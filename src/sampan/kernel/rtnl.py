@@ -94,9 +94,12 @@ class Veth(NamedTuple):
 
 
 def check_name(name: str) -> str:
-    """Return `name` when the kernel takes it as an interface's; ValueError otherwise (dev_valid_name)."""
-    bad = not name.isascii() or any(c in "/:" or c <= " " or c == "\x7f" for c in name)
-    if not 0 < len(name) <= NAME_MAX or bad or name in (".", ".."):
+    """Return `name` when the kernel takes it as an interface's; ValueError otherwise (dev_valid_name).
+
+    A name with % would be a pattern; "all" and "default" are folders of their own in /proc/sys/net.
+    """
+    bad = not name.isascii() or any(c in "/:%" or c <= " " or c == "\x7f" for c in name)
+    if not 0 < len(name) <= NAME_MAX or bad or name in (".", "..", "all", "default"):
         raise ValueError(f"invalid interface name {name!r}")
     return name
 

@@ -100,7 +100,7 @@ class Space:
 def _with_gateway(one: Subnet, network: Network) -> Subnet:
     if one.gateway:
         return structs.replace(one, gateway=str(ip_address(one.gateway)))
-    taken = {ip_address(text) for text in one.aux.values()}
+    taken = {ip_address(text) for text in one.aux.values() if text}
     for number in range(1, 2 + len(taken)):
         address = network.network_address + number
         if address in network and address not in taken:

@@ -80,7 +80,7 @@ def parse(text: str) -> Reference:
         if is_path(path.lower()):
             raise InvalidRequest(f"invalid reference format: repository name ({path}) must be lowercase")
         raise InvalidRequest("invalid reference format")
-    if not _is_domain(domain):
+    if not is_domain(domain):
         raise InvalidRequest("invalid reference format")
     if len(path) > _MAX_PATH:
         raise InvalidRequest("repository name must not be more than 255 characters")
@@ -127,7 +127,8 @@ def _split_domain(name: str) -> tuple[str, str]:
     return domain, path
 
 
-def _is_domain(domain: str) -> bool:
+def is_domain(domain: str) -> bool:
+    """Return whether it may be a registry's host, with or without a port."""
     host, port = domain, ""
     if domain.startswith("["):
         inside, bracket, after = domain[1:].partition("]")
@@ -146,7 +147,7 @@ def _is_port(port: str) -> bool:
 
 
 def _is_label(label: str) -> bool:
-    return bool(label) and (_ALNUM | {"-"}).issuperset(label) and label[0] != "-" and label[-1] != "-"
+    return 0 < len(label) <= 63 and (_ALNUM | {"-"}).issuperset(label) and label[0] != "-" and label[-1] != "-"
 
 
 def is_path(path: str) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from sampan.errors import SampanError
+from sampan.errors import InvalidRequest, SampanError
 from sampan.oci.image import strict
-from sampan.oci.reference import Reference
+from sampan.oci.reference import Reference, is_domain
 from sampan.registry.auth import Authorizer
 from sampan.registry.credentials import ANONYMOUS, Credentials, server_name
 from sampan.registry.faults import AccessDenied, Missing, RegistryFailed, WrongCredentials
@@ -76,9 +76,11 @@ class Client:
     async def login(self, credentials: Credentials) -> str:
         """Try the credentials; return the identity token that the registry gives for them, "" for none.
 
-        Raises WrongCredentials, RegistryFailed, Forbidden.
+        Raises InvalidRequest, WrongCredentials, RegistryFailed, Forbidden.
         """
         domain = server_name(credentials.serveraddress or "docker.io")
+        if not is_domain(domain):
+            raise InvalidRequest(f"invalid registry address {domain[:100]!r}: HOST or HOST:PORT is needed")
         endpoint = self.hosts.endpoint(domain, HUB_HOST if domain in HUB_NAMES else domain)
         async with self._session(endpoint, credentials, offline=True) as session:
             try:
@@ -87,6 +89,8 @@ class Client:
                 raise WrongCredentials(f"unauthorized: {error}") from error
             except Missing as error:
                 raise RegistryFailed(f"{endpoint.host} is no registry: {error}") from error
+            except ValueError as error:  # a number too large for an address, for one
+                raise InvalidRequest(f"invalid registry address {domain[:100]!r}: {error}") from None
             response.release()
             return session.authorizer.refresh_token
 

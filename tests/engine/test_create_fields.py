@@ -231,6 +231,9 @@ def test_links_on_the_default_bridge_are_names_and_variables(daemon: Daemon) -> 
     daemon.ok("POST", f"/containers/{target}/wait")
     answer = daemon.call("POST", f"/containers/{linked}/start")
     assert answer.status == 409 and "Cannot link to a non running container: /store AS /later/db" in answer.json["message"]
+    done = daemon.docker("run", "--rm", "--name", "gone", "--link", "store:db", "busybox", "true", check=False, timeout=30)
+    assert done.returncode == 125  # the client waits for the removal of what could not start
+    assert daemon.call("GET", "/containers/gone/json").status == 404
 
 
 def test_an_image_can_be_mounted_and_stays_while_it_is(daemon: Daemon) -> None:

@@ -102,10 +102,11 @@ class Containers:
             container.update(durable=False, restart_count=0, backoff=0.0)
             try:
                 await asyncio.shield(start.start(container))
-            except (NotModified, Conflict):
+            except NotModified:
                 raise
             except Exception:
-                if container.record.host.auto_remove:
+                refused = container.record.running or container.removing or self.rooms.stopping
+                if container.record.host.auto_remove and not refused:
                     await remove.remove(container, force=True, volumes=True)
                 raise
 

@@ -93,6 +93,8 @@ def _expand(mapping: c.DeviceMapping) -> list[Device]:
     source, target = mapping.path_on_host, mapping.path_in_container or mapping.path_on_host
     if not target.startswith("/") or ".." in target.split("/"):
         raise InvalidRequest(f"invalid device path {target!r}")
+    if not source.startswith("/") or (os.path.isdir(source) and not os.path.realpath(source).startswith("/dev/")):
+        raise InvalidRequest(f"error gathering device information for {source[:200]!r}: not a device node")
     try:
         if Path(source).is_dir():
             found = [_node(str(path), f"{target}/{path.relative_to(source)}") for path in sorted(Path(source).rglob("*"))]

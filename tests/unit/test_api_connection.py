@@ -160,6 +160,39 @@ def test_row_94_a_body_that_breaks_off_ends_its_reader(api: Api) -> None:
         assert b"errorDetail" not in until_end(sock)
 
 
+@pytest.mark.parametrize(
+    ("head", "sent"),
+    [
+        (b"Content-Length: 100\r\n\r\n", b"abc"),
+        (b"Content-Length: 100\r\n\r\n", b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"zz\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nab"),
+    ],
+)
+@pytest.mark.parametrize("half", [True, False])
+def test_row_94_a_body_that_nobody_reads_and_that_breaks_off_is_no_news(
+    api: Api, head: bytes, sent: bytes, half: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with api.connect() as sock:
+        sock.sendall(b"POST /containers/nope/kill HTTP/1.1\r\nHost: d\r\n" + head + sent)
+        sock.shutdown(socket.SHUT_WR)
+        assert until_end(sock).startswith(b"HTTP/1.1 404 ")
+    with api.connect() as sock:
+        sock.sendall(b"POST /containers/nope/kill HTTP/1.1\r\nHost: d\r\n" + head)
+        assert head_of(sock).startswith(b"HTTP/1.1 404 ")
+        try:
+            sock.sendall(sent)
+            if half:
+                sock.shutdown(socket.SHUT_WR)
+                until_end(sock)
+        except BrokenPipeError:  # it is known already that no more is read
+            pass
+    deadline = time.monotonic() + 5
+    while api.call(lambda: len(api.server._open)):
+        assert time.monotonic() < deadline
+    assert caplog.records == []
+
+
 def test_a_client_that_has_shut_its_side_is_answered(api: Api) -> None:
     with api.connect() as sock:
         sock.sendall(PING + PING)

@@ -23,6 +23,7 @@ from sampan.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from aiohttp._websocket.reader import WebSocketReader
+    from aiohttp.streams import StreamReader
     from aiohttp.web_request import BaseRequest
     from aiohttp.web_response import StreamResponse
 
@@ -56,7 +57,7 @@ class Connection(RequestHandler):
     def __init__(self, server: Server, loopback: bool) -> None:
         super().__init__(
             server.http, loop=server.loop, keepalive_timeout=IDLE_DEADLINE, logger=log, access_log=None,  # type: ignore[arg-type]
-            max_line_size=heads.LIMIT, max_field_size=heads.LIMIT, max_headers=heads.LINES, lingering_time=LINGER,
+            max_line_size=heads.LIMIT, max_field_size=heads.LIMIT, max_headers=heads.LINES, lingering_time=0,
             read_bufsize=body.HIGH // 2, auto_decompress=False,
         )  # fmt: skip
         self.server = server
@@ -310,7 +311,18 @@ class Connection(RequestHandler):
             await self._linger()
         elif self._state is State.WHOLE:
             self._next()
+        elif self._raw is not None:
+            await self._drop(self._raw.content)
         return finished
+
+    async def _drop(self, content: StreamReader) -> None:
+        """Read the rest of a body that nobody wants; its end lets the next request come."""
+        try:
+            async with asyncio.timeout(LINGER):
+                while not content.is_eof():
+                    await content.readany()
+        except (InvalidRequest, OSError, RuntimeError):  # malformed, late, or the client has left
+            self.force_close()
 
     def _next(self) -> None:
         """The request is answered and all of it has been read: another may come."""

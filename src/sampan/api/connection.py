@@ -154,11 +154,8 @@ class Connection(RequestHandler):
 
     def _fed(self, size: int) -> None:
         spoken = bool(self._messages)  # a request, or a refusal of what was fed
-        if self._state is State.HEAD:
-            if spoken:
-                self._state = State.PARSED
-                self._size, self._last = 0, b""
-                self.deadline = NEVER
+        if self._state is State.HEAD and spoken:
+            self._state, self._size, self._last, self.deadline = State.PARSED, 0, b"", NEVER
         elif self._state is State.BODY and self._raw is not None:
             self._left -= size
             if spoken:
@@ -172,7 +169,7 @@ class Connection(RequestHandler):
     def _hollow(self, size: int) -> bool:
         """Whether a chunked body is all sizes, extensions and trailers, which the parser reads without end."""
         self._size += size
-        return self._size > CHUNK_LINES + CHUNK_RATIO * self._raw.content.total_bytes if self._raw is not None else False
+        return self._raw is not None and self._size > CHUNK_LINES + CHUNK_RATIO * self._raw.content.total_bytes
 
     def _whole(self) -> None:
         self._state = State.WHOLE
@@ -200,8 +197,7 @@ class Connection(RequestHandler):
         super().set_parser(parser, data_received_cb)
         self._state = State.WEBSOCKET
         early, self._held = self._held, b""
-        if early:
-            super().data_received(early)
+        super().data_received(early)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning: true keeps our side open
         self._ended = True
@@ -218,8 +214,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.server.forget(self)
         super().connection_lost(exc)
-        self._state = State.ENDED
-        self._held = b""
+        self._state, self._held = State.ENDED, b""
         self._wake()
         self._leave()
 
@@ -360,8 +355,7 @@ class Connection(RequestHandler):
 
     async def _linger(self) -> None:
         """After the last answer: close so that the client still reads it, though it may be sending."""
-        calm = self._state is State.WHOLE and not self._held
-        if calm or self._ended:
+        if self._ended or (self._state is State.WHOLE and not self._held):
             self._state = State.ENDED
             self._let_go(FLUSH)
             return

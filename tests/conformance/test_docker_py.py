@@ -137,6 +137,7 @@ def test_stats_and_update(client: docker.DockerClient) -> None:
 
 
 def test_df_prune_and_events(client: docker.DockerClient) -> None:
+    client.images.prune()  # what other tests left untagged
     before = int(time.time())
     client.containers.run("busybox", ["true"], name="gone", volumes={"pyv": {"bind": "/v"}})
     usage = client.df()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import signal
 import stat
 import time
@@ -33,14 +34,20 @@ PROC_MASKED = tuple(path for path in MASKED if path.startswith("/proc/") and os.
 
 @contextmanager
 def swapping(one: Path, other: Path) -> Iterator[None]:
-    """Another process, on another processor, exchanges the two names as fast as it can (RENAME_EXCHANGE)."""
+    """Another process, on another processor, exchanges the two names as fast as it can (RENAME_EXCHANGE).
+
+    Between bursts of an even number it rests for up to 8 ms, the true name in place, so that a walk meets it at every point.
+    """
     pid = os.fork()
     if pid == 0:
         try:
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
             first, second = bytes(one), bytes(other)
+            dice = random.Random(1)
             while True:
-                _libc.renameat2(-100, first, -100, second, 2)
+                for _ in range(2 * dice.randrange(1, 200)):
+                    _libc.renameat2(-100, first, -100, second, 2)
+                time.sleep(dice.random() * 0.008)
         finally:
             os._exit(1)
     try:

@@ -128,8 +128,11 @@ def _ended_meanwhile(container: Container) -> None:
     try:
         exited = msgspec.json.decode(path.read_bytes()[:65536], type=m.Exited)
     except (OSError, msgspec.DecodeError):
-        exited = m.Exited(status=255, oom_killed=False, finished_at=time.time_ns())
         kill_group(container)
+        if container.record.running and not container.record.pid and path.parent.exists():
+            _take_back(container)
+            return
+        exited = m.Exited(status=255, oom_killed=False, finished_at=time.time_ns())
     if not container.record.running:
         container.update(durable=False, started=max(container.record.started, exited.finished_at))
     policy = container.record.host.restart_policy
@@ -137,6 +140,17 @@ def _ended_meanwhile(container: Container) -> None:
         container.stop_asked = True  # background_restart decides, without the back-off
     container.endpoints = tuple(container.rooms.networks.of(container.id))
     heard_exit(container, exited)
+
+
+def _take_back(container: Container) -> None:
+    """The last daemon died in the middle of a start that nobody was told of: the record is as before it.
+
+    The run-time folder is there, so the host has not been down since (after a reboot the container counts as ended).
+    """
+    container.update(status="exited" if container.record.finished else "created")
+    for endpoint in container.rooms.networks.of(container.id):
+        container.rooms.networks.detach(endpoint)
+    volumes.let_go(container)
 
 
 def background_restart(container: Container) -> None:

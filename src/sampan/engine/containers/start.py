@@ -111,12 +111,11 @@ async def _start(container: Container, undo: ExitStack) -> None:
 
 
 def _note(container: Container) -> None:
-    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut already."""
-    started = replace(
-        container.record, status="running", paused=False, restarting=False, pid=0, started=time.time_ns(), exit_code=0, error="",
-        oom_killed=False, stopped_by_hand=False,
-    )  # fmt: skip
-    container.rooms.records.put(container.id, started)
+    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut already.
+
+    Nothing else of the record changes, so that a daemon that finds the start unfinished can take it back (supervise.py).
+    """
+    container.rooms.records.put(container.id, replace(container.record, status="running", pid=0))
 
 
 def _attached(request: m.Launch) -> list[tuple[int, m.Attachment]]:

@@ -101,8 +101,6 @@ class Launch(Message, frozen=True, kw_only=True):
     open_stdin: bool = False
     stdin_once: bool = False
     wait_for_network: bool = False
-    no_pivot: bool = False
-    debug: bool = False
     reaper: int | None = None
     user: str | None = None
     group_add: tuple[str, ...] = ()

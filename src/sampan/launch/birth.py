@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -69,29 +70,52 @@ def namespaces_of(linux: Linux, fds: Sequence[Fd]) -> Namespaces:
     return Namespaces(make, tuple((fd, kind) for _, fd, kind in join))
 
 
-def give_birth(wanted: Namespaces, doors: Doors, *, sibling: bool = False, early: bool = False) -> Born:
-    """Make a process that waits for its Task.
+def give_birth(wanted: Namespaces, doors: Doors, *, early: bool = False) -> Born:
+    """Make a process that waits for its Task; its parent is the caller's parent.
 
     On cgroup v2, and wherever namespaces are joined, it is in the group of `doors` from the first, and these are closed;
-    otherwise the caller sends `doors` after it with Go("group").
-    sibling: its parent is the caller's parent, not the caller.  early: nobody waits for it yet.  Raises StepFailed or OSError.
+    otherwise the caller sends `doors` after it with Go("group").  early: nobody waits for it yet.
+    Raises StepFailed or OSError.
     """
     ours, theirs = Channel.pair()
-    try:
-        if wanted.join:
-            return _through_namespaces(wanted, doors, (ours, theirs), sibling=sibling)
-        flags = wanted.make | Clone.PARENT if sibling else wanted.make
-        pid, pidfd = clone(flags, cgroup=doors.folder)
-        if pid == 0:
-            _live(theirs, early=early)
-        if pidfd is None:
-            raise StepFailed("clone", 0, "the kernel gave no pidfd")
-        return Born(pid, pidfd, ours)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
+    with ExitStack() as undo:
+        undo.callback(ours.close)
+        try:
+            if wanted.join:
+                born = _through_namespaces(wanted, doors, (ours, theirs))
+            else:
+                born = _clone(wanted.make | Clone.PARENT, doors, ours, lambda: _live(theirs, early=early))
+        finally:
+            theirs.close()
+        undo.pop_all()
+    return born
+
+
+def give_birth_inside(enter: Sequence[tuple[Fd, int]], doors: Doors) -> Born:
+    """Make a child that joins the namespaces by itself; it waits for its Task.  Consumes `doors`.
+
+    The pid namespace must be the one of the caller's children already (setns(2): it takes effect with the next fork).
+    Raises StepFailed or OSError.
+    """
+    ours, theirs = Channel.pair()
+    with ExitStack() as undo:
+        undo.callback(ours.close)
+        try:
+            born = _clone(Clone.NONE, doors, ours, lambda: _join_and_live(theirs, enter, doors))
+        finally:
+            theirs.close()
+            doors.close()
+        undo.pop_all()
+    return born
+
+
+def _clone(flags: int, doors: Doors, ours: Channel, child: Callable[[], NoReturn]) -> Born:
+    pid, pidfd = clone(flags, cgroup=doors.folder)
+    if pid == 0:
+        child()
+    if pidfd is None:
+        raise StepFailed("clone", 0, "the kernel gave no pidfd")
+    return Born(pid, pidfd, ours)
 
 
 def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
@@ -103,28 +127,6 @@ def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
         theirs.send(messages.Failed(step="descriptors", code=error.errno or 0, text=str(error)))
     finally:
         os._exit(127)
-
-
-def give_birth_inside(enter: Sequence[tuple[Fd, int]], doors: Doors) -> Born:
-    """Make a process that joins the namespaces by itself; it waits for its Task.  Consumes `doors`.
-
-    The pid namespace must be the one of the caller's children already (setns(2): it takes effect with the next fork).
-    Raises StepFailed or OSError.
-    """
-    ours, theirs = Channel.pair()
-    try:
-        pid, pidfd = clone(cgroup=doors.folder)
-        if pid == 0:
-            _join_and_live(theirs, enter, doors)
-        if pidfd is None:
-            raise StepFailed("clone", 0, "the kernel gave no pidfd")
-        return Born(pid, pidfd, ours)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        doors.close()
 
 
 def _join_and_live(theirs: Channel, enter: Sequence[tuple[Fd, int]], doors: Doors) -> NoReturn:
@@ -140,13 +142,10 @@ def _join_and_live(theirs: Channel, enter: Sequence[tuple[Fd, int]], doors: Door
     _live(theirs)
 
 
-def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, Channel], *, sibling: bool) -> Born:
-    """Join from a process in between, so that the caller itself stays outside.
-
-    The child's parent is the caller, or with `sibling` the caller's parent: then the process in between is its child too.
-    """
+def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, Channel]) -> Born:
+    """Join from a process in between, so that the caller itself stays outside; that one's parent is the caller's too."""
     ours, theirs = ends
-    middle, watch = clone(Clone.PARENT if sibling else Clone.NONE, cgroup=doors.folder)
+    middle, watch = clone(Clone.PARENT, cgroup=doors.folder)
     if middle == 0:
         try:
             # No host folder or socket may be open in a process that enters (row 18).
@@ -167,10 +166,8 @@ def _through_namespaces(wanted: Namespaces, doors: Doors, ends: tuple[Channel, C
     if watch is not None:
         watch.close()
     message, fds = hear(ours)
-    if not sibling:
-        os.waitpid(middle, 0)
     if isinstance(message, messages.Born) and fds:
-        return Born(message.pid, fds[0], ours, helper=middle if sibling else 0)
+        return Born(message.pid, fds[0], ours, helper=middle)
     raise failure(message)
 
 

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from sampan import messages
 from sampan.kernel.fds import Fd, memfd, receive_with_fds, send_with_fds
@@ -17,12 +16,6 @@ _LARGEST = 16 << 20
 _LONG = struct.Struct(">BQ")  # 0xc1 starts no msgpack value
 _LONG_MARK = 0xC1
 _NOSIGNAL, _DONTWAIT = int(socket.MSG_NOSIGNAL), int(socket.MSG_DONTWAIT)
-
-
-class Packet(NamedTuple):
-    """A message as it came, to be passed on: its descriptors include the memfd of a long one."""
-
-    body: bytes
 
 
 class Channel:
@@ -47,23 +40,27 @@ class Channel:
         return self._socket.fileno()
 
     def send(
-        self, message: messages.Message, fds: Iterable[int | Fd] = (), *, nonblocking: bool = False, apart: bool = False
+        self,
+        message: messages.Message,
+        fds: Iterable[int | Fd] = (),
+        *,
+        nonblocking: bool = False,
+        apart: bool = False,
+        lead: bytes = b"",
     ) -> None:
-        """Send a message with copies of `fds`.  apart: in a memfd, so that who passes it on never holds it in memory (P8).
+        """Send a message with copies of `fds`.
 
+        apart: in a memfd, so that who passes it on never holds it in memory (P8).
+        lead: bytes before it in the packet, for a peer that reads them before it unpacks the rest.
         Raises BrokenPipeError or ConnectionResetError when the peer is gone, BlockingIOError when it does not read.
         """
         body = messages.to_bytes(message)
         flags = _NOSIGNAL | (_DONTWAIT if nonblocking else 0)
         if len(body) <= _INLINE and not apart:
-            send_with_fds(self._socket, body, fds, flags)
+            send_with_fds(self._socket, lead + body, fds, flags)
             return
         with memfd("sampan-message", body) as long:
-            send_with_fds(self._socket, _LONG.pack(_LONG_MARK, len(body)), [*fds, long], flags)
-
-    def forward(self, packet: Packet, fds: Iterable[int | Fd]) -> None:
-        """Send a packet on, as `send` does."""
-        send_with_fds(self._socket, packet.body, fds, _NOSIGNAL)
+            send_with_fds(self._socket, lead + _LONG.pack(_LONG_MARK, len(body)), [*fds, long], flags)
 
     def receive(self, *, nonblocking: bool = False) -> tuple[messages.AnyMessage | None, list[Fd]]:
         """Return the next message and its descriptors, which the caller owns; (None, []) when the peer is gone.
@@ -83,7 +80,7 @@ class Channel:
         if not body:
             return None, []
         try:
-            return unpack(Packet(body), fds), fds
+            return unpack(body, fds), fds
         except BaseException:
             for fd in fds:
                 fd.close()
@@ -93,12 +90,11 @@ class Channel:
         self._socket.close()
 
 
-def unpack(packet: Packet, fds: list[Fd]) -> messages.AnyMessage:
-    """Return a packet's message; takes the memfd of a long one out of `fds` and closes it.
+def unpack(body: bytes, fds: list[Fd]) -> messages.AnyMessage:
+    """Return the message of a packet's body; takes the memfd of a long one out of `fds` and closes it.
 
     Raises OSError or msgspec's errors on a body that is no message.
     """
-    body = packet.body
     return messages.from_bytes(_read_long(body, fds) if body[0] == _LONG_MARK else body)
 
 

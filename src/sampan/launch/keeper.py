@@ -22,7 +22,7 @@ from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import default_signal, pidfd_signal, write_name
 from sampan.kernel.pty import set_size
 from sampan.launch import bare
-from sampan.launch.channel import Channel
+from sampan.launch.channel import Channel, unpack
 from sampan.launch.container import Container, Running, exit_status
 from sampan.launch.failures import failed
 from sampan.launch.host import Host
@@ -44,9 +44,10 @@ def main(starter: int, starters: bare.Socket, host: Host) -> NoReturn:
         if body:
             numbers = bare.numbers(ancillary)
             _sleep(numbers[: body[0]], watch)
-            handed = messages.from_bytes(body[1:])
+            fds = [Fd(number) for number in numbers]
+            handed = unpack(body[1:], fds)
             if isinstance(handed, messages.Handed):
-                Keeper(handed, [Fd(number) for number in numbers], host, Fd(watch)).run()
+                Keeper(handed, fds, host, Fd(watch)).run()
         while True:  # nothing came of it: the starter and all it made are this process's children
             os.waitpid(-1, 0)
     except ChildProcessError:

@@ -18,7 +18,7 @@ from typing import NoReturn
 from sampan.kernel.fds import Fd, close_from, open_fd
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
 from sampan.launch import bare
-from sampan.launch.channel import Channel, Packet, unpack
+from sampan.launch.channel import Channel, unpack
 from sampan.launch.client import SPAWNER_FD
 from sampan.launch.failures import failed
 from sampan.launch.host import Host
@@ -104,16 +104,18 @@ def _launch(nursery: Nursery, body: bytes, ancillary: bare.Ancillary) -> None:
         nursery.send(body, ancillary)
     except OSError as error:
         fds = [Fd(os.dup(number)) for number in bare.numbers(ancillary)]
-        message = unpack(Packet(body), fds)
+        message = unpack(body, fds)
         if isinstance(message, Launch):
-            Channel.adopt(Fd(fds[message.control].take())).send(failed(error))
+            control = Channel.adopt(fds[message.control])
+            control.send(failed(error))
+            control.close()
         for fd in fds:
             fd.close()
 
 
 def _make_userns(body: bytes, ancillary: bare.Ancillary) -> None:
     """Make the namespace with a child that lives only for a moment; answer with its descriptor."""
-    wanted = unpack(Packet(body), [])
+    wanted = unpack(body, [])
     assert isinstance(wanted, MakeUserns)
     control = Channel.adopt(Fd(os.dup(bare.numbers(ancillary)[wanted.control])))
     ours, theirs = socket.socketpair()

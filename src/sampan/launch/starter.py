@@ -21,7 +21,7 @@ from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import Clone, set_name
 from sampan.launch import birth, log_target
 from sampan.launch.birth import PATIENCE, Born, Namespaces
-from sampan.launch.channel import Channel, Packet
+from sampan.launch.channel import Channel
 from sampan.launch.failures import failed
 from sampan.launch.host import Host, read_filter, refuse_labels
 from sampan.launch.pipes import Pipes
@@ -71,7 +71,7 @@ def _ahead(host: Host) -> Born | None:
     if host.hierarchy is None or host.hierarchy.version != 1:
         return None
     try:
-        return birth.give_birth(Namespaces(USUAL), Doors(), sibling=True, early=True)
+        return birth.give_birth(Namespaces(USUAL), Doors(), early=True)
     except (OSError, StepFailed):
         return None  # no user namespaces here, or too many: each container will hear it for itself
 
@@ -148,7 +148,7 @@ class Starter:
         return None if ahead is None else self._own(ahead)
 
     def _bear(self, wanted: Namespaces, doors: Doors) -> Born:
-        return self._own(birth.give_birth(wanted, doors, sibling=True))
+        return self._own(birth.give_birth(wanted, doors))
 
     def _own(self, born: Born) -> Born:
         self._undo.callback(born.pidfd.close)
@@ -258,7 +258,7 @@ class Starter:
             filter=None if request.filter is None else place(self._fds[request.filter]), **numbers,
         )  # fmt: skip
         events = 0 if request.attachments else 3 + sum(name in self._outer for name in ("stdout", "stderr", "master"))
-        self._keeper.forward(Packet(bytes([events]) + messages.to_bytes(handed)), fds)
+        self._keeper.send(handed, fds, lead=bytes([events]))
 
 
 def _hear_both(control: Channel, child: Channel) -> tuple[messages.AnyMessage | None, list[Fd]]:

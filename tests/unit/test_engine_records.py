@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -179,3 +180,20 @@ def test_exit_codes_of_failed_starts_and_durations_are_dockers() -> None:
     assert [human(s) for s in (0, 1, 59, 60, 3600, 86400 * 3)] == [
         "Less than a second", "1 second", "59 seconds", "About a minute", "About an hour", "3 days",
     ]  # fmt: skip
+
+
+def test_a_stream_hears_what_happens_before_its_first_item_is_asked_for_and_is_forgotten_with_its_reader() -> None:
+    async def listen() -> tuple[str, int, int]:
+        bus = Bus()
+        stream = bus.stream("", "", {})
+        unread = bus.stream("", "", {})
+        bus.emit("container", "start", "early", {})
+        heard = await anext(stream)
+        before = bus.listeners
+        del unread
+        assert bus.listeners == 1
+        assert isinstance(stream, AsyncGenerator)
+        await stream.aclose()
+        return heard.actor.id, before, bus.listeners
+
+    assert asyncio.run(listen()) == ("early", 2, 0)

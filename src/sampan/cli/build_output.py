@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 
 from sampan.cli.main import Exit
+from sampan.cli.output import write_tar
 from sampan.client.api import Client
 from sampan.files.tar_apply import Options, Whiteouts, apply
 from sampan.kernel.fds import open_fd
@@ -19,13 +19,13 @@ def deliver(client: Client, image: str, wanted: str) -> None:
     """Write the image as `--output` says: DIR, `-`, or type=...,dest=....  Raises Exit."""
     kind, destination = _parse(wanted)
     if kind in ("oci", "docker"):
-        _write(destination, client.images.save([image]))
+        write_tar(_file(destination), client.images.save([image]))
         return
     container = client.containers.create(CreateBody(image=image, cmd=["-"], entrypoint=[])).id
     try:
         pieces = client.builder.export(container)
         if kind == "tar":
-            _write(destination, pieces)
+            write_tar(_file(destination), pieces)
         else:
             _unpack(destination, pieces)
     finally:
@@ -44,22 +44,8 @@ def _parse(wanted: str) -> tuple[str, str]:
     return kind, destination
 
 
-def _write(destination: str, pieces: Iterator[bytes]) -> None:
-    """Write a file, whole or not at all."""
-    if destination == "-":
-        for data in pieces:
-            sys.stdout.buffer.write(data)
-        return
-    part = f"{destination}.part{os.getpid()}"
-    try:
-        with open(part, "xb") as file:
-            for data in pieces:
-                file.write(data)
-        os.replace(part, destination)
-    except BaseException:
-        if os.path.exists(part):
-            os.unlink(part)
-        raise
+def _file(destination: str) -> str:
+    return "" if destination == "-" else destination
 
 
 class _Reader:

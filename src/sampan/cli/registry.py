@@ -25,17 +25,23 @@ def split(image: str) -> tuple[str, str]:
     return (head, tag) if colon and "/" not in tag else (name, "")
 
 
+def _meant(call: Invocation) -> tuple[str, str]:
+    """Return the repository and tag to pull or push, the tag "" with --all-tags.  Raises Exit."""
+    repository, tag = split(call.arguments[0])
+    if call.options.all_tags and tag:
+        raise Exit(1, "tag can't be used with --all-tags/-a")
+    if not call.options.all_tags and not tag:
+        tag = "latest"
+        if not call.options.quiet:
+            print(f"Using default tag: {tag}", flush=True)
+    return repository, tag
+
+
 def pull(call: Invocation) -> int:
     from sampan.cli.progress import follow
 
     o, image = call.options, call.arguments[0]
-    repository, tag = split(image)
-    if o.all_tags and tag:
-        raise Exit(1, "tag can't be used with --all-tags/-a")
-    if not o.all_tags and not tag:
-        tag = "latest"
-        if not o.quiet:
-            print(f"Using default tag: {tag}", flush=True)
+    repository, tag = _meant(call)
     auth = credentials.header(image)
     follow(call.client.images.pull(repository, tag, platform=o.platform, auth=auth), quiet=o.quiet)
     print(_full(repository, tag))
@@ -53,13 +59,7 @@ def push(call: Invocation) -> int:
     from sampan.cli.progress import follow
 
     o, image = call.options, call.arguments[0]
-    repository, tag = split(image)
-    if o.all_tags and tag:
-        raise Exit(1, "tag can't be used with --all-tags/-a")
-    if not o.all_tags and not tag:
-        tag = "latest"
-        if not o.quiet:
-            print(f"Using default tag: {tag}", flush=True)
+    repository, tag = _meant(call)
     follow(call.client.images.push(repository, tag, auth=credentials.header(image)), quiet=o.quiet)
     if o.quiet:
         print(_full(repository, tag))

@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from weakref import WeakSet
 
 from msgspec import UNSET
 
@@ -25,7 +26,8 @@ class Bus:
 
     def __init__(self) -> None:
         self._ring: deque[s.EventMessage] = deque(maxlen=KEPT)
-        self._listeners: set[asyncio.Queue[s.EventMessage | None]] = set()
+        # Each queue belongs to the stream that reads it, and goes with it, whether that was ever read or not.
+        self._listeners: WeakSet[asyncio.Queue[s.EventMessage | None]] = WeakSet()
 
     @property
     def listeners(self) -> int:
@@ -50,38 +52,44 @@ class Bus:
                     queue.get_nowait()
                 queue.put_nowait(None)
 
-    async def stream(self, since: str, until: str, filters: Filters) -> AsyncIterator[s.EventMessage]:
-        """Yield past events from `since` on (if given), then new ones until `until`.  Raises InvalidRequest."""
+    def stream(self, since: str, until: str, filters: Filters) -> AsyncIterator[s.EventMessage]:
+        """Return past events from `since` on (if given), then new ones until `until`.  Raises InvalidRequest.
+
+        It listens from this call on, not from its first item: who has been answered misses nothing.
+        """
         begin, end = moment(since), moment(until)
         queue: asyncio.Queue[s.EventMessage | None] = asyncio.Queue(QUEUE)
         past = [event for event in self._ring if begin and event.time_nano >= begin] if begin or end else []
         if end and not begin:
             past = list(self._ring)
         self._listeners.add(queue)
-        try:
-            for event in past:
-                if (not end or event.time_nano <= end) and matches(event, filters):
-                    yield event
-            while True:
-                left = None if not end else max(0.0, (end - time.time_ns()) / 1e9)
-                if left is not None and left <= 0:
-                    return
-                try:
-                    found = await asyncio.wait_for(queue.get(), left)
-                except TimeoutError:
-                    return
-                if found is None:
-                    return
-                if matches(found, filters):
-                    yield found
-        finally:
-            self._listeners.discard(queue)
+        return _told(past, queue, end, filters)
 
     def close(self) -> None:
         """Let every listener end."""
         for queue in self._listeners:
             if not queue.full():
                 queue.put_nowait(None)
+
+
+async def _told(
+    past: Iterable[s.EventMessage], queue: asyncio.Queue[s.EventMessage | None], end: int, filters: Filters
+) -> AsyncIterator[s.EventMessage]:
+    for event in past:
+        if (not end or event.time_nano <= end) and matches(event, filters):
+            yield event
+    while True:
+        left = None if not end else max(0.0, (end - time.time_ns()) / 1e9)
+        if left is not None and left <= 0:
+            return
+        try:
+            found = await asyncio.wait_for(queue.get(), left)
+        except TimeoutError:
+            return
+        if found is None:
+            return
+        if matches(found, filters):
+            yield found
 
 
 def moment(text: str) -> int:

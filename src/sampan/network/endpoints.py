@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -36,7 +37,7 @@ _NO_CHOICE = (
 BOTH = frozenset({4, 6})
 
 
-class Endpoints:
+class Endpoints(ABC):
     """The endpoints of one daemon; manager.Networks is what there is of it, and knows the networks."""
 
     def __init__(self, state: State) -> None:
@@ -62,9 +63,9 @@ class Endpoints:
             raise Broken("the network was not started")
         return self._host
 
+    @abstractmethod
     def get(self, reference: str) -> NetworkInfo:
         """Return the network of that name, id or beginning of an id."""
-        raise NotImplementedError
 
     def active(self, network: str = "") -> Sequence[Endpoint]:
         """Return the endpoints that exist, or those of a network (id)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
 
 from sampan.engine.images.context import Event
 from sampan.wire.images import Progress, ProgressDetail
@@ -47,6 +48,34 @@ class Feed:
 
     def end(self) -> None:
         self.queue.put_nowait(None)
+
+
+async def fed(
+    work: Callable[[Feed], Coroutine[None, None, None]], gate: asyncio.Semaphore
+) -> AsyncGenerator[Progress | Event, None]:
+    """Run `work`, as many at once as `gate` has places, and yield what it tells; closing the generator stops it.
+
+    Raises what it raises, after the last message.
+    """
+    feed = Feed()
+
+    async def run() -> None:
+        try:
+            async with gate:
+                await work(feed)
+        finally:
+            feed.end()
+
+    task = asyncio.ensure_future(run())
+    try:
+        while (item := await feed.queue.get()) is not None:
+            yield item
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
 
 
 def bar(current: int, total: int) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sampan.content.images import ImageRecord, LayerRef
 from sampan.engine.images import platforms
 from sampan.engine.images.context import Event, Stores
-from sampan.engine.images.feed import Feed
+from sampan.engine.images.feed import Feed, fed
 from sampan.engine.images.layers import EXISTS, PARALLEL, Job, Layers, Means, Wanted, Watcher, check
 from sampan.engine.images.threads import finish
 from sampan.engine.images.words import explained
@@ -61,30 +61,12 @@ class Pulls:
         self._layers = layers
         self._gate = asyncio.Semaphore(AT_ONCE)
 
-    async def run(self, wanted: Request) -> AsyncGenerator[Progress | Event, None]:
+    def run(self, wanted: Request) -> AsyncGenerator[Progress | Event, None]:
         """Pull, and yield Docker's messages.  Closing the generator stops the pull; layers that are whole stay.
 
         Raises, before the first message when it is found then, what words.explained makes of the registry's refusals.
         """
-        feed = Feed()
-
-        async def work() -> None:
-            try:
-                async with self._gate:
-                    await self._all(wanted, feed)
-            finally:
-                feed.end()
-
-        task = asyncio.ensure_future(work())
-        try:
-            while (item := await feed.queue.get()) is not None:
-                yield item
-            await task
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()
+        return fed(lambda feed: self._all(wanted, feed), self._gate)
 
     async def _all(self, wanted: Request, feed: Feed) -> None:
         reference = wanted.reference

@@ -16,7 +16,7 @@ from io import BufferedReader
 
 from sampan.content.images import ImageRecord, LayerRef, Packed
 from sampan.engine.images.context import Event, Stores
-from sampan.engine.images.feed import Feed
+from sampan.engine.images.feed import Feed, fed
 from sampan.engine.images.packing import Packing
 from sampan.engine.images.threads import finish
 from sampan.engine.images.words import push_explained
@@ -60,27 +60,9 @@ class Pushes:
         self._client = client
         self._gate = asyncio.Semaphore(AT_ONCE)
 
-    async def run(self, reference: Reference, credentials: Credentials) -> AsyncGenerator[Progress | Event, None]:
+    def run(self, reference: Reference, credentials: Credentials) -> AsyncGenerator[Progress | Event, None]:
         """Push a name, or every tag of a repository when it has none; yield Docker's messages."""
-        feed = Feed()
-
-        async def work() -> None:
-            try:
-                async with self._gate:
-                    await self._all(reference, credentials, feed)
-            finally:
-                feed.end()
-
-        task = asyncio.ensure_future(work())
-        try:
-            while (item := await feed.queue.get()) is not None:
-                yield item
-            await task
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                task.exception()
+        return fed(lambda feed: self._all(reference, credentials, feed), self._gate)
 
     async def _all(self, reference: Reference, credentials: Credentials, feed: Feed) -> None:
         feed.say(f"The push refers to repository [{reference.name}]")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -130,3 +132,38 @@ def test_a_killed_keeper_counts_as_an_end_that_the_policy_answers(daemon: Daemon
     while (found := until_running(daemon, container))["Pid"] == before:
         daemon.call("GET", f"/events?until={time.time() + 0.05:.3f}")
     assert daemon.ok("GET", f"/containers/{container}/json")["RestartCount"] == 1 and found["Pid"] != before
+
+
+def cut_in_the_middle_of_a_start(daemon: Daemon, container: str) -> None:
+    """Kill the daemon and leave the record that is written while a start is under way."""
+    daemon.kill(signal.SIGKILL)
+    database = sqlite3.connect(daemon.data_root / "state.db")
+    with database:
+        (body,) = database.execute("SELECT body FROM records WHERE kind = 'container' AND key = ?", (container,)).fetchone()
+        record = {**json.loads(body), "status": "running", "pid": 0}
+        database.execute(
+            "UPDATE records SET body = ? WHERE kind = 'container' AND key = ?", (json.dumps(record).encode(), container)
+        )
+    database.close()
+
+
+def test_a_start_that_no_daemon_finished_is_taken_back(daemon: Daemon) -> None:
+    fresh, used = daemon.create("sleep", "600", **policy("always")), daemon.create("sh", "-c", "exit 7")
+    daemon.ok("POST", f"/containers/{used}/start")
+    daemon.ok("POST", f"/containers/{used}/wait")
+    before = state(daemon, used)
+
+    cut_in_the_middle_of_a_start(daemon, fresh)
+    cut_in_the_middle_of_a_start(daemon.start(), used)
+    daemon.start()
+
+    assert (state(daemon, fresh)["Status"], state(daemon, fresh)["ExitCode"]) == ("created", 0)
+    assert state(daemon, used) == before  # its own exit code, not one that nobody saw
+
+
+def test_the_same_record_after_a_reboot_is_of_a_container_that_ran(daemon: Daemon) -> None:
+    container = daemon.create("sleep", "600", **policy("always"))
+    cut_in_the_middle_of_a_start(daemon, container)
+    (daemon.exec_root / "boot_id").write_text("another\n")  # an exec root that is on a disk
+    daemon.start()
+    assert until_running(daemon, container)["Pid"] > 0

@@ -37,6 +37,7 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
     rooms.volumes.unknown = unreadable
     for line in rooms.layers.sweep(set(containers.all) | unreadable):
         log.info("swept %s", line)
+    same_boot = _same_boot(rooms.exec_root)
     alive = []
     for container in list(containers.all.values()):
         folder = rooms.state_dir(container.id)
@@ -47,7 +48,7 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
                 for name in volumes.names(container.record):
                     rooms.volumes.mounted(name, container.id)
             elif container.record.running or (folder / "exit").exists():
-                _ended_meanwhile(container)
+                _ended_meanwhile(container, same_boot=same_boot)
         if not container.record.running and rooms.health is not None:
             rooms.health.found(container)
         if container.record.status == "removing":
@@ -122,14 +123,22 @@ async def _meet(container: Container) -> bool:
     return True
 
 
-def _ended_meanwhile(container: Container) -> None:
+def _same_boot(exec_root: Path) -> bool:
+    """Return whether the host has been up since the last daemon of this exec root; note this boot (proc(5), boot_id)."""
+    now, note = Path("/proc/sys/kernel/random/boot_id").read_text(), exec_root / "boot_id"
+    same = note.exists() and note.read_text() == now
+    note.write_text(now)
+    return same
+
+
+def _ended_meanwhile(container: Container, *, same_boot: bool) -> None:
     """It ended while no daemon was there: the keeper's file says how; without one the host went down."""
     path = container.rooms.state_dir(container.id) / "exit"
     try:
         exited = msgspec.json.decode(path.read_bytes()[:65536], type=m.Exited)
     except (OSError, msgspec.DecodeError):
         kill_group(container)
-        if container.record.running and not container.record.pid and path.parent.exists():
+        if container.record.running and not container.record.pid and same_boot:
             _take_back(container)
             return
         exited = m.Exited(status=255, oom_killed=False, finished_at=time.time_ns())
@@ -145,7 +154,7 @@ def _ended_meanwhile(container: Container) -> None:
 def _take_back(container: Container) -> None:
     """The last daemon died in the middle of a start that nobody was told of: the record is as before it.
 
-    The run-time folder is there, so the host has not been down since (after a reboot the container counts as ended).
+    After a reboot the same record means a container that ran, whose pid was not flushed: it counts as ended.
     """
     container.update(status="exited" if container.record.finished else "created")
     for endpoint in container.rooms.networks.of(container.id):

@@ -14,9 +14,9 @@ receives: a long body travels in a memfd, which is then the packet's last descri
       |  Proceed                                              |<---------------- Built -|
       |------------------------------------------------------>|  Go("exec") ----------->|  privileges, execve
       |                                                       |<---------- Failed | EOF |
-      |                                   |<-- Handed + fds --|
       |  Ready | Failed                   |                   |
-      |<------------------------------------------------------|  exits
+      |<------------------------------------------------------|
+      |                                   |<-- Handed + fds --|  exits
       |  Attach + fd, Exec + fds, Resize, Signal, Query
       |---------------------------------->|
       |  ExecStarted | ExecFailed, ExecExited, Exited, Status

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.inspect import exposed
@@ -14,6 +16,7 @@ from sampan.engine.patterns import Patterns
 from sampan.errors import InvalidRequest, SampanError
 
 Filters = Mapping[str, tuple[str, ...]]
+Test = Callable[[Container], bool]
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
 
@@ -51,60 +54,89 @@ def _ports(key: str, value: str) -> set[tuple[int, str]]:
     return {(port, protocol) for port in range(low, high + 1)}
 
 
-def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: tuple[str, ...]) -> Callable[[Container], bool]:
-    if key == "id":
-        ids = Patterns(values)
-        return lambda one: any(one.id.startswith(value) for value in values) or ids.match(one.id)
-    if key == "name":
-        names = Patterns(values)
-        return lambda one: names.match(one.record.name, f"/{one.record.name}")
-    if key == "label":
-        return lambda one: all(label_matches(one.record.labels, value) for value in values)
-    if key == "status":
-        for value in values:
-            if value not in STATES:
-                raise InvalidRequest(f"invalid filter 'status={value[:32]}'")
-        return lambda one: ("removing" if one.removing else one.record.state) in values
-    if key == "exited":
-        for value in values:
-            if not re.fullmatch(r"-?[0-9]{1,9}", value, re.ASCII):
-                raise InvalidRequest(f'strconv.Atoi: parsing "{value[:32]}": invalid syntax')
-        codes = {int(value) for value in values}
-        return lambda one: not one.record.running and bool(one.record.started) and one.record.exit_code in codes
-    if key in ("before", "since"):
-        others = [containers[rooms.index.find(value)].record.created for value in values]
-        if key == "before":
-            return lambda one: any(one.record.created < other for other in others)
-        return lambda one: any(one.record.created > other for other in others)
-    if key == "ancestor":
-        images = set()
-        for value in values:
-            try:
-                images.add(str(rooms.images.resolve(value).id))
-            except SampanError:
-                continue
-        return lambda one: one.record.image in images or one.record.image_ref in values
-    if key == "network":
-        networks = {info.name: info.id for info in rooms.networks.list()}
-        return lambda one: any(
-            value == name or (value and networks.get(name, "").startswith(value))
-            for name in one.record.networking
-            for value in values
-        )
-    if key == "volume":
-        return lambda one: any(value in (p.volume, p.source, p.target) for p in one.record.places for value in values)
-    if key in ("expose", "publish"):
-        wanted = set()
-        for value in values:
-            wanted |= _ports(key, value)
-        if key == "expose":
-            return lambda one: one.record.running and any(port_of(port) in wanted for port in exposed(one.record))
-        return lambda one: one.record.running and any(port_of(port) in wanted for port in one.record.bound)
-    if key == "is-task":
-        task = boolean(key, values)
-        return lambda one: not task
-    if key == "health":
-        return lambda one: (one.health.status if one.health is not None else "none") in values
-    if key == "isolation":
-        return lambda one: True
-    raise InvalidRequest(f"invalid filter '{key[:32]}'")
+@dataclass(frozen=True)
+class _Asked:
+    """One filter: its values, and what they may have to be looked up in."""
+
+    rooms: Rooms
+    containers: Mapping[str, Container]
+    key: str
+    values: tuple[str, ...]
+
+
+def _test(rooms: Rooms, containers: Mapping[str, Container], key: str, values: tuple[str, ...]) -> Test:
+    if key not in _TESTS:
+        raise InvalidRequest(f"invalid filter '{key[:32]}'")
+    return _TESTS[key](_Asked(rooms, containers, key, values))
+
+
+def _id(asked: _Asked) -> Test:
+    ids = Patterns(asked.values)
+    return lambda one: any(one.id.startswith(value) for value in asked.values) or ids.match(one.id)
+
+
+def _name(asked: _Asked) -> Test:
+    names = Patterns(asked.values)
+    return lambda one: names.match(one.record.name, f"/{one.record.name}")
+
+
+def _status(asked: _Asked) -> Test:
+    for value in asked.values:
+        if value not in STATES:
+            raise InvalidRequest(f"invalid filter 'status={value[:32]}'")
+    return lambda one: ("removing" if one.removing else one.record.state) in asked.values
+
+
+def _exited(asked: _Asked) -> Test:
+    for value in asked.values:
+        if not re.fullmatch(r"-?[0-9]{1,9}", value, re.ASCII):
+            raise InvalidRequest(f'strconv.Atoi: parsing "{value[:32]}": invalid syntax')
+    codes = {int(value) for value in asked.values}
+    return lambda one: not one.record.running and bool(one.record.started) and one.record.exit_code in codes
+
+
+def _age(asked: _Asked) -> Test:
+    others = [asked.containers[asked.rooms.index.find(value)].record.created for value in asked.values]
+    if asked.key == "before":
+        return lambda one: any(one.record.created < other for other in others)
+    return lambda one: any(one.record.created > other for other in others)
+
+
+def _ancestor(asked: _Asked) -> Test:
+    images = set()
+    for value in asked.values:
+        with suppress(SampanError):
+            images.add(str(asked.rooms.images.resolve(value).id))
+    return lambda one: one.record.image in images or one.record.image_ref in asked.values
+
+
+def _network(asked: _Asked) -> Test:
+    ids = {info.name: info.id for info in asked.rooms.networks.list()}
+    return lambda one: any(
+        value == name or (value and ids.get(name, "").startswith(value)) for name in one.record.networking for value in asked.values
+    )
+
+
+def _volume(asked: _Asked) -> Test:
+    return lambda one: any(value in (p.volume, p.source, p.target) for p in one.record.places for value in asked.values)
+
+
+def _port(asked: _Asked) -> Test:
+    wanted = set().union(*(_ports(asked.key, value) for value in asked.values))
+    if asked.key == "expose":
+        return lambda one: one.record.running and any(port_of(port) in wanted for port in exposed(one.record))
+    return lambda one: one.record.running and any(port_of(port) in wanted for port in one.record.bound)
+
+
+def _task(asked: _Asked) -> Test:
+    task = boolean(asked.key, asked.values)
+    return lambda one: not task
+
+
+_TESTS: dict[str, Callable[[_Asked], Test]] = {
+    "id": _id, "name": _name, "status": _status, "exited": _exited, "before": _age, "since": _age, "ancestor": _ancestor,
+    "network": _network, "volume": _volume, "expose": _port, "publish": _port, "is-task": _task,
+    "label": lambda asked: lambda one: all(label_matches(one.record.labels, value) for value in asked.values),
+    "health": lambda asked: lambda one: (one.health.status if one.health is not None else "none") in asked.values,
+    "isolation": lambda asked: lambda one: True,  # there is one kind only
+}  # fmt: skip

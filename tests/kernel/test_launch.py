@@ -21,7 +21,7 @@ from sampan.errors import Unsupported
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.kernel.process import PR, prctl
-from sampan.launch.client import connect
+from sampan.launch.client import connect, start_spawner
 from sampan.launch.filters import Filters
 from sampan.oci.runtime import Box as Size
 from sampan.oci.runtime import (
@@ -649,12 +649,37 @@ def test_an_end_that_comes_at_once_is_told_after_ready(boxes: Boxes) -> None:
         assert boxes.start("true").exited().status == 0
 
 
+def test_nothing_that_was_made_ahead_outlives_the_spawner() -> None:
+    spawner = start_spawner()
+    deadline = time.monotonic() + 10
+    while len(brood := children_of(spawner.pid)) < 2:  # keeper, starter, and where there can be one, init
+        assert time.monotonic() < deadline
+        os.sched_yield()
+    spawner.close()
+    assert not {pid for pid in brood if os.path.exists(f"/proc/{pid}")}
+
+
+def children_of(pid: int) -> set[int]:
+    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit() and ancestor(int(entry), pid)}
+
+
+def ancestor(pid: int, of: int) -> bool:
+    try:
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if pid == of:
+                return True
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return False
+
+
 def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxes) -> None:
     boxes.run("true")
     box = boxes.start("sleep", "100")
     deadline = time.monotonic() + 10
-    # stdio, the daemon, and one brood made ahead; while a starter lives, its socket is watched too.
-    while len(os.listdir(f"/proc/{boxes.spawner.pid}/fd")) > 5:
+    # stdio, the daemon, and one brood made ahead with its pidfd; while a starter lives, its socket is watched too.
+    while len(os.listdir(f"/proc/{boxes.spawner.pid}/fd")) > 6:
         assert time.monotonic() < deadline
         os.sched_yield()
     assert not sockets_of(box.answer.keeper_pid) & sockets_of(boxes.spawner.pid)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 
 from sampan.kernel.fds import Fd, keep_only
 from sampan.launch import bare, keeper, starter
 from sampan.launch.channel import Channel
 from sampan.launch.host import Host
+
+_PATIENCE = 5000  # milliseconds that a brood may take to end
 
 
 class Nursery:
@@ -16,12 +19,24 @@ class Nursery:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._ready: bare.Socket | None = None
+        self._keeper = Fd(-1)  # a pidfd of the waiting brood's keeper, which ends last
         self.busy: bare.Socket | None = None
 
     def fill(self) -> None:
         """Make a brood unless there is one.  Raises OSError when the host has no room for more processes."""
         if self._ready is None:
             self._ready = self._brood()
+
+    def close(self) -> None:
+        """Let the waiting brood end, and return when it has."""
+        self.rest()
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+            poller = select.poll()
+            poller.register(self._keeper.fileno(), select.POLLIN)
+            poller.poll(_PATIENCE)
+            self._keeper.close()
 
     def send(self, body: bytes, ancillary: bare.Ancillary) -> None:
         """Give a Launch to a brood.  Raises OSError."""
@@ -35,6 +50,7 @@ class Nursery:
     def _hand(self, body: bytes, ancillary: bare.Ancillary) -> None:
         orders, self._ready = self._ready, None
         assert orders is not None
+        self._keeper.close()
         try:
             bare.send(orders, body, ancillary)
         except BaseException:
@@ -54,8 +70,10 @@ class Nursery:
         try:
             upper, lower = bare.pair()
             try:
-                if os.fork() == 0:
+                pid = os.fork()
+                if pid == 0:
                     self._become_keeper(theirs, upper, lower)
+                self._keeper = Fd(os.pidfd_open(pid))
             finally:
                 upper.close()
                 lower.close()

@@ -72,6 +72,7 @@ def _serve(daemon: bare.Socket) -> NoReturn:
         _wait(daemon, nursery)
         body, ancillary = bare.receive(daemon)
         if not body:
+            nursery.close()
             os._exit(0)
         if _USERNS in body[:16]:
             _make_userns(body, ancillary)

@@ -263,10 +263,12 @@ class Handed(Message, frozen=True, kw_only=True):
     unread; 0 means at once.
     group: the control group's path, "" for none.  filter: as in Launch, for execs.
     stdin, stdout, stderr: the outer ends of the pipes; master: the terminal's.
+    socket: inode and change time of keeper.sock, so that the keeper never removes its successor's.
     """
 
     id: str
     state_dir: str
+    socket: tuple[int, int]
     pid: int
     started_at: int
     group: str

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sampan.cgroups import Hierarchy
 from sampan.errors import Unsupported
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
-from sampan.kernel.process import PR, prctl
+from sampan.kernel.process import PR, pidfd_open, prctl
 from sampan.launch.client import connect, start_spawner
 from sampan.launch.filters import Filters
 from sampan.oci.runtime import Box as Size
@@ -759,3 +760,40 @@ def test_a_container_out_of_memory_says_so(boxes: Boxes) -> None:
     box.control.send(messages.Release())
     boxes.wait_gone()
     Hierarchy.detect().remove_empty(path.rpartition("/")[0])
+
+
+def test_a_keeper_whose_daemon_hangs_up_over_an_answer_leaves_once_the_container_has_ended(boxes: Boxes) -> None:
+    box = boxes.start("true")
+    box.hear(messages.Exited)
+    keeper = box.answer.keeper_pid
+    with pidfd_open(keeper) as pidfd:
+        os.kill(keeper, signal.SIGSTOP)
+        box.control.send(messages.Signal(number=signal.SIGKILL))  # it crosses the end: the answer is Refused
+        box.control.send(messages.Release())
+        box.control.close()  # and nobody is there to hear it
+        os.kill(keeper, signal.SIGCONT)
+        assert select.select([pidfd], [], [], 10)[0], "the keeper stays, with its control group"
+
+
+def test_a_keeper_that_leaves_late_takes_nothing_of_its_successors(boxes: Boxes) -> None:
+    path = f"/smp-late-{os.getpid()}/box"
+    hierarchy = Hierarchy.detect()
+    box = boxes.start("true", linux={"cgroups_path": path})
+    box.hear(messages.Exited)
+    assert not any(os.path.exists(folder) for folder in hierarchy.paths(path).values())  # gone before the end is told
+
+    group = hierarchy.create(path, Resources())
+    os.unlink(box.state / "keeper.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as successor:
+        successor.bind(str(box.state / "keeper.sock"))
+        process = subprocess.Popen(["sleep", "100"], preexec_fn=lambda: group.add(os.getpid()))
+        try:
+            box.control.send(messages.Release())
+            boxes.wait_gone()
+            assert (box.state / "keeper.sock").exists()
+            assert group.pids() == [process.pid] and process.poll() is None
+        finally:
+            process.kill()
+            process.wait()
+            group.remove()
+            hierarchy.remove_empty(os.path.dirname(path))

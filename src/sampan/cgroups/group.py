@@ -124,6 +124,10 @@ class Group(ABC):
             found.update(int(word) for word in files.read_or(f"{folder}/cgroup.procs", "").split())
         return sorted(found - {0})  # 0: a process of a foreign pid namespace
 
+    def remove_empty(self) -> bool:
+        """Remove the group unless something is inside; return whether it has gone."""
+        return all(_gone(path) for path in self.paths.values())
+
     def remove(self) -> None:
         """Remove the group; what is left inside is killed and waited for.  Does nothing when it has gone.
 

@@ -139,15 +139,20 @@ class Container:
     # End.
 
     def end(self) -> bool:
-        """The first process has ended: kill what shared no pid namespace with it; return whether memory ran out."""
+        """The first process has ended: kill what shared no pid namespace with it; return whether memory ran out.
+
+        The control group goes here, before anybody is told of the end: the next start may take its name.
+        """
         if self.group is None:
             return False
         killed = self.group.oom_killed()
         self.group.kill()
+        if self.group.remove_empty():
+            self._group, self._group_path = None, ""
         return killed
 
     def release(self) -> None:
-        """Remove the control group."""
+        """Remove the control group, if `end` could not yet."""
         if self.group is not None:
             try:
                 self.group.remove()

@@ -40,6 +40,12 @@ class Host:
         return self.hierarchy.create(path, resources)
 
 
+def socket_identity(path: str) -> tuple[int, int]:
+    """Return what tells a socket's file from a later one of its name: inode number and change time.  Raises OSError."""
+    found = os.lstat(path)
+    return found.st_ino, found.st_ctime_ns
+
+
 def read_filter(program: Fd | None) -> bytes:
     """Return a compiled seccomp filter, b"" for unconfined.  Raises StepFailed when it is empty: that would be no filter."""
     if program is None:

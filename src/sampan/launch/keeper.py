@@ -25,7 +25,7 @@ from sampan.launch import bare
 from sampan.launch.channel import Channel, unpack
 from sampan.launch.container import Container, Running, exit_status
 from sampan.launch.failures import failed
-from sampan.launch.host import Host
+from sampan.launch.host import Host, socket_identity
 from sampan.launch.loop import READ, Loop
 
 _TOLD, _UNTOLD = 16, 4096  # ended execs that are remembered, with a daemon listening and without
@@ -79,6 +79,7 @@ class Keeper:
     def __init__(self, handed: messages.Handed, fds: list[Fd], host: Host, starter: Fd) -> None:
         self._id = handed.id
         self._state_dir = handed.state_dir
+        self._socket = handed.socket
         self._control: Channel | None = Channel.adopt(fds[handed.control])
         self._listener: socket.socket | None = socket.socket(
             socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fds[handed.listener].take()
@@ -145,7 +146,13 @@ class Keeper:
         try:
             self._control.send(message, fds or [])
         except OSError:
-            self._hang_up()
+            self._alone()
+
+    def _alone(self) -> None:
+        """The daemon has gone, whichever way that was found out; its Release may be among what it left unread."""
+        self._hang_up()
+        if self._exited is not None:
+            self._release()  # the file tells the next daemon
 
     def _control_ready(self, _: int) -> None:
         if self._control is None:
@@ -158,9 +165,7 @@ class Keeper:
             self._say(messages.Refused(request="", text=str(error)))
             return
         if message is None:
-            self._hang_up()
-            if self._exited is not None:
-                self._release()  # the file tells the next daemon
+            self._alone()
             return
         try:
             self._obey(message, fds)
@@ -279,11 +284,8 @@ class Keeper:
             self._loop.forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
-        self._unlink("keeper.sock")
+        path = os.path.join(self._state_dir, "keeper.sock")
+        with suppress(OSError):  # the daemon that heard of the end has removed it, and may have started the next one since
+            if socket_identity(path) == self._socket:
+                os.unlink(path)
         self._over = True
-
-    def _unlink(self, name: str) -> None:
-        try:
-            os.unlink(os.path.join(self._state_dir, name))
-        except OSError:
-            pass

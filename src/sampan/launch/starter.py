@@ -23,7 +23,7 @@ from sampan.launch import birth, log_target
 from sampan.launch.birth import PATIENCE, Born, Namespaces
 from sampan.launch.channel import Channel
 from sampan.launch.failures import failed
-from sampan.launch.host import Host, read_filter, refuse_labels
+from sampan.launch.host import Host, read_filter, refuse_labels, socket_identity
 from sampan.launch.pipes import Pipes
 from sampan.launch.rehearsal import look_at
 from sampan.oci.runtime import Process
@@ -89,6 +89,7 @@ class Starter:
         self._undo = ExitStack()
         self._outer: dict[str, Fd] = {}  # the keeper's ends of stdio and more, by Handed's names
         self._inner: list[Fd] = []
+        self._socket = (0, 0)
 
     def run(self, ahead: Born | None) -> None:
         """Start the container and say Ready, or undo everything and say Failed."""
@@ -215,6 +216,7 @@ class Starter:
                 finally:
                     os.umask(old)
             self._undo.callback(_unlink, path)
+            self._socket = socket_identity(path)
             listener.listen(8)
         except BaseException:
             listener.close()
@@ -250,7 +252,7 @@ class Starter:
                 numbers[name] = place(self._outer[name])
         log = request.log
         handed = messages.Handed(
-            id=request.id, state_dir=request.state_dir, pid=born.pid, started_at=started_at,
+            id=request.id, state_dir=request.state_dir, socket=self._socket, pid=born.pid, started_at=started_at,
             group=self._spec.linux.cgroups_path, terminal=self._spec.process.terminal, stdin_once=request.stdin_once,
             log=msgspec.structs.replace(log, fd=None if log.fd is None else place(self._fds[log.fd])),
             attachments=tuple(msgspec.structs.replace(one, fd=place(self._fds[one.fd])) for one in request.attachments),

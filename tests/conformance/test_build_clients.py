@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -145,12 +146,56 @@ def test_sampan_build_secrets_explain_and_check(daemon: Daemon, folder: Path) ->
     assert b"no warnings found" in checked.stdout
 
 
+def test_sampan_build_sends_named_contexts(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
+    other, packed = tmp_path / "other", tmp_path / "packed.tar"
+    other.mkdir()
+    (other / "keep").write_text("kept")
+    (other / "skip").write_text("no")
+    (other / ".dockerignore").write_text("skip\n")
+    with tarfile.open(packed, "w") as tar:
+        tar.add(other / "keep", "in-tar")
+    daemon.sampan("build", "-o", f"type=oci,dest={tmp_path}/oci.tar", "-t", "layered:2", str(folder))
+    with tarfile.open(tmp_path / "oci.tar") as tar:
+        tar.extractall(tmp_path / "layout", filter="data")
+    (folder / "Dockerfile").write_text(
+        "FROM base\nCOPY --from=other . /other/\nCOPY --from=packed . /packed/\nRUN ls -A /other /packed && cat /out\n"
+    )
+    done = daemon.sampan(
+        "build", "--build-context", f"other={other}", "--build-context", f"packed={packed}",
+        "--build-context", f"base=oci-layout://{tmp_path}/layout:2", str(folder),
+    )  # fmt: skip
+    wrong = daemon.sampan("build", "--build-context", "other=/no/such", str(folder), check=False)
+
+    assert b"/other:\n.dockerignore\nkeep\n\n/packed:\nin-tar\nA\n1\n" in done.stdout
+    assert (wrong.returncode, wrong.stderr) == (1, b'build context other: path "/no/such" not found\n')
+
+
 def test_sampan_build_outputs(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY src/a /dir/a\n")
     daemon.sampan("build", "-o", str(tmp_path / "out"), str(folder))
     daemon.sampan("build", "-o", f"type=tar,dest={tmp_path}/out.tar", str(folder))
     daemon.sampan("build", "-o", f"type=oci,dest={tmp_path}/oci.tar", str(folder))
 
+    daemon.sampan(
+        "build", "-t", "two:1", "-o", f"type=oci,dest={tmp_path}/layout,tar=false", "-o", f"type=docker,dest={tmp_path}/docker.tar",
+        "-o", "type=docker,name=two:2", str(folder),
+    )  # fmt: skip
+    wrong = [
+        daemon.sampan("build", "-o", output, str(folder), check=False).stderr
+        for output in ("type=oci", "type=cloud", f"type=tar,dest={tmp_path}/no/such/x.tar", "type=local,dest=-", "type=registry")
+    ]
+
+    index = json.loads((tmp_path / "layout/index.json").read_text())
+    assert index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] == "1"
+    with tarfile.open(tmp_path / "docker.tar") as tar:
+        names = tar.extractfile("manifest.json")
+        assert names is not None
+        assert json.load(names)[0]["RepoTags"] == ["two:1", "two:2"]
+    assert wrong == [
+        b"output of type oci needs dest=\n", b"unknown output type 'cloud': local, tar, oci, docker, image, registry\n",
+        f'invalid output path: directory "{tmp_path}/no/such" does not exist\n'.encode(), b"output of type local needs a folder\n",
+        b"nothing to push: the image has no name (-t, or name= of the output)\n",
+    ]  # fmt: skip
     assert (tmp_path / "out/dir/a").read_text() == "A\n"
     with tarfile.open(tmp_path / "out.tar") as tar:
         assert "dir/a" in tar.getnames()

@@ -95,6 +95,13 @@ def test_a_repository_is_a_context(daemon: Daemon, served: tuple[str, Path]) -> 
     assert config(daemon, made.id)["Config"]["Labels"] == {"l": "1"}
 
 
+def test_a_repository_is_a_named_context(daemon: Daemon, served: tuple[str, Path]) -> None:
+    text = "FROM busybox\nCOPY --from=repo b /b\nRUN --mount=from=repo,target=/m ls -A /m\n"
+    made = build(daemon, text, sampan__context=f"repo={served[0]}#main:sub").ok
+
+    assert show(daemon, made.id, "cat /b") == "sub"
+
+
 def test_row_67_a_folder_that_is_a_link_stays_inside(daemon: Daemon, served: tuple[str, Path]) -> None:
     made = build(daemon, f"FROM busybox\nADD {served[0]}#main:out /x\nRUN cat /x/passwd\n")
 

@@ -73,6 +73,19 @@ def build(daemon: Daemon, text: str, files: Mapping[str, File] | None = None, /,
     return Built(daemon.call("POST", path, body, headers={"Content-Type": "application/x-tar"}, timeout=120))
 
 
+def before(daemon: Daemon, text: str, files: Mapping[str, File], told: dict[str, Any], *uploads: bytes, **query: Any) -> Built:
+    """Build with what comes before the context: see sampan/build/prefix.py.  uploads: those that `told` lists."""
+    head = json.dumps(told).encode()
+    body = len(head).to_bytes(8, "big") + head
+    for upload in uploads:
+        for at in range(0, len(upload), 1000):
+            body += len(upload[at : at + 1000]).to_bytes(4, "big") + upload[at : at + 1000]
+        body += bytes(4)
+    path = "/build?" + urllib.parse.urlencode([(k.replace("__", "-"), v) for k, v in query.items()], doseq=True)
+    headers = {"Content-Type": "application/vnd.sampan.build"}
+    return Built(daemon.call("POST", path, body + context({"Dockerfile": text, **files}), headers=headers, timeout=120))
+
+
 def show(daemon: Daemon, image: str, command: str) -> str:
     """Return what a shell command prints in the image."""
     code, output = daemon.run("sh", "-c", command, image=image, Tty=False, Entrypoint=[])

@@ -15,7 +15,7 @@ from sampan.build.chmod import change
 from sampan.build.digests import Digests
 from sampan.build.parse import parse
 from sampan.build.plan import plan
-from sampan.build.prefix import read_prefix
+from sampan.build.prefix import Before, Pieces, read_prefix
 from sampan.build.report import Console
 from sampan.build.scope import Request
 from sampan.build.select import Picked, Root, pick, resolve
@@ -172,7 +172,7 @@ def test_row_69_a_kept_context_has_no_path_that_leads_out(tmp_path: Path, path: 
 @pytest.mark.parametrize(
     "content",
     [b"", b"\0" * 7, (99).to_bytes(8, "big") + b"{}", (1 << 40).to_bytes(8, "big"), (2).to_bytes(8, "big") + b"[]",
-     (21).to_bytes(8, "big") + b'{"secrets":{"a":"!"}}'],
+     (21).to_bytes(8, "big") + b'{"secrets":{"a":"!"}}', (40).to_bytes(8, "big") + b'{"uploads":[{"kind":"spell","name":"a"}]}'],
 )  # fmt: skip
 def test_row_64_what_stands_before_the_tar_is_checked(content: bytes) -> None:
     with pytest.raises(InvalidRequest):
@@ -183,8 +183,27 @@ def test_secrets_and_token_come_before_the_tar() -> None:
     told = b'{"secrets":{"a":"Yg=="},"context":"t"}'
     upload = io.BytesIO(len(told).to_bytes(8, "big") + told + b"tar")
 
-    assert read_prefix(upload) == ({"a": b"b"}, "t")
+    assert read_prefix(upload) == Before({"a": b"b"}, "t")
     assert upload.read() == b"tar"
+
+
+def test_uploads_come_in_pieces_and_in_order() -> None:
+    told = b'{"uploads":[{"kind":"context","name":"a"},{"kind":"cache","name":""}]}'
+    pieces = b"\0\0\0\3abc\0\0\0\1d" + bytes(4) + bytes(4)
+    upload = io.BytesIO(len(told).to_bytes(8, "big") + told + pieces + b"tar")
+    found = read_prefix(upload).uploads
+    first, second = Pieces(upload), Pieces(upload)
+
+    assert [(one.kind, one.name) for one in found] == [("context", "a"), ("cache", "")]
+    assert [first.read(2), first.read(), first.read(), first.read(), first.read()] == [b"ab", b"c", b"d", b"", b""]
+    second.drain()
+    assert upload.read() == b"tar"
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", b"\0\0\0\5abc"])
+def test_row_64_an_upload_that_breaks_off_is_refused(content: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        Pieces(io.BytesIO(content)).drain()
 
 
 def test_steps_side_by_side_are_shown_one_after_the_other() -> None:

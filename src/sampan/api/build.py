@@ -93,8 +93,18 @@ def options_of(q: Query) -> Options:
         no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), explain=q.flag("sampan-explain"),
         epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
-        allow=frozenset(q.all("sampan-allow")), cache_from=tuple(_json(q, "cachefrom", list[str]) or ()),
+        contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=tuple(_json(q, "cachefrom", list[str]) or ()),
     )  # fmt: skip
+
+
+def _contexts(q: Query) -> dict[str, str]:
+    found = {}
+    for one in q.all("sampan-context"):
+        name, equals, source = one.partition("=")
+        if not equals or name in found:
+            raise InvalidRequest(f"invalid build context {one[:200]!r}: NAME=SOURCE is expected, each name once")
+        found[name] = source
+    return found
 
 
 def _host(q: Query) -> c.HostConfig:

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import ExitStack
 
 from sampan.build.image import Built
+from sampan.build.named import Named
 from sampan.build.options import Options
 from sampan.build.select import Root
 from sampan.engine.images.images import Images
@@ -21,8 +22,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
 class Bases:
     """The images of one build; each name is looked up once, so that a build sees one image all along."""
 
-    def __init__(self, images: Images, options: Options) -> None:
+    def __init__(self, images: Images, options: Options, named: Named) -> None:
         self._images = images
+        self._named = named
         self._stores = images.stores
         self._options = options
         self._found: dict[str, asyncio.Task[Built]] = {}
@@ -30,7 +32,8 @@ class Bases:
         self._held = ExitStack()
 
     async def image(self, name: str, platform: str) -> Built:
-        """Return an image as the begin of a stage.  Raises NotFound."""
+        """Return an image, or the one that a named context gives for it, as the begin of a stage.  Raises NotFound."""
+        name = self._named.image(self._options.request.named(name)) or name
         if name == "scratch":
             architecture, variant = _platform(platform or self._options.request.platform)
             return Built(architecture=architecture, variant=variant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,10 +19,11 @@ from sampan.build.checks import check
 from sampan.build.context import Context
 from sampan.build.digests import Digests
 from sampan.build.mounting import Mounts
+from sampan.build.named import Named
 from sampan.build.options import EPOCH, BuildFailed, Options
 from sampan.build.parse import parse
 from sampan.build.plan import Plan, plan
-from sampan.build.prefix import read_prefix
+from sampan.build.prefix import Before, Pieces, read_prefix
 from sampan.build.prune import Wanted, prune
 from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given
@@ -54,6 +56,7 @@ class Builder:
             one.mkdir(mode=0o700, exist_ok=True)
         self._contexts = folder / "contexts"
         self._synced = Synced(folder / "synced")
+        self._loans: Counter[Digest] = Counter()
         self._notes: set[asyncio.Task[None]] = set()
         self._shop = Shop(
             self._stores, containers, rooms.images, self.cache, Digests(), Mounts(folder / "mounts", rooms.layers), self._contexts
@@ -81,13 +84,15 @@ class Builder:
     async def _build(self, tar: BinaryIO, options: Options, remote: str) -> AsyncGenerator[Progress, None]:
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
         context = await asyncio.to_thread(Context, self._contexts, self._synced)
+        named = Named(self._contexts, self._images, self._loans)
         try:
-            prepared, options = await self._prepare(context, tar, options, remote)
+            named.tell(options.contexts)
+            prepared, options = await self._prepare((context, named), tar, options, remote)
             if options.check:
                 for line in check(prepared, options.request):
                     yield Progress(stream=line + "\n")
                 return
-            task = asyncio.ensure_future(self._run(context, prepared, options, queue.put_nowait))
+            task = asyncio.ensure_future(self._run((context, named), prepared, options, queue.put_nowait))
             task.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (message := await queue.get()) is not None:
@@ -98,29 +103,30 @@ class Builder:
                 await asyncio.wait([task])
         finally:
             self._later(asyncio.to_thread(context.close))
+            self._later(named.close())
 
-    async def _prepare(self, context: Context, tar: BinaryIO, options: Options, remote: str) -> tuple[Plan, Options]:
-        """Take the context and read the Dockerfile.  Raises what the request is refused for."""
+    async def _prepare(self, contexts: tuple[Context, Named], tar: BinaryIO, options: Options, remote: str) -> tuple[Plan, Options]:
+        """Take the contexts and read the Dockerfile.  Raises what the request is refused for."""
         for tag in options.tags:
             parse_reference(tag)
+        context, named = contexts
 
-        secrets: dict[str, bytes] = {}
-
-        def work() -> Plan:
+        def work() -> tuple[Plan, Options]:
             name = options.dockerfile
+            before = read_prefix(tar) if options.prefixed else Before()
+            for upload in before.uploads:
+                named.take(upload, Pieces(tar))
             if remote:
                 name = context.fetch(remote, name)
+            elif before.context:
+                context.take(before.context, tar, lambda: None)
             else:
-                given_secrets, token = read_prefix(tar) if options.prefixed else ({}, "")
-                secrets.update(given_secrets)
-                if token:
-                    context.take(token, tar, lambda: None)
-                else:
-                    context.unpack(tar, lambda: None)
-            return plan(parse(context.dockerfile(name)), options.request)
+                context.unpack(tar, lambda: None)
+            request = replace(options.request, contexts=named.names)
+            found = replace(options, request=request, secrets={**options.secrets, **before.secrets}, dockerfile=name)
+            return plan(parse(context.dockerfile(name)), request), found
 
-        prepared = await asyncio.to_thread(work)
-        options = replace(options, secrets={**options.secrets, **secrets})
+        prepared, options = await asyncio.to_thread(work)
         epoch = given(options.request).get(EPOCH)
         if epoch is not None and options.epoch is None:
             if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 12):
@@ -128,7 +134,7 @@ class Builder:
             options = replace(options, epoch=int(epoch))
         return prepared, options
 
-    async def _run(self, context: Context, made: Plan, options: Options, emit: Callable[[Progress], None]) -> None:
+    async def _run(self, contexts: tuple[Context, Named], made: Plan, options: Options, emit: Callable[[Progress], None]) -> None:
         kept: list[Progress] = []
         say = kept.append if options.quiet else emit
         total = sum(1 + len(stage.stage.steps) for stage in made.stages)
@@ -138,8 +144,9 @@ class Builder:
         if options.cache_from:
             console.say(f"[Warning] cache-from {' '.join(options.cache_from)[:200]}: only this daemon's own builds are cache\n")
         try:
+            context, named = contexts
             root = await asyncio.to_thread(context.root, options.dockerfile)
-            solver = Solver(self._shop, made, root, options, console)
+            solver = Solver(self._shop, made, (root, named), options, console)
             try:
                 built = await solver.solve()
                 identity = await solver.blocking(lambda: self._finish(built, options))
@@ -154,6 +161,7 @@ class Builder:
                 emit(failure(error))
                 return
             raise
+        named.result = identity
         await self._announce(identity, made, options, say)
         self._later(self._note(set(solver.held), solver.places))
         if options.quiet:

@@ -15,7 +15,7 @@ from sampan.build.synced import Synced, Told
 from sampan.engine.images.streams import Watched
 from sampan.errors import Broken, InvalidRequest
 from sampan.files.atomic import remove_tree
-from sampan.files.compression import Compression, detect, open_decompressed
+from sampan.files.compression import open_decompressed
 from sampan.files.digests import Readable
 from sampan.files.ignore import Ignore, PatternError, clean, read_ignore
 from sampan.files.tar_apply import Options, Whiteouts, apply
@@ -57,10 +57,7 @@ class Context:
         """
         with ExitStack() as held:
             fetched = remote.fetch(url, "", self._place, lambda: None, held)
-            fetched.file.seek(0)
-            head = fetched.file.read(512)
-            fetched.file.seek(0)
-            if fetched.archive or detect(head) is not Compression.PLAIN or head[257:262] == b"ustar":
+            if fetched.packed:
                 self.unpack(fetched.file, lambda: None)
                 return dockerfile
             if fetched.size > MAX_TEXT:

@@ -27,6 +27,7 @@ class Options:
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
     cache_from: images whose builds were elsewhere; only told of, never trusted yet.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
+    contexts: named ones that are not uploaded, by name.
     epoch: the latest time, in seconds, that the image may show; None: real times.
     """
 
@@ -45,6 +46,7 @@ class Options:
     allow: frozenset[str] = frozenset()
     cache_from: tuple[str, ...] = ()
     prefixed: bool = False
+    contexts: Mapping[str, str] = field(default_factory=dict)
     auth: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -123,12 +123,12 @@ def _planned(dockerfile: Dockerfile, stage: Stage, scope: Scope, request: Reques
         raise start.line.error(f"base name ({start.base[:80]}) should not be blank", start.line.offset)
     if platform and not _PLATFORM.fullmatch(platform.lower()):
         raise start.line.error(f'failed to parse platform "{platform[:40]}"', start.line.offset)
-    parent = find_stage(dockerfile, base, stage.index) if base not in request.contexts else None
+    parent = find_stage(dockerfile, base, stage.index) if not request.named(base) else None
     needs: set[int] = set() if parent is None else {parent}
     images: list[str] = []
     for instruction in stage.steps:
         for name in sources_of(instruction):
-            found = find_source(dockerfile, name, stage.index) if name not in request.contexts else None
+            found = find_source(dockerfile, name, stage.index) if not request.named(name) else None
             if found == stage.index:
                 raise instruction.line.error(f"circular dependency detected on stage: {stage.name}")
             if found is not None:

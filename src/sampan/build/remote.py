@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import IO
 
@@ -20,7 +20,7 @@ from sampan.build import git
 from sampan.build.chmod import change
 from sampan.build.copying import Stream, Target, apply_stream
 from sampan.errors import InvalidRequest, Unavailable
-from sampan.files.compression import open_decompressed
+from sampan.files.compression import Compression, detect, open_decompressed
 from sampan.files.tar_entry import Entry, Kind
 from sampan.files.tar_header import END, header, padding
 from sampan.kernel.fds import Fd
@@ -53,6 +53,18 @@ class Fetched:
     mtime: int
     file: IO[bytes]
     archive: bool = False  # a repository: always unpacked
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is an archive, compressed or not."""
+        self.file.seek(0)
+        head = self.file.read(512)
+        self.file.seek(0)
+        return self.archive or detect(head) is not Compression.PLAIN or head[257:262] == b"ustar"
+
+    def put(self, tree: Fd, check: Callable[[], None]) -> None:
+        """Put it as a file into the top of a tree, under its own name."""
+        replace(self, name=self.name or "download").write(tree, Target("", True), unpack=False, check=check)
 
     def write(self, tree: Fd, target: Target, *, unpack: bool, check: Callable[[], None]) -> None:
         """Put it at the destination: mode 0600 unless --chmod says otherwise, or unpacked."""

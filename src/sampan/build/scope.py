@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from sampan.build.expand import Expanded, ExpansionError, expand
 from sampan.build.instructions import Arg, Dockerfile, Instruction
 from sampan.errors import InvalidRequest
+from sampan.oci import reference
+from sampan.oci.reference import Reference
 
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 PROXIES = frozenset(_PROXIES) | frozenset(name.upper() for name in _PROXIES)
@@ -29,6 +31,26 @@ class Request:
     platform: str = "linux/amd64"
     build_platform: str = "linux/amd64"
     contexts: frozenset[str] = frozenset()
+
+    def named(self, name: str) -> str:
+        """Return the named context that FROM or --from `name` means, "" for none: the same word, or the same image name."""
+        if name in self.contexts or not self.contexts or name == "scratch":
+            return name if name in self.contexts else ""
+        wanted = _reference(name)
+        return next((one for one in sorted(self.contexts) if wanted is not None and _reference(one) == wanted), "")
+
+
+def _reference(name: str) -> Reference | None:
+    try:
+        return reference.parse(name).tagged()
+    except InvalidRequest:
+        return None
+
+
+def check_context(name: str) -> None:
+    """Raise InvalidRequest unless `name` can be that of a context."""
+    if name == "scratch" or _reference(name) is None:
+        raise InvalidRequest(f"invalid name of a build context: {name[:100]!r}")
 
 
 def platform_arguments(request: Request, stage: str) -> dict[str, str]:

@@ -16,8 +16,9 @@ from sampan.build.bases import Bases
 from sampan.build.cache import Cache, StepRecord, bounded, key_of
 from sampan.build.digests import Digests
 from sampan.build.evaluate import Base, evaluate
-from sampan.build.image import Built, history_of
+from sampan.build.image import COMMENT, Built, history_of
 from sampan.build.layering import make_layer, rebase
+from sampan.build.named import Named
 from sampan.build.options import Options
 from sampan.build.plan import Plan, Planned, find_source
 from sampan.build.report import Console, Lines
@@ -29,6 +30,7 @@ from sampan.engine.images.context import Stores
 from sampan.engine.images.images import Images
 from sampan.engine.images.streams import Cancelled
 from sampan.errors import InvalidRequest, Unsupported
+from sampan.oci.image import History
 
 T = TypeVar("T")
 
@@ -50,9 +52,10 @@ class Shop:
 class Solver:
     """The stages of one build."""
 
-    def __init__(self, shop: Shop, plan: Plan, context: Root, options: Options, console: Console) -> None:
-        self.shop, self.plan, self.context, self.options, self.console = shop, plan, context, options, console
-        self.bases = Bases(shop.images, options)
+    def __init__(self, shop: Shop, plan: Plan, contexts: tuple[Root, Named], options: Options, console: Console) -> None:
+        self.shop, self.plan, self.options, self.console = shop, plan, options, console
+        self.context, self.named = contexts
+        self.bases = Bases(shop.images, options, self.named)
         self.held: list[str] = []
         self.places: dict[str, dict[str, str]] = {}
         self.missed = 0
@@ -97,12 +100,11 @@ class Solver:
             planned.stage, Base(base.settings, base.author, base.arguments), plan.outer, request, escape=plan.dockerfile.escape,
             last=last,
         )  # fmt: skip
-        fresh = self.options.no_cache or planned.stage.name in self.options.no_cache_stages
+        fresh = self._fresh(planned)
         built = base
         for number, step in enumerate(evaluated.steps):
             lines = self.console.step(step.text)
-            place = f"{self.options.name}\n{planned.stage.name}\n{number}"
-            built = await self._step(built, step, planned, lines, (place, fresh))
+            built = await self._step(built, step, planned, lines, (self._place(planned, number), fresh))
         return replace(built, settings=evaluated.settings, author=evaluated.author, arguments=evaluated.arguments)
 
     async def _base(self, planned: Planned) -> Built:
@@ -112,15 +114,38 @@ class Solver:
             lines.end(_short(base.image or base.top))
             return base
         lines = self.console.step(planned.stage.start.text)
+        name = self.options.request.named(planned.base)
+        if name and not self.named.image(name):
+            return await self._from_files(planned, lines)
         base = await self.bases.image(planned.base, planned.platform)
         lines.end(_short(base.image or base.top))
         return base
+
+    async def _from_files(self, planned: Planned, lines: Lines) -> Built:
+        """FROM a named context that is files: they are the first layer."""
+        empty = await self.bases.image("scratch", planned.platform)
+        op = CopyOp(("/",), "/", source_from=planned.base, link=True)
+        text = f"FROM {planned.base}"
+        fresh = self._fresh(planned)
+        with ExitStack() as held:
+            layers = await self._copy(empty, op, planned, lines, (text, self._place(planned, "base"), fresh), held)
+        lines.end(_short(layers[-1].chain_id))
+        return replace(empty, layers=layers, history=(History(created_by=text, comment=COMMENT),), base=planned.base)
+
+    def _fresh(self, planned: Planned) -> bool:
+        return self.options.no_cache or planned.stage.name in self.options.no_cache_stages
+
+    def _place(self, planned: Planned, step: object) -> str:
+        return f"{self.options.name}\n{planned.stage.name}\n{step}"
 
     async def root(self, name: str, own: int) -> tuple[Root, Built | None]:
         """Return where --from=`name` copies from, and the stage or image it is; "" is the context."""
         if not name:
             return self.context, None
-        index = find_source(self.plan.dockerfile, name, own) if name not in self.options.request.contexts else None
+        key = self.options.request.named(name)
+        if key and not self.named.image(key):
+            return await self.named.files(key), None
+        index = find_source(self.plan.dockerfile, name, own) if not key else None
         if index is not None and index in self._stages and index != own:
             found = await asyncio.shield(self._stages[index])
         elif index is not None:

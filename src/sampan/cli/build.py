@@ -6,17 +6,29 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sampan.cli.build_contexts import Contexts
 from sampan.cli.main import Exit
 from sampan.client.api import Parameters
+from sampan.client.builder import Along
 
 if TYPE_CHECKING:
+    from sampan.cli.build_output import Output
     from sampan.cli.main import Invocation
     from sampan.cli.options import Options
     from sampan.client.api import Client
     from sampan.files.ignore import Ignore
     from sampan.wire.images import Progress
+
+
+@dataclass(frozen=True)
+class Before:
+    """What travels before the context."""
+
+    secrets: Mapping[str, bytes]
+    contexts: Contexts
 
 
 MANY = 200  # files from which on it pays to tell before sending
@@ -122,24 +134,37 @@ def _is_archive(data: bytes) -> bool:
 def run(call: Invocation) -> int:
     o = call.options
     source = Source(call.arguments[0], o.file)
-    query = _query(o, source)
+    contexts = Contexts(o.build_context)
+    outputs = _outputs(o)
+    tags = [*o.tag, *(name for one in outputs for name in one.names)]
+    query = {**_query(o, source), "t": tags, "sampan-context": contexts.sources}
     if o.check:
-        return _show_plain(call.client.builder.build(source.pieces(), {**query, "sampan-check": "1"}))
-    secrets = _secrets(o.secret)
+        along = Along(uploads=contexts.uploads())
+        return _show_plain(call.client.builder.build(source.pieces(), {**query, "sampan-check": "1"}, along=along))
+    before = Before(_secrets(o.secret), contexts)
     if o.verify:
-        return _verify(call, source, query, secrets)
-    image = _build(call, source, query, secrets)
+        return _verify(call, source, query, before)
+    image = _build(call, source, query, before)
     if o.iidfile:
         with open(o.iidfile, "w", encoding="ascii") as file:
             file.write(image)
-    if o.output:
+    for output in outputs:
         from sampan.cli.build_output import deliver
 
-        deliver(call.client, image, o.output)
+        deliver(call.client, image, output, tags)
     return 0
 
 
-def _build(call: Invocation, source: Source, query: Parameters, secrets: Mapping[str, bytes]) -> str:
+def _outputs(o: Options) -> list[Output]:
+    """Return where the result goes besides the daemon's images.  Raises Exit."""
+    if not (o.output or o.push):
+        return []
+    from sampan.cli.build_output import parse
+
+    return [parse(one) for one in [*o.output, *(["type=registry"] if o.push else [])]]
+
+
+def _build(call: Invocation, source: Source, query: Parameters, before: Before) -> str:
     """Build, show, and return the image's ID.  Raises Exit with the exit code of the command that failed."""
     from sampan.cli.build_display import follow
 
@@ -148,7 +173,8 @@ def _build(call: Invocation, source: Source, query: Parameters, secrets: Mapping
     if style not in ("auto", "plain", "tty", "quiet"):
         raise Exit(125, f"invalid progress mode {style!r}: auto, plain, tty or quiet")
     pieces, token = source.kept(call.client)
-    messages = call.client.builder.build(pieces, query, secrets=secrets, auths=_auths(), context=token)
+    along = Along(secrets=before.secrets, context=token, uploads=before.contexts.uploads())
+    messages = call.client.builder.build(pieces, query, along=along, auths=_auths())
     image, failure = follow(messages, style)
     if failure is not None:
         raise Exit(failure.error_detail.code if failure.error_detail and failure.error_detail.code else 1, failure.error)
@@ -157,12 +183,12 @@ def _build(call: Invocation, source: Source, query: Parameters, secrets: Mapping
     return image
 
 
-def _verify(call: Invocation, source: Source, query: dict[str, Any], secrets: Mapping[str, bytes]) -> int:
+def _verify(call: Invocation, source: Source, query: dict[str, Any], before: Before) -> int:
     """Build twice from nothing and compare."""
     query = {**query, "nocache": "1"}
     if query.get("sampan-epoch") is None and not any(one.startswith("SOURCE_DATE_EPOCH=") for one in call.options.build_arg):
         query["sampan-epoch"] = source.epoch()
-    first, second = (_build(call, source, query, secrets) for _ in range(2))
+    first, second = (_build(call, source, query, before) for _ in range(2))
     if first == second:
         print(f"Verified: both builds gave {first}")
         return 0
@@ -189,7 +215,7 @@ def _query(o: Options, source: Source) -> dict[str, Any]:
         limits.append({"Name": name, "Soft": int(soft), "Hard": int(hard or soft)})
     epoch = source.epoch() if o.reproducible and "SOURCE_DATE_EPOCH" not in arguments else None
     return {
-        "dockerfile": source.dockerfile, "t": list(o.tag), "remote": source.remote or None, "target": o.target or None,
+        "dockerfile": source.dockerfile, "remote": source.remote or None, "target": o.target or None,
         "buildargs": json.dumps(arguments) if arguments else None,
         "labels": json.dumps(labels(o.label, [])) if o.label else None, "nocache": o.no_cache, "pull": o.pull, "q": o.quiet,
         "networkmode": o.network, "memory": o.memory, "memswap": o.memory_swap, "cpushares": o.cpu_shares,

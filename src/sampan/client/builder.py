@@ -6,6 +6,7 @@ import base64
 import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -19,6 +20,44 @@ from sampan.wire import images as i
 PREFIXED = "application/vnd.sampan.build"
 
 
+@dataclass(frozen=True)
+class Sent:
+    """Something that is sent before the context.  kind: "context", "image" or "cache"; name: of the context that it is."""
+
+    kind: str
+    name: str
+    pieces: Iterator[bytes]
+
+
+@dataclass(frozen=True)
+class Along:
+    """What travels before the context and never in the query.
+
+    secrets: by id.  context: the token of `tell`; the tar then holds what was wanted.  session: that of lent agents.
+    """
+
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    context: str = ""
+    session: str = ""
+    uploads: tuple[Sent, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.secrets or self.context or self.session or self.uploads)
+
+    def before(self, tar: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield it all, then the tar."""
+        encoded = {name: base64.b64encode(value).decode() for name, value in self.secrets.items()}
+        uploads = [{"kind": one.kind, "name": one.name} for one in self.uploads]
+        told = msgspec.json.encode({"secrets": encoded, "context": self.context, "session": self.session, "uploads": uploads})
+        yield len(told).to_bytes(8, "big") + told
+        for upload in self.uploads:
+            for piece in upload.pieces:
+                if piece:
+                    yield len(piece).to_bytes(4, "big") + piece
+            yield bytes(4)
+        yield from tar
+
+
 class Builder:
     """The builder of a daemon."""
 
@@ -26,21 +65,13 @@ class Builder:
         self._client = client
 
     def build(
-        self, tar: Iterator[bytes], query: Parameters, *, secrets: Mapping[str, bytes] | None = None, auths: str = "",
-        context: str = "",
+        self, tar: Iterator[bytes], query: Parameters, *, along: Along = Along(), auths: str = ""
     ) -> Iterator[i.Progress]:  # fmt: skip
-        """Build from the pieces of a tar; a failure comes as a message with `error`.
-
-        context: the token of `tell`; the tar then holds what was wanted.
-        secrets: by id; they travel before the tar, never in the query.  auths: X-Registry-Config.
-        """
+        """Build from the pieces of a tar; a failure comes as a message with `error`.  auths: X-Registry-Config."""
         headers = {"X-Registry-Config": auths} if auths else {}
-        pieces = tar
-        if secrets or context:
+        if along:
             headers["Content-Type"] = PREFIXED
-            encoded = {name: base64.b64encode(value).decode() for name, value in (secrets or {}).items()}
-            told = msgspec.json.encode({"secrets": encoded, "context": context})
-            pieces = _after(len(told).to_bytes(8, "big") + told, tar)
+        pieces = along.before(tar) if along else tar
         body = cast("BinaryIO", Reader(pieces))
         with closing(self._client.open("POST", "/build", query, body, headers)) as response:
             try:
@@ -64,8 +95,3 @@ class Builder:
         with closing(self._client.open("GET", f"/containers/{segment(container)}/export")) as response:
             while data := response.read1(1 << 18):
                 yield data
-
-
-def _after(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest

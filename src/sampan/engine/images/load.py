@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Protocol
 
 from sampan.content.images import ImageRecord, LayerRef
 from sampan.engine.images.ahead import Ahead
@@ -16,6 +17,7 @@ from sampan.engine.images.plans import Plan, plans
 from sampan.engine.images.streams import Reporter, Watched
 from sampan.errors import InvalidRequest
 from sampan.files.compression import Compression, detect, open_decompressed
+from sampan.files.digests import Readable
 from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, chain_id
@@ -47,7 +49,43 @@ def load(stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *,
         raise
 
 
-def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], quiet: bool, ahead: Ahead) -> None:
+class Hearer(Protocol):
+    """Who is told how it goes, and says when nobody wants it any more; see streams.Reporter."""
+
+    def report(self, item: Progress | Event, /) -> None: ...
+    def check(self) -> None: ...
+
+
+class _Silent:
+    """Whoever wants the image and none of the words."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def report(self, item: Progress | Event) -> None:
+        return
+
+
+def store(stores: Stores, tar: Readable, check: Callable[[], None]) -> tuple[Digest, bool]:
+    """Store the one image of an archive, without its names; return it, and whether it was here already.
+
+    Blocks.  Raises as `load`, and when the archive does not hold exactly one image.
+    """
+    try:
+        with stores.catalogue.adding(), ExitStack() as held:
+            ahead = held.enter_context(Ahead(stores, check))
+            found = plans(spool(stores.blobs, Watched(tar, check), held, ahead.begin))
+            if len(found) != 1:
+                raise InvalidRequest(f"an archive with one image is expected, this one has {len(found)}")
+            known = stores.catalogue.find(found[0].config.digest) is not None
+            _store(stores, replace(found[0], tags=()), _Silent(check), True, ahead)
+            return found[0].config.digest, known
+    except BaseException:
+        stores.collect()
+        raise
+
+
+def _store(stores: Stores, plan: Plan, reporter: Hearer, quiet: bool, ahead: Ahead) -> None:
     config = oci.decode(plan.config.document(), oci.ImageConfig, "image configuration")
     if config.os not in ("", "linux"):
         raise InvalidRequest(f"cannot load {config.os[:40]} image on linux")
@@ -71,7 +109,7 @@ def _store(stores: Stores, plan: Plan, reporter: Reporter[Progress | Event], qui
     reporter.report(stores.event("load", image))
 
 
-def name(stores: Stores, image: Digest, tags: tuple[Reference, ...], reporter: Reporter[Progress | Event]) -> None:
+def name(stores: Stores, image: Digest, tags: tuple[Reference, ...], reporter: Hearer) -> None:
     """Give the image its names and report which other image loses one."""
     for reference in tags:
         loser = stores.catalogue.tag(reference, image, time.time_ns())
@@ -91,7 +129,7 @@ class Step:
     number: int
 
 
-def _store_layer(stores: Stores, step: Step, reporter: Reporter[Progress | Event], quiet: bool, ahead: Ahead) -> LayerRef:
+def _store_layer(stores: Stores, step: Step, reporter: Hearer, quiet: bool, ahead: Ahead) -> LayerRef:
     """Keep the layer's blob and unpack it, unless it is here already."""
     part, parent, diff_id = step.part, step.parent, step.diff_id
     chain = chain_id(parent, diff_id)
@@ -139,7 +177,7 @@ def _plain(stores: Stores, part: Part) -> tuple[Digest, int]:
 class _Watch:
     """Reports how far a layer is, every few MiB."""
 
-    def __init__(self, reporter: Reporter[Progress | Event], layer: str, total: int, quiet: bool) -> None:
+    def __init__(self, reporter: Hearer, layer: str, total: int, quiet: bool) -> None:
         self._reporter, self._layer, self._total, self._quiet = reporter, layer, total, quiet
         self._next = 0
 

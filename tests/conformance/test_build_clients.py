@@ -170,6 +170,22 @@ def test_sampan_build_sends_named_contexts(daemon: Daemon, folder: Path, tmp_pat
     assert (wrong.returncode, wrong.stderr) == (1, b'build context other: path "/no/such" not found\n')
 
 
+def test_sampan_build_keeps_its_cache_in_a_folder(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    where = ("--cache-from", f"type=local,src={cache}", "--cache-to", f"type=local,dest={cache},mode=max")
+    first = daemon.sampan("build", *where, "-t", "kept", str(folder))
+    daemon.sampan("rmi", "-f", "kept")
+    daemon.sampan("builder", "prune", "-af")
+    second = daemon.sampan("build", *where, str(folder))
+    elsewhere = daemon.sampan("build", "--cache-to", f"type=local,dest={folder}", str(folder), check=False)
+
+    assert b"no cache is there" in first.stderr
+    assert second.stdout.count(b"Using cache of the client's cache") == 2
+    assert sorted(path.name for path in cache.iterdir()) == ["blobs", "index.json", "oci-layout"]
+    assert b"is neither empty nor a cache: it is left alone" in elsewhere.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("cache.")] == []
+
+
 def test_sampan_build_outputs(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY src/a /dir/a\n")
     daemon.sampan("build", "-o", str(tmp_path / "out"), str(folder))

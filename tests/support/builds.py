@@ -25,7 +25,7 @@ class Built:
         self.refusal = answer.json["message"] if answer.status >= 400 else ""
         self.text = "".join(message.get("stream", "") for message in self.messages)
         self.error = next((message["error"] for message in self.messages if "error" in message), self.refusal)
-        found = [message["aux"]["ID"] for message in self.messages if "aux" in message]
+        found = [message["aux"]["ID"] for message in self.messages if "ID" in message.get("aux", {})]
         self.id: str = found[-1] if found else ""
 
     @property

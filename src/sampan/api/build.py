@@ -13,7 +13,8 @@ from sampan.api import progress
 from sampan.api.query import Query
 from sampan.api.request import Request, Response, reply
 from sampan.api.routes import route
-from sampan.build.options import Options
+from sampan.build.exchange import parse_cache_from, parse_cache_to
+from sampan.build.options import CacheTo, Options
 from sampan.build.prune import Wanted
 from sampan.build.scope import Request as Asked
 from sampan.engine.images.plans import host_architecture
@@ -52,6 +53,13 @@ async def prune(request: Request) -> Response:
     keep = max(q.number(name, 0) or 0 for name in ("keep-storage", "reserved-space", "max-used-space"))
     wanted = Wanted(all=q.flag("all"), filters=q.filters("build/prune"), keep=keep)
     return reply(await request.engine.builder.prune(wanted))
+
+
+@route("POST", "/sampan/cache", job="build_export")
+async def exported(request: Request) -> None:
+    """Cached steps as an OCI layout; the body lists their keys.  200 and a tar; 404."""
+    keys = await request.json(list[str])
+    await progress.tar(request, request.engine.builder.exported(keys))
 
 
 @route("POST", "/build/cancel", job="build_cancel")
@@ -93,8 +101,18 @@ def options_of(q: Query) -> Options:
         no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), explain=q.flag("sampan-explain"),
         epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
-        contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=tuple(_json(q, "cachefrom", list[str]) or ()),
+        contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=_cache_from(q),
+        cache_to=_cache_to(q, arguments),
     )  # fmt: skip
+
+
+def _cache_from(q: Query) -> tuple[str, ...]:
+    return tuple(parse_cache_from(one) for one in _json(q, "cachefrom", list[str]) or () if one)
+
+
+def _cache_to(q: Query, arguments: dict[str, str | None]) -> tuple[CacheTo, ...]:
+    inline = (arguments.get("BUILDKIT_INLINE_CACHE") or "").lower() in ("1", "true")
+    return (*(parse_cache_to(one) for one in q.all("sampan-cache-to")), *([CacheTo("inline")] if inline else []))
 
 
 def _contexts(q: Query) -> dict[str, str]:

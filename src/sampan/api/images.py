@@ -125,10 +125,4 @@ async def save_one(request: Request) -> None:
 
 
 async def _save(request: Request, names: list[str]) -> None:
-    request.cancellable = True
-    stream = None
-    async for chunk in request.engine.images.save(names):
-        stream = stream or await request.begin(200, b"application/x-tar")
-        await stream.send(chunk)
-    stream = stream or await request.begin(200, b"application/x-tar")
-    stream.end()
+    await progress.tar(request, request.engine.images.save(names))

@@ -63,3 +63,14 @@ async def send(request: Request, messages: AsyncIterator[i.Progress], *, in_band
     if stream is None:
         stream = await request.begin(200, KIND)
     stream.end()
+
+
+async def tar(request: Request, pieces: AsyncIterator[bytes]) -> None:
+    """Send an archive; a failure before its first byte is the status."""
+    request.cancellable = True
+    stream: Stream | None = None
+    async for chunk in pieces:
+        stream = stream or await request.begin(200, b"application/x-tar")
+        await stream.send(chunk)
+    stream = stream or await request.begin(200, b"application/x-tar")
+    stream.end()

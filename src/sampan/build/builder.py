@@ -6,18 +6,19 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 import msgspec
 
 from sampan.build import image
-from sampan.build.cache import Cache
+from sampan.build.cache import Cache, StepRecord
 from sampan.build.checks import check
 from sampan.build.context import Context
 from sampan.build.digests import Digests
+from sampan.build.exchange import CONFIG, FromUpload, Source, chosen, record_of, sources
 from sampan.build.mounting import Mounts
 from sampan.build.named import Named
 from sampan.build.options import EPOCH, BuildFailed, Options
@@ -30,16 +31,33 @@ from sampan.build.scope import consumable, given
 from sampan.build.solve import Shop, Solver
 from sampan.build.synced import Entry, Synced
 from sampan.build.usage import records
+from sampan.content.images import ImageRecord
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background
 from sampan.engine.context import Rooms
-from sampan.errors import InvalidRequest
+from sampan.engine.images.threads import finish
+from sampan.errors import InvalidRequest, NotFound, SampanError
 from sampan.oci.digest import Digest
 from sampan.oci.reference import parse as parse_reference
 from sampan.wire.images import BuildPruned, ContextAnswer, Progress
 from sampan.wire.usage import CacheRecord
 
 _MAX_TOLD = 512 << 20
+
+
+@dataclass
+class Brought:
+    """What one build was given to build from; held: what else goes with it."""
+
+    context: Context
+    named: Named
+    caches: list[Source] = field(default_factory=list)
+    held: ExitStack = field(default_factory=ExitStack)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.context.close)
+        await asyncio.to_thread(self.held.close)
+        await self.named.close()
 
 
 class Builder:
@@ -84,15 +102,14 @@ class Builder:
     async def _build(self, tar: BinaryIO, options: Options, remote: str) -> AsyncGenerator[Progress, None]:
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
         context = await asyncio.to_thread(Context, self._contexts, self._synced)
-        named = Named(self._contexts, self._images, self._loans)
+        brought = Brought(context, Named(self._contexts, self._images, self._loans))
         try:
-            named.tell(options.contexts)
-            prepared, options = await self._prepare((context, named), tar, options, remote)
+            prepared, options = await self._prepare(brought, tar, options, remote)
             if options.check:
                 for line in check(prepared, options.request):
                     yield Progress(stream=line + "\n")
                 return
-            task = asyncio.ensure_future(self._run((context, named), prepared, options, queue.put_nowait))
+            task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait))
             task.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (message := await queue.get()) is not None:
@@ -102,20 +119,25 @@ class Builder:
                 task.cancel()
                 await asyncio.wait([task])
         finally:
-            self._later(asyncio.to_thread(context.close))
-            self._later(named.close())
+            self._later(brought.close())
 
-    async def _prepare(self, contexts: tuple[Context, Named], tar: BinaryIO, options: Options, remote: str) -> tuple[Plan, Options]:
+    async def _prepare(self, brought: Brought, tar: BinaryIO, options: Options, remote: str) -> tuple[Plan, Options]:
         """Take the contexts and read the Dockerfile.  Raises what the request is refused for."""
         for tag in options.tags:
             parse_reference(tag)
-        context, named = contexts
+        context, named = brought.context, brought.named
+        named.tell(options.contexts)
 
         def work() -> tuple[Plan, Options]:
             name = options.dockerfile
             before = read_prefix(tar) if options.prefixed else Before()
             for upload in before.uploads:
-                named.take(upload, Pieces(tar))
+                pieces = Pieces(tar)
+                if upload.kind == "cache":
+                    brought.caches.append(FromUpload(self._stores, pieces, lambda: None, brought.held))
+                else:
+                    named.take(upload, pieces)
+                pieces.drain()
             if remote:
                 name = context.fetch(remote, name)
             elif before.context:
@@ -126,7 +148,7 @@ class Builder:
             found = replace(options, request=request, secrets={**options.secrets, **before.secrets}, dockerfile=name)
             return plan(parse(context.dockerfile(name)), request), found
 
-        prepared, options = await asyncio.to_thread(work)
+        prepared, options = await finish(work)  # nothing is taken away while the thread still brings
         epoch = given(options.request).get(EPOCH)
         if epoch is not None and options.epoch is None:
             if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 12):
@@ -134,22 +156,23 @@ class Builder:
             options = replace(options, epoch=int(epoch))
         return prepared, options
 
-    async def _run(self, contexts: tuple[Context, Named], made: Plan, options: Options, emit: Callable[[Progress], None]) -> None:
+    async def _run(self, brought: Brought, made: Plan, options: Options, emit: Callable[[Progress], None]) -> None:
         kept: list[Progress] = []
         say = kept.append if options.quiet else emit
         total = sum(1 + len(stage.stage.steps) for stage in made.stages)
         console = Console(say, total)
         if options.explain and self._notes:
             await asyncio.wait(set(self._notes))
-        if options.cache_from:
-            console.say(f"[Warning] cache-from {' '.join(options.cache_from)[:200]}: only this daemon's own builds are cache\n")
         try:
-            context, named = contexts
-            root = await asyncio.to_thread(context.root, options.dockerfile)
-            solver = Solver(self._shop, made, (root, named), options, console)
+            root = await asyncio.to_thread(brought.context.root, options.dockerfile)
+            solver = Solver(self._shop, made, (root, brought.named), options, console)
+            solver.imports = [*brought.caches, *await sources(self._images, options.cache_from, options.auth, console.say)]
             try:
                 built = await solver.solve()
-                identity = await solver.blocking(lambda: self._finish(built, options))
+                inline = any(one.kind == "inline" for one in options.cache_to)
+                told = chosen(solver.done, built.layers, whole=False) if inline else {}
+                identity = await solver.blocking(lambda: self._finish(built, options, told))
+                await self._export(solver.done, built, options, say)
             finally:
                 solver.bases.close()
                 await asyncio.shield(asyncio.to_thread(self._stores.layers.settle))
@@ -161,7 +184,7 @@ class Builder:
                 emit(failure(error))
                 return
             raise
-        named.result = identity
+        brought.named.result = identity
         await self._announce(identity, made, options, say)
         self._later(self._note(set(solver.held), solver.places))
         if options.quiet:
@@ -178,11 +201,45 @@ class Builder:
         await asyncio.to_thread(self.cache.used, keys)
         await asyncio.to_thread(self.cache.remember, places)
 
-    def _finish(self, built: image.Built, options: Options) -> Digest:
+    async def _export(
+        self, done: Mapping[str, StepRecord], built: image.Built, options: Options, say: Callable[[Progress], None]
+    ) -> None:
+        """Give the steps to those who are to have them.  Raises SampanError."""
+        for wanted in options.cache_to:
+            steps = chosen(done, built.layers, whole=wanted.whole)
+            if wanted.kind == "local":
+                say(Progress(aux={"CacheSteps": sorted(steps)}))
+            if wanted.kind != "registry":
+                continue
+            say(Progress(stream=f"Exporting {len(steps)} steps to {wanted.reference}\n"))
+            auth = options.auth.get(parse_reference(wanted.reference).domain, "")
+            try:
+                async for _ in self._images.push_artifact(wanted.reference, self._artifact(steps), CONFIG, auth=auth):
+                    pass
+            except SampanError as error:
+                if not wanted.lenient:
+                    raise
+                say(Progress(stream=f"[Warning] cache-to {wanted.reference}: {error}\n"))
+
+    def _artifact(self, steps: Mapping[str, StepRecord]) -> Callable[[], ImageRecord]:
+        return lambda: record_of(self._stores, steps)
+
+    def exported(self, keys: list[str]) -> AsyncIterator[bytes]:
+        """Return an OCI layout with the steps of these keys.  Raises NotFound before the first byte."""
+
+        def make() -> ImageRecord:
+            found = {key: self.cache.find(key, imported=True) for key in keys}
+            if gone := [key for key, record in found.items() if record is None]:
+                raise NotFound(f"{len(gone)} steps are not in the cache any more: {gone[0][:64]}")
+            return record_of(self._stores, {key: record for key, record in found.items() if record is not None})
+
+        return self._images.save_artifact(make, CONFIG)
+
+    def _finish(self, built: image.Built, options: Options, inline: Mapping[str, StepRecord]) -> Digest:
         if built.image:
             return Digest(built.image)
         with self._stores.catalogue.adding():
-            return image.store(self._stores, image.assemble(built, self.cache, options.epoch), built.layers)
+            return image.store(self._stores, image.assemble(built, self.cache, options.epoch, inline), built.layers)
 
     async def _announce(self, identity: Digest, made: Plan, options: Options, say: Callable[[Progress], None]) -> None:
         say(Progress(aux={"ID": str(identity)}))

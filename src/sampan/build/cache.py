@@ -22,7 +22,11 @@ MAX_NAMED = 2000  # inputs of one step that are kept one by one
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that was done.  layers: the chain after it, base first; added, used: nanoseconds; made: whether it added a layer."""
+    """A step that was done.
+
+    layers: the chain after it, base first; added, used: nanoseconds; made: whether it added a layer; imported: the cache of
+    another daemon's that it came from, and then only builds that name one with it may use it.
+    """
 
     text: str
     layers: tuple[LayerRef, ...]
@@ -30,6 +34,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     added: int
     used: int
     uses: int = 0
+    imported: str = ""
 
     @property
     def size(self) -> int:
@@ -76,9 +81,10 @@ class Cache:
         self._mutex = threading.Lock()
         self._in_use: dict[str, int] = {}
 
-    def find(self, key: str) -> StepRecord | None:
-        """Return the step with this key, or None."""
-        return self._steps.get(key)
+    def find(self, key: str, *, imported: bool = False) -> StepRecord | None:
+        """Return the step with this key, or None.  imported: it may also be one that came from elsewhere."""
+        found = self._steps.get(key)
+        return found if found is None or imported or not found.imported else None
 
     def put(self, key: str, record: StepRecord) -> None:
         self._steps.put(key, record)

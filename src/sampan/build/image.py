@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sampan.build.cache import Cache
+from sampan.build.cache import Cache, StepRecord
+from sampan.build.exchange import WithSteps, listed
 from sampan.build.steps import Step
 from sampan.content.images import ImageRecord, LayerRef
 from sampan.engine.images.context import Stores
@@ -48,16 +49,17 @@ def history_of(step: Step, *, empty: bool) -> History:
     return History(created_by=step.created_by, comment=COMMENT, author=step.author, empty_layer=empty)
 
 
-def assemble(built: Built, cache: Cache, epoch: int | None) -> ImageConfig:
-    """Return the image's configuration.  Blocks.
+def assemble(built: Built, cache: Cache, epoch: int | None, inline: Mapping[str, StepRecord]) -> ImageConfig:
+    """Return the image's configuration.  inline: the steps that it tells others of.  Blocks.
 
     A configuration that was built before, times aside, gets the times of then: building again what has not changed gives
     the same image.
     """
     steps = [msgspec.structs.replace(one, created=None) for one in built.history]
-    config = ImageConfig(
+    config = WithSteps(
         author=built.author, architecture=built.architecture, os="linux", variant=built.variant, config=built.settings,
         rootfs=RootFs(diff_ids=[layer.diff_id for layer in built.layers]), history=steps,
+        steps=listed(inline),
     )  # fmt: skip
     moment = epoch * 10**9 if epoch is not None else cache.created(encode_config(config), time.time_ns())
     created = rfc3339(moment)

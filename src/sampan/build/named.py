@@ -78,7 +78,6 @@ class Named:
             self._sources[upload.name] = IMAGE + image
         else:
             self._trees[upload.name] = self._unpack(pieces)
-        pieces.drain()
 
     def _check(self) -> None:
         if self._gone.is_set():

@@ -21,11 +21,25 @@ class BuildFailed(SampanError):
 
 
 @dataclass(frozen=True)
+class CacheTo:
+    """Where steps go.
+
+    kind: "inline", "registry" under `reference`, or "local", which the client fetches.  whole: those of all stages, not only
+    of what the image consists of.  lenient: failing is a warning.
+    """
+
+    kind: str
+    reference: str = ""
+    whole: bool = False
+    lenient: bool = False
+
+
+@dataclass(frozen=True)
 class Options:
     """A build.
 
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
-    cache_from: images whose builds were elsewhere; only told of, never trusted yet.
+    cache_from: names of caches and images of other daemons, which this build trusts; cache_to: where its own steps go.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
     contexts: named ones that are not uploaded, by name.
     epoch: the latest time, in seconds, that the image may show; None: real times.
@@ -45,6 +59,7 @@ class Options:
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
     cache_from: tuple[str, ...] = ()
+    cache_to: tuple[CacheTo, ...] = ()
     prefixed: bool = False
     contexts: Mapping[str, str] = field(default_factory=dict)
     auth: Mapping[str, str] = field(default_factory=dict)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec.structs import replace as replace_struct
 
 from sampan.build import do_files, do_run, inputs, mounting, remote
 from sampan.build.bases import Bases
 from sampan.build.cache import Cache, StepRecord, bounded, key_of
 from sampan.build.digests import Digests
 from sampan.build.evaluate import Base, evaluate
+from sampan.build.exchange import Source
 from sampan.build.image import COMMENT, Built, history_of
 from sampan.build.layering import make_layer, rebase
 from sampan.build.named import Named
@@ -29,7 +32,7 @@ from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
 from sampan.engine.images.images import Images
 from sampan.engine.images.streams import Cancelled
-from sampan.errors import InvalidRequest, Unsupported
+from sampan.errors import InvalidRequest, SampanError, Unsupported
 from sampan.oci.image import History
 
 T = TypeVar("T")
@@ -58,6 +61,8 @@ class Solver:
         self.bases = Bases(shop.images, options, self.named)
         self.held: list[str] = []
         self.places: dict[str, dict[str, str]] = {}
+        self.done: dict[str, StepRecord] = {}
+        self.imports: Sequence[Source] = ()
         self.missed = 0
         self._stages: dict[int, asyncio.Task[Built]] = {}
         self._gone = threading.Event()
@@ -245,22 +250,38 @@ class Solver:
         async with lock:
             cache.hold(key)
             self.held.append(key)
-            record = None if fresh else cache.find(key)  # a look-up of microseconds: no thread is worth it
+            before = () if apart else built.layers
+            record = None if fresh else await self._known(key, text, before)
             if record is not None:
-                lines.note("Using cache")
+                lines.note("Using cache" + (f" of {record.imported}" if record.imported else ""))
                 layer = record.layers[-1]
             else:
                 self.missed += 1
                 if self.options.explain:
                     why = ["the cache is not used"] if fresh else await self.blocking(lambda: cache.explain(place, found))
                     lines.note(f"Not cached: {', '.join(why[:20])}{' ...' if len(why) > 20 else ''}")
-                before = () if apart else built.layers
                 layer = await work(lambda made: cache.put(key, _record(text, (*before, made))))  # type: ignore[misc]
+            self.done[key] = record or _record(text, (*before, layer))
         if not lock.locked():
             self.shop.locks.pop(key, None)
         if apart and built.layers:
             return await self.blocking(lambda: self._rebased(built, layer, key, text))
         return (*built.layers, layer)
+
+    async def _known(self, key: str, text: str, before: tuple[LayerRef, ...]) -> StepRecord | None:
+        """Return the step from the cache, or from another daemon's that the build was told to import."""
+        source = next((one for one in self.imports if key in one.steps), None)
+        found = self.shop.cache.find(key, imported=source is not None)  # microseconds: no thread is worth it
+        if found is not None or source is None:
+            return found
+        try:
+            layer = await source.layer(key, before[-1].chain_id if before else None)
+        except SampanError as error:
+            self.console.say(f"[Warning] {source.name[:200]}: {error}\n")
+            return None
+        record = replace_struct(_record(text, (*before, layer)), imported=source.name[:200])
+        await self.blocking(lambda: self.shop.cache.put(key, record))
+        return record
 
     def _rebased(self, built: Built, layer: LayerRef, key: str, text: str) -> tuple[LayerRef, ...]:
         cache = self.shop.cache

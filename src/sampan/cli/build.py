@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sampan.cli.build_cache import Caches
 from sampan.cli.build_contexts import Contexts
 from sampan.cli.main import Exit
 from sampan.client.api import Parameters
@@ -29,6 +30,7 @@ class Before:
 
     secrets: Mapping[str, bytes]
     contexts: Contexts
+    caches: Caches
 
 
 MANY = 200  # files from which on it pays to tell before sending
@@ -137,11 +139,13 @@ def run(call: Invocation) -> int:
     contexts = Contexts(o.build_context)
     outputs = _outputs(o)
     tags = [*o.tag, *(name for one in outputs for name in one.names)]
-    query = {**_query(o, source), "t": tags, "sampan-context": contexts.sources}
+    caches = Caches(o.cache_from, o.cache_to)
+    query = {**_query(o, source), "t": tags, "sampan-context": contexts.sources, "sampan-cache-to": caches.exports}
+    query["cachefrom"] = json.dumps(caches.names) if caches.names else None
     if o.check:
         along = Along(uploads=contexts.uploads())
         return _show_plain(call.client.builder.build(source.pieces(), {**query, "sampan-check": "1"}, along=along))
-    before = Before(_secrets(o.secret), contexts)
+    before = Before(_secrets(o.secret), contexts, caches)
     if o.verify:
         return _verify(call, source, query, before)
     image = _build(call, source, query, before)
@@ -173,14 +177,16 @@ def _build(call: Invocation, source: Source, query: Parameters, before: Before) 
     if style not in ("auto", "plain", "tty", "quiet"):
         raise Exit(125, f"invalid progress mode {style!r}: auto, plain, tty or quiet")
     pieces, token = source.kept(call.client)
-    along = Along(secrets=before.secrets, context=token, uploads=before.contexts.uploads())
+    along = Along(secrets=before.secrets, context=token, uploads=before.contexts.uploads() + before.caches.uploads())
     messages = call.client.builder.build(pieces, query, along=along, auths=_auths())
-    image, failure = follow(messages, style)
+    result = follow(messages, style)
+    failure = result.failure
     if failure is not None:
         raise Exit(failure.error_detail.code if failure.error_detail and failure.error_detail.code else 1, failure.error)
+    before.caches.fetch(call.client, result.steps)
     if o.quiet:
-        print(image)
-    return image
+        print(result.image)
+    return result.image
 
 
 def _verify(call: Invocation, source: Source, query: dict[str, Any], before: Before) -> int:

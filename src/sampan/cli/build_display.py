@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sampan.wire.images import Progress
@@ -15,20 +16,37 @@ if TYPE_CHECKING:
 _TAIL = 6
 
 
-def follow(messages: Iterable[Progress], style: str) -> tuple[str, Progress | None]:
-    """Show the messages; return the image's ID, and the failure if there was one."""
+@dataclass
+class Result:
+    """What came of a build.  steps: for each cache that the client keeps, the keys of its steps."""
+
+    image: str = ""
+    failure: Progress | None = None
+    steps: list[list[str]] = field(default_factory=list)
+
+    def take(self, one: Progress) -> bool:
+        """Note what a message says; return whether it was the last."""
+        if one.error:
+            self.image, self.failure = "", one
+        elif one.aux:
+            self.image = str(one.aux.get("ID", self.image))
+            if "CacheSteps" in one.aux:
+                self.steps.append(list(one.aux["CacheSteps"]))
+        return self.failure is not None
+
+
+def follow(messages: Iterable[Progress], style: str) -> Result:
+    """Show the messages to their end, or to a failure."""
     terminal = style == "tty" or (style == "auto" and sys.stdout.isatty())
     if terminal:
         return _on_terminal(messages)
-    image = ""
+    result = Result()
     for one in messages:
-        if one.error:
-            return "", one
-        if one.aux:
-            image = str(one.aux.get("ID", image))
+        if result.take(one):
+            break
         if one.stream and style != "quiet":
             print(one.stream, end="", flush=True)
-    return image, None
+    return result
 
 
 class _Board:
@@ -79,20 +97,18 @@ class _Board:
         return Text.from_ansi("\n".join(lines[-max(rows, 4) :]))
 
 
-def _on_terminal(messages: Iterable[Progress]) -> tuple[str, Progress | None]:
+def _on_terminal(messages: Iterable[Progress]) -> Result:
     from rich.console import Console
     from rich.live import Live
 
     console = Console(highlight=False, markup=False)
-    board, image = _Board(), ""
+    board, result = _Board(), Result()
     with Live(board.text(24), console=console, refresh_per_second=8, transient=False) as live:
         for one in messages:
-            if one.error:
+            if result.take(one):
                 for line in board.tail:
                     live.console.print(line)
-                return "", one
-            if one.aux:
-                image = str(one.aux.get("ID", image))
+                break
             board.take(one.stream)
             live.update(board.text(console.size.height - 2))
-    return image, None
+    return result

@@ -63,7 +63,7 @@ def deliver(client: Client, image: str, output: Output, tags: list[str]) -> None
         if output.packed:
             write_tar(output.place, pieces)
         else:
-            _unpack(output.place, pieces)
+            unpack(output.place, pieces)
         return
     container = client.containers.create(CreateBody(image=image, cmd=["-"], entrypoint=[])).id
     try:
@@ -71,7 +71,7 @@ def deliver(client: Client, image: str, output: Output, tags: list[str]) -> None
         if output.kind == "tar":
             write_tar(output.place, pieces)
         else:
-            _unpack(output.place, pieces)
+            unpack(output.place, pieces)
     finally:
         client.containers.remove(container, force=True)
 
@@ -99,7 +99,7 @@ class _Reader:
         return data
 
 
-def _unpack(destination: str, pieces: Iterator[bytes]) -> None:
+def unpack(destination: str, pieces: Iterator[bytes]) -> None:
     """Unpack as the user who asks: no devices, no ownership, nothing outside of the folder (SECURITY.md row 73)."""
     os.makedirs(destination, exist_ok=True)
     owner = (os.geteuid(), os.getegid())

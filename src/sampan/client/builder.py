@@ -85,6 +85,13 @@ class Builder:
         data = self._client.raw("POST", "/sampan/context", {"key": key}, msgspec.json.encode(entries))
         return msgspec.json.decode(data, type=i.ContextAnswer)
 
+    def steps(self, keys: list[str]) -> Iterator[bytes]:
+        """Yield an OCI layout with cached steps: for another daemon, see `Sent`."""
+        body = msgspec.json.encode(keys)
+        with closing(self._client.open("POST", "/sampan/cache", None, body, {"Content-Type": "application/json"})) as response:
+            while data := response.read1(1 << 18):
+                yield data
+
     def prune(self, *, all: bool = False, keep: int = 0, wanted: Filters | None = None) -> i.BuildPruned:
         """Remove cached steps."""
         query: dict[str, Any] = {"all": all, "keep-storage": keep or None, "filters": filters(wanted)}

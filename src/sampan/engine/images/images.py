@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from sampan.content.blobs import Blobs
-from sampan.content.images import Catalogue
+from sampan.content.images import Catalogue, ImageRecord, LayerRef
 from sampan.content.partials import Partials
 from sampan.engine.images import bootstrap, check, commit, import_, inspect, list, load, pull, push, remote, remove, save, tag
 from sampan.engine.images.context import Emit, Event, InUse, Stores
 from sampan.engine.images.filters import Filters
 from sampan.engine.images.image import Image, image_of
-from sampan.engine.images.layers import Layers
+from sampan.engine.images.layers import Layers, Wanted
 from sampan.engine.images.streams import Reporter, streamed
 from sampan.errors import NotFound
 from sampan.oci.digest import Digest
+from sampan.oci.image import Manifest
+from sampan.oci.reference import parse
 from sampan.registry.client import Client
 from sampan.registry.credentials import from_header
 from sampan.registry.hosts import Hosts, Settings
@@ -143,6 +145,23 @@ class Images:
 
     def push(self, image: str, *, tag: str, auth: str) -> AsyncIterator[Progress]:
         return self._told(self._pushes.run(push.requested(image, tag), from_header(auth)))
+
+    # Cached steps of builds: manifests like an image's, with a configuration of another type.
+
+    async def config_of(self, ref: str, *, auth: str) -> tuple[Manifest, bytes]:
+        return await self._pulls.config(parse(ref).tagged(), from_header(auth))
+
+    async def layer(self, ref: str, wanted: Wanted, *, auth: str) -> LayerRef:
+        return await self._pulls.layer(parse(ref).tagged(), from_header(auth), wanted)
+
+    def push_artifact(self, ref: str, make: Callable[[], ImageRecord], kind: str, *, auth: str) -> AsyncIterator[Progress]:
+        return self._told(self._pushes.artifact(push.requested(ref, "").tagged(), from_header(auth), make, kind))
+
+    def save_artifact(self, make: Callable[[], ImageRecord], kind: str) -> AsyncIterator[bytes]:
+        def work(reporter: Reporter[bytes | Event]) -> None:
+            save.save_artifact(self._stores, make, kind, reporter)
+
+        return self._stream(work)
 
     async def distribution(self, ref: str, *, auth: str) -> Distribution:
         return await remote.distribution(self.registries, ref, from_header(auth))

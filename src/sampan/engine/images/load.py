@@ -85,6 +85,12 @@ def store(stores: Stores, tar: Readable, check: Callable[[], None]) -> tuple[Dig
         raise
 
 
+def store_layer(stores: Stores, part: Part, parent: Digest | None, diff_id: Digest, check: Callable[[], None]) -> LayerRef:
+    """Keep one layer of an archive and unpack it over `parent`; the caller keeps garbage collection out.  Raises InvalidRequest."""
+    with Ahead(stores, check) as ahead:
+        return _store_layer(stores, Step(part, parent, diff_id, 0), _Silent(check), True, ahead)
+
+
 def _store(stores: Stores, plan: Plan, reporter: Hearer, quiet: bool, ahead: Ahead) -> None:
     config = oci.decode(plan.config.document(), oci.ImageConfig, "image configuration")
     if config.os not in ("", "linux"):

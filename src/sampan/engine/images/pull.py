@@ -68,6 +68,31 @@ class Pulls:
         """
         return fed(lambda feed: self._all(wanted, feed), self._gate)
 
+    async def config(self, reference: Reference, credentials: Credentials) -> tuple[oci.Manifest, bytes]:
+        """Return the manifest that a name leads to on its registry, and the configuration beside it, whatever that is.
+
+        Raises NotFound, InvalidRequest, Broken.
+        """
+        async with opened(self._client, reference, credentials) as found:
+            _, manifest = await choose(found.repository, found.document, platforms.parse(""))
+            content = await found.repository.small_blob(manifest.config.checked(), manifest.config.size)
+        return manifest, content
+
+    async def layer(self, reference: Reference, credentials: Credentials, wanted: Wanted) -> LayerRef:
+        """Bring one layer here; it is kept for a day.  Raises as `config`."""
+        check(wanted.descriptor)
+        found = await asyncio.to_thread(self._layers.find, wanted)
+        if found is not None:
+            return found
+        with explained(reference):
+            async with self._client.repository(reference, credentials) as repository:
+                job = self._layers.join(wanted, Means(repository, reference.domain, asyncio.Semaphore(1)), None, _unwatched)
+                assert job.task is not None
+                try:
+                    return await asyncio.shield(job.task)
+                finally:
+                    await self._layers.leave(job, _unwatched)
+
     async def _all(self, wanted: Request, feed: Feed) -> None:
         reference = wanted.reference
         if reference.tag or reference.digest is not None:
@@ -202,6 +227,10 @@ class _Pull:
             if catalogue.named(name) != image:
                 catalogue.tag(name, image, now)
         return news
+
+
+def _unwatched(status: str, done: int, total: int) -> None:
+    return
 
 
 async def _ready(layer: LayerRef) -> LayerRef:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import BufferedReader
@@ -79,6 +79,20 @@ class Pushes:
                 async with self._client.uploads(tag, credentials) as (repository, uploads):
                     await _Push(self._stores, repository, uploads, tag, feed).run(record)
 
+    def artifact(
+        self, reference: Reference, credentials: Credentials, make: Callable[[], ImageRecord], kind: str
+    ) -> AsyncGenerator[Progress | Event, None]:
+        """Push what `make` stores under a tag, with a configuration of type `kind`: something made of layers that is no image."""
+
+        async def work(feed: Feed) -> None:
+            with push_explained(), ExitStack() as held:
+                await finish(lambda: held.enter_context(self._stores.catalogue.adding()))
+                record = await finish(make)
+                async with self._client.uploads(reference, credentials) as (repository, uploads):
+                    await _Push(self._stores, repository, uploads, reference, feed).run(record, kind)
+
+        return fed(work, self._gate)
+
     def _tags(self, reference: Reference) -> list[Reference]:
         return [tag for tag in self._stores.catalogue.tags() if tag.name == reference.name]
 
@@ -94,7 +108,8 @@ class _Push:
         self._feed = feed
         self._slots = asyncio.Semaphore(PARALLEL)
 
-    async def run(self, record: ImageRecord) -> None:
+    async def run(self, record: ImageRecord, kind: str = "") -> None:
+        """kind: the type of its configuration, "" for an image."""
         unique = {layer.blob: layer for layer in record.layers}
         shown = {layer.blob: encoded(layer.diff_id)[:12] for layer in record.layers}
         for layer in reversed(unique.values()):
@@ -103,8 +118,11 @@ class _Push:
             tasks = {blob: group.create_task(self._layer(layer, shown[blob])) for blob, layer in unique.items()}
             config = group.create_task(self._config(record.id))
         sent = {blob: task.result() for blob, task in tasks.items()}
-        document = await asyncio.to_thread(self._document, record, [sent[layer.blob] for layer in record.layers], config.result())
+        found = [sent[layer.blob] for layer in record.layers]
+        document = await asyncio.to_thread(self._document, record, found, config.result(), kind)
         await self._uploads.manifest(document, self._reference.tag)
+        if kind:
+            return
         await finish(lambda: self._keep(record, document))
         self._feed.say(f"{self._reference.tag}: digest: {document.digest} size: {document.size}")
         self._feed.aux(Tag=self._reference.tag, Digest=document.digest, Size=document.size)
@@ -189,15 +207,15 @@ class _Push:
         await asyncio.to_thread(self._stores.catalogue.packed.put, layer.blob, packed)
         return Sent(digest, packing.size, GZIP)
 
-    def _document(self, record: ImageRecord, layers: list[Sent], config_size: int) -> Document:
+    def _document(self, record: ImageRecord, layers: list[Sent], config_size: int, kind: str) -> Document:
         """Return the manifest: the one that the image came with when it says the same, else a new one of Docker's schema 2."""
         if record.manifest is not None:
             content = self._stores.blobs.read(record.manifest)
             kept = oci.read_manifest(content, record.media_type, f"manifest {record.manifest}")
             if isinstance(kept, oci.Manifest) and [one.digest for one in kept.layers] == [one.digest for one in layers]:
                 return Document(content, record.media_type, record.manifest)
-        docker = all(layer.media_type in (GZIP, f"{oci.OCI_LAYER}+gzip") for layer in layers)
-        kinds = (oci.DOCKER_MANIFEST, oci.DOCKER_CONFIG) if docker else (oci.OCI_MANIFEST, oci.OCI_CONFIG)
+        docker = not kind and all(layer.media_type in (GZIP, f"{oci.OCI_LAYER}+gzip") for layer in layers)
+        kinds = (oci.DOCKER_MANIFEST, oci.DOCKER_CONFIG) if docker else (oci.OCI_MANIFEST, kind or oci.OCI_CONFIG)
         body = {
             "schemaVersion": 2,
             "mediaType": kinds[0],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sampan.content.images import ImageRecord
@@ -32,6 +32,13 @@ def save(stores: Stores, refs: list[str], reporter: Reporter[bytes | Event]) -> 
         reporter.report(stores.event("save", record.id))
 
 
+def save_artifact(stores: Stores, make: Callable[[], ImageRecord], kind: str, reporter: Reporter[bytes | Event]) -> None:
+    """Report an OCI layout with what `make` stores: something made of layers whose configuration is of type `kind`."""
+    with stores.catalogue.adding():
+        for block in _archive(stores, [(make(), [])], kind):
+            reporter.report(block)
+
+
 def choose(stores: Stores, refs: list[str]) -> dict[Digest, tuple[ImageRecord, list[Reference]]]:
     """Return the images to save with the names to save them under."""
     chosen: dict[Digest, tuple[ImageRecord, list[Reference]]] = {}
@@ -58,13 +65,13 @@ def choose(stores: Stores, refs: list[str]) -> dict[Digest, tuple[ImageRecord, l
     return chosen
 
 
-def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]]) -> Iterator[bytes]:
+def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]], kind: str = oci.OCI_CONFIG) -> Iterator[bytes]:
     documents: dict[str, bytes] = {}
     blobs: dict[Digest, int] = {}
     index: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     for record, names in chosen:
-        manifest = _manifest(stores, record)
+        manifest = _manifest(stores, record, kind)
         digest = of(manifest)
         documents[_path(digest)] = manifest
         blobs[record.id] = stores.blobs.size(record.id)
@@ -83,7 +90,8 @@ def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]]) 
             }
         )
     documents["index.json"] = _json({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": index})
-    documents["manifest.json"] = _json(table)
+    if kind == oci.OCI_CONFIG:
+        documents["manifest.json"] = _json(table)
     documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
     yield _header("blobs/", 0, b"5", 0o755) + _header("blobs/sha256/", 0, b"5", 0o755)
     for path in sorted({*documents, *map(_path, blobs)}):
@@ -104,9 +112,9 @@ def _blob(stores: Stores, digest: Digest, path: str) -> Iterator[bytes]:
         yield bytes(-size % 512)
 
 
-def _manifest(stores: Stores, record: ImageRecord) -> bytes:
+def _manifest(stores: Stores, record: ImageRecord, kind: str) -> bytes:
     layers = [{"mediaType": layer.media_type, "digest": layer.blob, "size": layer.blob_size} for layer in record.layers]
-    config = {"mediaType": oci.OCI_CONFIG, "digest": record.id, "size": stores.blobs.size(record.id)}
+    config = {"mediaType": kind, "digest": record.id, "size": stores.blobs.size(record.id)}
     return _json({"schemaVersion": 2, "mediaType": oci.OCI_MANIFEST, "config": config, "layers": layers})
 
 

@@ -57,9 +57,7 @@ async def send(request: Request, messages: AsyncIterator[i.Progress], *, in_band
         text = message_of(error)
         await stream.send(encode(i.Progress(error=text, error_detail=i.ErrorDetail(message=text))))
     finally:
-        close = getattr(messages, "aclose", None)
-        if close is not None:
-            await close()
+        await _close(messages)
     if stream is None:
         stream = await request.begin(200, KIND)
     stream.end()
@@ -69,8 +67,18 @@ async def tar(request: Request, pieces: AsyncIterator[bytes]) -> None:
     """Send an archive; a failure before its first byte is the status."""
     request.cancellable = True
     stream: Stream | None = None
-    async for chunk in pieces:
-        stream = stream or await request.begin(200, b"application/x-tar")
-        await stream.send(chunk)
+    try:
+        async for chunk in pieces:
+            stream = stream or await request.begin(200, b"application/x-tar")
+            await stream.send(chunk)
+    finally:
+        await _close(pieces)
     stream = stream or await request.begin(200, b"application/x-tar")
     stream.end()
+
+
+async def _close(source: AsyncIterator[object]) -> None:
+    """Let a generator that was given up undo its work now, not when it is collected."""
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        await close()

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, BinaryIO
 
 from sampan.api.backend import Filters
+from sampan.build.agents import Sessions
 from sampan.build.options import Options
 from sampan.build.prune import Wanted
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified, Unauthorized
@@ -492,6 +493,7 @@ class FakeBuilder:
     def __init__(self) -> None:
         self.asked: list[tuple[Options, str, bytes]] = []
         self.pruned: list[Wanted] = []
+        self.sessions = Sessions()
         self.error: Exception | None = None
 
     async def build(self, tar: BinaryIO, options: Options, remote: str = "") -> AsyncIterator[i.Progress]:
@@ -506,6 +508,9 @@ class FakeBuilder:
 
     async def tell(self, key: str, upload: BinaryIO) -> i.ContextAnswer:
         return i.ContextAnswer(token=key, wanted=[(await asyncio.to_thread(upload.read)).decode()])
+
+    async def exported(self, keys: List[str]) -> AsyncIterator[bytes]:
+        yield " ".join(keys).encode()
 
     async def prune(self, wanted: Wanted) -> i.BuildPruned:
         self.pruned.append(wanted)

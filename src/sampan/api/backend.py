@@ -10,6 +10,7 @@ from builtins import list as List
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import BinaryIO, Protocol
 
+from sampan.build.agents import Sessions
 from sampan.build.options import Options
 from sampan.build.prune import Wanted
 from sampan.wire import archive as a
@@ -171,6 +172,8 @@ class Volumes(Protocol):
 
 
 class Builder(Protocol):
+    @property
+    def sessions(self) -> Sessions: ...
     def build(self, tar: BinaryIO, options: Options, remote: str = "") -> AsyncIterator[i.Progress]:
         """`tar` blocks; it is read in a thread.  remote: the URL of the context instead."""
         ...

@@ -30,6 +30,7 @@ from sampan.api import (
     registry,
     resources,
     routes,
+    session,
     stubs,
     system,
     usage,
@@ -55,7 +56,23 @@ CONNECTIONS = 4096
 log = logging.getLogger("sampan.api")
 
 # Importing an area registers its routes; named here so that the import is not idle.
-AREAS = (archive, build, system, containers, resources, execs, images, registry, networks, volumes, usage, extras, stubs, websocket)
+AREAS = (
+    archive,
+    build,
+    session,
+    system,
+    containers,
+    resources,
+    execs,
+    images,
+    registry,
+    networks,
+    volumes,
+    usage,
+    extras,
+    stubs,
+    websocket,
+)
 
 
 class Closable(Protocol):

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import msgspec
 
 from sampan.build import image
+from sampan.build.agents import Sessions
 from sampan.build.cache import Cache, StepRecord
 from sampan.build.checks import check
 from sampan.build.context import Context
@@ -74,6 +75,7 @@ class Builder:
             one.mkdir(mode=0o700, exist_ok=True)
         self._contexts = folder / "contexts"
         self._synced = Synced(folder / "synced")
+        self.sessions = Sessions()
         self._loans: Counter[Digest] = Counter()
         self._notes: set[asyncio.Task[None]] = set()
         self._shop = Shop(
@@ -101,7 +103,7 @@ class Builder:
 
     async def _build(self, tar: BinaryIO, options: Options, remote: str) -> AsyncGenerator[Progress, None]:
         queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-        context = await asyncio.to_thread(Context, self._contexts, self._synced)
+        context = await finish(lambda: Context(self._contexts, self._synced), undo=Context.close)
         brought = Brought(context, Named(self._contexts, self._images, self._loans))
         try:
             prepared, options = await self._prepare(brought, tar, options, remote)
@@ -145,7 +147,9 @@ class Builder:
             else:
                 context.unpack(tar, lambda: None)
             request = replace(options.request, contexts=named.names)
-            found = replace(options, request=request, secrets={**options.secrets, **before.secrets}, dockerfile=name)
+            session = self.sessions.find(before.session)
+            secrets = {**options.secrets, **before.secrets}
+            found = replace(options, request=request, secrets=secrets, dockerfile=name, session=session)
             return plan(parse(context.dockerfile(name)), request), found
 
         prepared, options = await finish(work)  # nothing is taken away while the thread still brings

@@ -19,6 +19,7 @@ from sampan.engine.containers import step
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
+from sampan.engine.images.threads import finish
 from sampan.errors import Forbidden, Unsupported
 from sampan.kernel.fds import Fd
 from sampan.oci.runtime import Mount
@@ -63,20 +64,48 @@ async def run(
     keep: tuple[Callable[[LayerRef], None], int | None],
 ) -> LayerRef:  # fmt: skip
     """Run the step and keep what it changed.  Raises BuildFailed with docker's words; then nothing stays."""
-    container = await asyncio.to_thread(step.create, containers, wanted)
+    container = await _create(containers, wanted)
     lines.note(f"Running in {container.id[:12]}")
     with ExitStack() as held:
         try:
-            mounts = await asyncio.to_thread(lend, container, held)
+            mounts = await finish(lambda: lend(container, held), undo=_close)
             code = await step.run(container, mounts, lines.output)
             if code:
                 shown = " ".join(wanted.argv)
                 raise BuildFailed(f"The command '{shown}' returned a non-zero code: {code}", code)
             await asyncio.shield(step.release(container))
         except BaseException:
-            await asyncio.shield(step.discard(container))
+            await asyncio.shield(_undo(container, stores))
             raise
         targets = [mount.destination for mount, _ in mounts]
     lines.note(f"Removed intermediate container {container.id[:12]}")
     record, epoch = keep
     return await asyncio.shield(asyncio.to_thread(keep_run, stores, container.id, targets, record, epoch))
+
+
+async def _create(containers: Containers, wanted: step.StepBody) -> Container:
+    """Make the container; cancelled meanwhile, it is taken away again."""
+    making = asyncio.ensure_future(asyncio.to_thread(step.create, containers, wanted))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        await asyncio.wait([making])
+        if making.exception() is None:
+            await asyncio.shield(step.discard(making.result()))
+        raise
+
+
+async def _undo(container: Container, stores: Stores) -> None:
+    """Take the container away, and the snapshot that `release` left when it came to its end all the same."""
+    await step.discard(container)
+
+    def remove() -> None:
+        if container.id in stores.layers.snapshots():
+            stores.layers.remove(container.id)
+
+    await asyncio.to_thread(remove)
+
+
+def _close(mounts: list[tuple[Mount, Fd]]) -> None:
+    for _, tree in mounts:
+        tree.close()

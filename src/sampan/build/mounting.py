@@ -12,13 +12,14 @@ import errno
 import hashlib
 import os
 import secrets
+import socket
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.build import inputs
+from sampan.build import agents, inputs
 from sampan.build.cache import short_digest
 from sampan.build.copying import Target, copy
 from sampan.build.digests import Digests
@@ -29,7 +30,7 @@ from sampan.build.select import Picked, Root, walk
 from sampan.build.steps import RunOp
 from sampan.engine.containers import step
 from sampan.engine.containers.container import Container
-from sampan.errors import InvalidRequest, NotFound, Unsupported
+from sampan.errors import InvalidRequest, NotFound
 from sampan.files.ignore import Ignore, clean
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
@@ -65,6 +66,7 @@ class Lent:
         self._sources = sources
         self._options = options
         self._folders: dict[int, str] = {}
+        self._loop = asyncio.get_running_loop()
 
     def digests(self, digests: Digests) -> dict[str, str]:
         """Return what is in the sources of bind mounts.  Blocks.  Raises NotFound."""
@@ -117,8 +119,8 @@ class Lent:
         for number, mount in enumerate(self._op.mounts):
             if mount.type == "secret":
                 self._secret(container, mount, base or 0, made)
-            elif mount.type == "ssh" and mount.required:
-                raise Unsupported("RUN --mount=type=ssh: agents are not forwarded to this daemon yet")
+            elif mount.type == "ssh":
+                self._agent(container, mount, base or 0, made, held)
             elif mount.type == "bind":
                 made.append((_mount(mount, readonly=mount.readonly is not False), self._bind(mount, base, userns, held)))
             elif mount.type == "cache":
@@ -142,6 +144,26 @@ class Lent:
             tree = file_tree(content, mode, base + (mount.uid or 0), base + (mount.gid or 0))
             target = mount.target or f"/run/secrets/{name}"
             made.append((Mount(destination=target, source="secret", options=("rprivate", "ro")), tree))
+
+    def _agent(self, container: Container, mount: Wanted, base: int, made: list[tuple[Mount, Fd]], held: ExitStack) -> None:
+        """A socket behind which the client's agent answers."""
+        name = mount.identity or "default"
+        session = self._options.session
+        if session is None or name not in session.agents:
+            if mount.required:
+                raise InvalidRequest(f"ssh agent {name[:80]}: the build was not given it (--ssh {name[:80]})")
+            return
+        target = mount.target or f"/run/buildkit/ssh_agent.{sum(one.source == 'ssh-agent' for one, _ in made)}"
+        owner = (0o600 if mount.mode is None else mount.mode, base + (mount.uid or 0), base + (mount.gid or 0))
+        listening, tree = socket_tree(*owner)
+        made.append((Mount(destination=target, source="ssh-agent", options=("rprivate", "ro")), tree))
+
+        async def begin() -> None:
+            agents.serve(listening, session, name, held)
+
+        asyncio.run_coroutine_threadsafe(begin(), self._loop).result()
+        if not any(one.startswith("SSH_AUTH_SOCK=") for one in container.lent_env):
+            container.lent_env.append(f"SSH_AUTH_SOCK={target}")
 
     def _bind(self, mount: Wanted, base: int | None, userns: Fd | None, held: ExitStack) -> Fd:
         root, built = self._sources[mount.source_from]
@@ -247,6 +269,21 @@ def _mapped(tree: Fd, userns: Fd | None) -> Fd:
         tree.close()
         raise
     return tree
+
+
+def socket_tree(mode: int, uid: int, gid: int) -> tuple[socket.socket, Fd]:
+    """Return a listening socket and its name as a detached tree, on a tmpfs of its own that only this process can write to."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with new_mount("tmpfs", {"size": "65536", "mode": "0700"}) as memory:
+            listening.bind(f"{memory.path}/agent")
+            os.chown("agent", uid, gid, dir_fd=memory.fileno(), follow_symlinks=False)
+            os.chmod("agent", mode, dir_fd=memory.fileno())
+            listening.listen(16)
+            return listening, subtree(memory, Wanted(source="agent"), Root(memory, Ignore(()), "memory"))
+    except BaseException:
+        listening.close()
+        raise
 
 
 def file_tree(content: bytes, mode: int, uid: int, gid: int) -> Fd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sampan.build.agents import Session
 from sampan.build.scope import Request
 from sampan.errors import SampanError
 from sampan.wire.containers import HostConfig
@@ -41,7 +42,7 @@ class Options:
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
     cache_from: names of caches and images of other daemons, which this build trusts; cache_to: where its own steps go.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
-    contexts: named ones that are not uploaded, by name.
+    contexts: named ones that are not uploaded, by name.  session: of the agents that the client lends.
     epoch: the latest time, in seconds, that the image may show; None: real times.
     """
 
@@ -62,6 +63,7 @@ class Options:
     cache_to: tuple[CacheTo, ...] = ()
     prefixed: bool = False
     contexts: Mapping[str, str] = field(default_factory=dict)
+    session: Session | None = None
     auth: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.cli.build_cache import Caches
 from sampan.cli.build_contexts import Contexts
+from sampan.cli.build_ssh import lent
+from sampan.cli.build_ssh import parse as agents
 from sampan.cli.main import Exit
 from sampan.client.api import Parameters
 from sampan.client.builder import Along
@@ -31,6 +33,7 @@ class Before:
     secrets: Mapping[str, bytes]
     contexts: Contexts
     caches: Caches
+    session: str = ""
 
 
 MANY = 200  # files from which on it pays to tell before sending
@@ -145,10 +148,11 @@ def run(call: Invocation) -> int:
     if o.check:
         along = Along(uploads=contexts.uploads())
         return _show_plain(call.client.builder.build(source.pieces(), {**query, "sampan-check": "1"}, along=along))
-    before = Before(_secrets(o.secret), contexts, caches)
-    if o.verify:
-        return _verify(call, source, query, before)
-    image = _build(call, source, query, before)
+    with lent(call.client, agents(o.ssh)) as session:
+        before = Before(_secrets(o.secret), contexts, caches, session)
+        if o.verify:
+            return _verify(call, source, query, before)
+        image = _build(call, source, query, before)
     if o.iidfile:
         with open(o.iidfile, "w", encoding="ascii") as file:
             file.write(image)
@@ -177,7 +181,8 @@ def _build(call: Invocation, source: Source, query: Parameters, before: Before) 
     if style not in ("auto", "plain", "tty", "quiet"):
         raise Exit(125, f"invalid progress mode {style!r}: auto, plain, tty or quiet")
     pieces, token = source.kept(call.client)
-    along = Along(secrets=before.secrets, context=token, uploads=before.contexts.uploads() + before.caches.uploads())
+    uploads = before.contexts.uploads() + before.caches.uploads()
+    along = Along(before.secrets, token, before.session, uploads)
     messages = call.client.builder.build(pieces, query, along=along, auths=_auths())
     result = follow(messages, style)
     failure = result.failure

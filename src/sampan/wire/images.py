@@ -81,6 +81,12 @@ class ContextAnswer(Shape, frozen=True, kw_only=True):
     wanted: list[str]
 
 
+class SessionBody(Shape, frozen=True, kw_only=True):
+    """What a client lends to its builds."""
+
+    agents: list[str]
+
+
 class BuildPruned(Shape, frozen=True, kw_only=True):
     """BuildPruneResponse."""
 

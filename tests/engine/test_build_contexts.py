@@ -16,12 +16,16 @@ from support.builds import before, build, config, context, link, show
 from support.daemon import Daemon
 
 
+DANGLING = "/images/prune?filters=%7B%22dangling%22:%5B%22true%22%5D%7D"
+
+
 @pytest.fixture
 def clean(daemon: Daemon) -> Iterator[Daemon]:
+    daemon.ok("POST", DANGLING)
     daemon.ok("POST", "/build/prune?all=1")
     there = sorted(one["Id"] for one in daemon.ok("GET", "/images/json?all=1"))
     yield daemon
-    daemon.ok("POST", "/images/prune?filters=%7B%22dangling%22:%5B%22true%22%5D%7D")
+    daemon.ok("POST", DANGLING)
     daemon.ok("POST", "/build/prune?all=1")
     assert list((daemon.data_root / "build/contexts").iterdir()) == []
     assert sorted(one["Id"] for one in daemon.ok("GET", "/images/json?all=1")) == there

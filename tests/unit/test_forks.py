@@ -14,7 +14,7 @@ NEVER = {"tarfile", "zipfile", "pickle", "marshal", "shelve", "multiprocessing",
 MAY_FORK = {"launch/nursery.py", "launch/spawner.py", "launch/logger.py", "logs/rotate.py"}
 MAY_START = {"launch/client.py", "network/resolver.py", "logs/syslog.py"}  # the sealed interpreter, as a fresh program
 # Programs of the host's, by absolute names or as the user's own: never in a container, never on its start path.
-MAY_RUN = {"engine/images/bootstrap.py", "cli/credentials.py", "cli/serve.py", "cli/editor.py"}
+MAY_RUN = {"engine/images/bootstrap.py", "cli/credentials.py", "cli/build_ssh.py", "cli/serve.py", "cli/editor.py"}
 
 
 @functools.cache

@@ -15,7 +15,6 @@ import pytest
 from support.builds import before, build, config, context, link, show
 from support.daemon import Daemon
 
-
 DANGLING = "/images/prune?filters=%7B%22dangling%22:%5B%22true%22%5D%7D"
 
 

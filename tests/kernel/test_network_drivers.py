@@ -138,8 +138,8 @@ def test_bridge_options_are_judged(world: World, host: Host) -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidRequest):
             driver.check(network("bridge", **{key: value}))
-    with pytest.raises(Unsupported):
-        driver.check(network("bridge", **{f"{BRIDGE}gateway_mode_ipv4": "routed"}))
+    with pytest.raises(InvalidRequest, match="internal network"):
+        driver.check(network("bridge", **{f"{BRIDGE}gateway_mode_ipv4": "isolated"}))
     with pytest.raises(Conflict, match="no bridge"):
         driver.check(network("bridge", **{f"{BRIDGE}name": "lo"}))
 

@@ -26,7 +26,7 @@ GUARD = "sampan.guard"  # "false": containers may send with others' addresses (g
 _BOOLEANS = ("enable_icc", "enable_ip_masquerade", "inhibit_ipv4", "default_bridge")
 _TRUTH = ("1", "t", "true", "0", "f", "false", "")
 _MADE = re.compile(r"veth[0-9a-f]{8}", re.ASCII)
-_MODES = ("nat", "nat-unprotected", "")
+_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 
 
 class Bridge:
@@ -46,11 +46,11 @@ class Bridge:
             if options.get(key, "").lower() not in _TRUTH:
                 raise InvalidRequest(f"invalid value for option {key}: {options[key][:32]!r} is no boolean")
         for version in (4, 6):
-            mode = options.get(f"{BRIDGE}gateway_mode_ipv{version}", "")
-            if mode in ("routed", "isolated"):
-                raise Unsupported(f"gateway mode {mode} is not supported yet")
+            mode = info.mode(version)
             if mode not in _MODES:
-                raise InvalidRequest(f"unknown gateway mode {mode[:32]!r}")
+                raise InvalidRequest(f"unknown gateway mode {mode[:32]!r}: one of {', '.join(_MODES)}")
+            if mode == "isolated" and not info.internal:
+                raise InvalidRequest("gateway mode 'isolated' can only be used for an internal network")
         if options.get(f"{BRIDGE}trusted_host_interfaces"):
             raise Unsupported(f"option {BRIDGE}trusted_host_interfaces is not supported yet")
         for key in (f"{BRIDGE}host_binding_ipv4", HOST_IPV4):
@@ -72,12 +72,10 @@ class Bridge:
 
     def zone(self, info: NetworkInfo) -> Zone:
         """Return the network as the firewall knows it."""
-        modes = [info.options.get(f"{BRIDGE}gateway_mode_ipv{version}", "") for version in (4, 6)]
         return Zone(
             bridge=info.link, icc=info.enabled("enable_icc"), masquerade=info.enabled("enable_ip_masquerade"),
-            masquerade6=info.enabled("enable_ip_masquerade"), internal=info.internal,
-            guarded=info.options.get(GUARD, "").lower() not in ("0", "f", "false"),
-            unprotected="nat-unprotected" in modes, ipv6=info.ipv6, source=info.options.get(HOST_IPV4, ""),
+            internal=info.internal, guarded=info.options.get(GUARD, "").lower() not in ("0", "f", "false"), mode=info.mode(4),
+            mode6=info.mode(6), ipv6=info.ipv6, source=info.options.get(HOST_IPV4, ""),
         )  # fmt: skip
 
     def create(self, info: NetworkInfo) -> None:
@@ -93,7 +91,7 @@ class Bridge:
 
     def _make_link(self, info: NetworkInfo) -> bool:
         route, name = self._host.route, info.link
-        gateways = [ipaddress.ip_interface(f"{s.gateway}/{s.subnet.partition('/')[2]}") for s in info.subnets if s.gateway]
+        gateways = _addresses(info)
         link = route.link(name)
         made = link is None
         if made:
@@ -105,6 +103,8 @@ class Bridge:
         if link.kind != "bridge":
             raise Conflict(f"link {name} exists and is no bridge")
         settings = {"disable_ipv6": "0" if info.ipv6 else "1", "accept_ra": "0", "accept_dad": "0"}  # rows 77, 78
+        if info.mode(6) == "isolated":
+            settings["addr_gen_mode"] = "1"  # no link-local address either
         for setting, value in settings.items():
             with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
                 netns.write_sysctl(f"ipv6/conf/{name}/{setting}", value)
@@ -112,8 +112,6 @@ class Bridge:
         found: list[rtnl.Interface] = []
         if not made:
             found = [*route.addresses(link.index), *route.addresses6(link.index)]
-        if info.enabled("inhibit_ipv4", default=False):
-            gateways = [gateway for gateway in gateways if gateway.version == 6]
         missing = [gateway for gateway in gateways if gateway not in found]
         route.talk([*(rtnl.new_address(link.index, gateway) for gateway in missing), rtnl.link_up(link.index)])
         self._index[info.id] = link.index
@@ -178,7 +176,7 @@ class Bridge:
         has: set[str] = set()
         if link is not None:
             has = {str(one.ip) for one in route.addresses(link.index)} | {str(one.ip) for one in route.addresses6(link.index)}
-        wanting = link is None or not link.up or not {one.gateway for one in info.subnets if one.gateway} <= has
+        wanting = link is None or not link.up or not {str(one.ip) for one in _addresses(info)} <= has
         self._host.forward()
         if info.ipv6:
             self._host.forward6()
@@ -203,6 +201,13 @@ class Bridge:
         lost = [one.name for one in links if one.master in masters and _MADE.fullmatch(one.name) and one.name not in known]
         names = {one.name for one in links}
         return [*lost, *(shaping.ifb(name) for name in lost if shaping.ifb(name) in names)]
+
+
+def _addresses(info: NetworkInfo) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:
+    """Return what the bridge is to have: the gateways, but where the host is to keep out of it."""
+    found = [ipaddress.ip_interface(f"{s.gateway}/{s.subnet.partition('/')[2]}") for s in info.subnets if s.gateway]
+    inhibited = info.enabled("inhibit_ipv4", default=False)
+    return [one for one in found if info.mode(one.version) != "isolated" and not (inhibited and one.version == 4)]
 
 
 def _mtu(options: dict[str, str]) -> int:

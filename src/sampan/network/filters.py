@@ -9,7 +9,8 @@ packet meets grows with their number.
                      addresses: DNAT comes before the martian check, so a LAN host could send such packets in
     nat output       the same for what the host itself sends, 127.0.0.1 too
     forward          within a bridge: allowed unless the network says no (icc); an internal network: nothing else;
-                     into a bridge: answers and published ports; the rest is dropped (rows 74, 81)
+                     into a bridge: answers, published ports, of a routed network what was opened, and ICMP; the rest is
+                     dropped (rows 74, 81)
     postrouting      masquerade what leaves; and into the bridge what came from loopback, and what the bridge sent
                      to itself by way of a host address, so that answers come back the same way (sources are kept
                      otherwise, row 80)
@@ -45,22 +46,23 @@ class Family(NamedTuple):
     type: str
     loopback: tuple[bytes, int]
     any: str
+    icmp: int
 
 
-V4 = Family(nft.IPV4, 12, 16, 4, "ipv4_addr", (bytes([127, 0, 0, 0]), 8), "0.0.0.0")
-V6 = Family(nft.IPV6, 8, 24, 16, "ipv6_addr", (bytes(15) + b"\x01", 128), "::")
+V4 = Family(nft.IPV4, 12, 16, 4, "ipv4_addr", (bytes([127, 0, 0, 0]), 8), "0.0.0.0", 1)
+V6 = Family(nft.IPV6, 8, 24, 16, "ipv6_addr", (bytes(15) + b"\x01", 128), "::", ICMPV6)
 
 
 class Zone(NamedTuple):
-    """A network as the filters know it.  source: the host address to leave with ("": the way's own)."""
+    """A network as the filters know it.  mode, mode6: NetworkInfo.mode; source: the address to leave with ("": the way's own)."""
 
     bridge: str
     icc: bool = True
     masquerade: bool = True
-    masquerade6: bool = True
     internal: bool = False
     guarded: bool = True
-    unprotected: bool = False
+    mode: str = "nat"
+    mode6: str = "nat"
     ipv6: bool = False
     source: str = ""
 
@@ -73,14 +75,17 @@ def table_name(bridge: str) -> str:
     return f"sampan_{bridge}"
 
 
-def element(endpoint: Endpoint, port: Published) -> tuple[Family, str, bytes, bytes] | None:
-    """Return (family, map, key, data) of a published port; None when the endpoint has no address of its family."""
+def element(endpoint: Endpoint, port: Published) -> tuple[Family, str, bytes, bytes | None] | None:
+    """Return (family, map or set, key, data) of a published port; None when the endpoint has no address of its family."""
     host = ipaddress.ip_address(port.host_ip)
     family, own = (V4, endpoint.ip) if host.version == 4 else (V6, endpoint.ip6)
     if not own:
         return None
+    packed, inner = ipaddress.ip_address(own).packed, port.container_port.to_bytes(2, "big")
     key = [bytes([PROTOCOLS[port.proto]]), port.host_port.to_bytes(2, "big")]
-    data = nft.concatenation(ipaddress.ip_address(own).packed, port.container_port.to_bytes(2, "big"))
+    if not port.host_port:
+        return family, "opened", nft.concatenation(packed, key[0], inner), None
+    data = nft.concatenation(packed, inner)
     if port.host_ip == family.any:
         return family, "ports", nft.concatenation(*key), data
     return family, "ports_at", nft.concatenation(host.packed, *key), data
@@ -102,7 +107,8 @@ def _dnat(family: Family, name: str) -> list[bytes]:
 def _declare(batch: nft.Batch, family: Family) -> None:
     batch.set(nft.Set("ports", ("inet_proto", "inet_service"), (family.type, "inet_service")))
     batch.set(nft.Set("ports_at", (family.type, "inet_proto", "inet_service"), (family.type, "inet_service")))
-    for name in ("bridges", "internal", "masquerade", "unprotected"):
+    batch.set(nft.Set("opened", (family.type, "inet_proto", "inet_service")))
+    for name in ("bridges", "internal", "masquerade", "unprotected", "routed"):
         batch.set(nft.Set(name, ("ifname",)))
     batch.set(nft.Set("addresses", (family.type,)))
     for name in ("within", "icc"):
@@ -138,7 +144,13 @@ def _rules(batch: nft.Batch, family: Family) -> None:
     batch.rule("forward", [*nft.in_set("bridges", into, inverted=True), accept])
     batch.rule("forward", [*nft.match_ct("state", nft.CT_ESTABLISHED | nft.CT_RELATED), accept])
     batch.rule("forward", [*nft.match_ct("status", nft.CT_DNAT), accept])
-    batch.rule("forward", [*nft.in_set("unprotected", into), *nft.in_set("bridges", out_of, inverted=True), accept])
+    from_outside = nft.in_set("bridges", out_of, inverted=True)
+    batch.rule("forward", [*nft.in_set("unprotected", into), *from_outside, accept])
+    words = family.size // 4
+    port = (destination, nft.load_meta("l4proto", nft.REG + words), nft.load_dport(nft.REG + words + 1))
+    batch.rule("forward", [*nft.in_set("opened", *port), accept])
+    echo = nft.match_bytes(nft.load_meta("l4proto"), bytes([family.icmp]))
+    batch.rule("forward", [*nft.in_set("routed", into), *from_outside, *echo, accept])
     batch.rule("forward", [drop])
 
     # Not by iifname: with br_netfilter a bridged packet has none here.
@@ -221,7 +233,8 @@ class Tables:
             batch = self._batches[family.number]
             for name, keys in sets.items():
                 self._change(batch, name, dict.fromkeys(keys), add=add)
-            sources = {nft.ifname(z.bridge): ipaddress.ip_address(z.source).packed for z in zones if z.source and family is V4}
+            leaving = [zone for zone in zones if zone.source and family is V4 and zone.mode != "routed"]
+            sources = {nft.ifname(zone.bridge): ipaddress.ip_address(zone.source).packed for zone in leaving}
             self._change(batch, "sources", dict(sources), add=add)
 
     def endpoints(self, opened: Iterable[Open], *, add: bool) -> None:
@@ -253,11 +266,11 @@ class Tables:
 
 
 def _memberships(zone: Zone, family: Family) -> dict[str, bool]:
-    leaves = zone.masquerade if family is V4 else zone.masquerade6
+    mode = zone.mode if family is V4 else zone.mode6
     return {
         "bridges": True, "within": True, "icc": zone.icc, "internal": zone.internal,
-        "masquerade": leaves and not zone.internal and not (zone.source and family is V4),
-        "unprotected": zone.unprotected,
+        "masquerade": zone.masquerade and mode != "routed" and not zone.internal and not (zone.source and family is V4),
+        "unprotected": mode == "nat-unprotected", "routed": mode == "routed",
     }  # fmt: skip
 
 

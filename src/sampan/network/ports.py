@@ -114,7 +114,7 @@ class Ports:
 
     def hold_again(self, owner: str, published: Sequence[Published]) -> None:
         """Hold exactly these, all or none (a restarted daemon).  Raises PortTaken."""
-        wanted = [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published]
+        wanted = [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published if p.host_port]
         self.hold(owner, [(one, [one.host_ip]) for one in wanted])
 
     def release(self, owner: str, published: Sequence[Published] | None = None) -> None:

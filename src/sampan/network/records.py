@@ -57,6 +57,10 @@ class NetworkInfo(Struct, frozen=True, kw_only=True):
         """Whether it is the one that containers join when nothing is said."""
         return self.name == "bridge"
 
+    def mode(self, version: int) -> str:
+        """Return how an IP version of it meets the world: "nat", "nat-unprotected", "routed" or "isolated"."""
+        return self.options.get(f"{BRIDGE}gateway_mode_ipv{version}", "") or "nat"
+
     def enabled(self, option: str, *, default: bool = True) -> bool:
         """Return whether an option of the bridge driver (its last word) is on."""
         text = self.options.get(f"{BRIDGE}{option}", "")
@@ -74,7 +78,7 @@ class PortBinding(Struct, frozen=True):
 
 
 class Published(Struct, frozen=True):
-    """A host port that leads to a container's port."""
+    """A host port that leads to a container's port; host_port 0: the container's own is open (a routed network)."""
 
     container_port: int
     proto: str

@@ -133,7 +133,10 @@ def summary(container: Container, tags: dict[str, tuple[str, ...]], *, size: boo
         number, protocol = port_of(key)
         published.add((number, protocol))
         rows += [
-            c.PortSummary(ip=one.host_ip, private_port=number, public_port=int(one.host_port), type=protocol) for one in bindings
+            c.PortSummary(
+                ip=one.host_ip, private_port=number, public_port=int(one.host_port) if one.host_port else UNSET, type=protocol
+            )
+            for one in bindings
         ]
     if record.running:
         for key in exposed(record):

@@ -98,7 +98,7 @@ def _taken_away(container: Container, bindings: dict[str, list[c.PortBinding]], 
     host = port_range(outer)[0] if colon else 0
     live = [
         port for one in container.endpoints for port in one.published
-        if (port.container_port, port.proto) == (number, protocol) and host in (0, port.host_port)
+        if (port.container_port, port.proto) == (number, protocol) and (host in (0, port.host_port) or not port.host_port)
     ]  # fmt: skip
     rows = bindings.get(key, [])
     kept = [

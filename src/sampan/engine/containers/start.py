@@ -370,6 +370,6 @@ def published(endpoints: Sequence[Endpoint]) -> dict[str, list[c.PortBinding]]:
     made: dict[str, list[c.PortBinding]] = {}
     for port in (port for endpoint in endpoints for port in endpoint.published):
         made.setdefault(f"{port.container_port}/{port.proto}", []).append(
-            c.PortBinding(host_ip=port.host_ip or "0.0.0.0", host_port=str(port.host_port))
+            c.PortBinding(host_ip=port.host_ip or "0.0.0.0", host_port=str(port.host_port or ""))
         )
     return made

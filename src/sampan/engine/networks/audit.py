@@ -31,9 +31,15 @@ def audit(networks: Networks, containers: Iterable[Container]) -> list[n.Reach]:
 
 def _published(container: Container, info: NetworkInfo, endpoint: Endpoint, port: Published) -> n.Reach:
     host = port.host_ip
+    if not port.host_port:
+        own = f"[{endpoint.ip6}]" if ":" in host else endpoint.ip
+        return n.Reach(
+            container=container.record.name, network=info.name, address=f"{own}:{port.container_port}",
+            port=f"{port.container_port}/{port.proto}", reached_from=["whoever has a route to it"],
+        )  # fmt: skip
     if host in ("0.0.0.0", "::"):
         sources = ["whoever reaches the host"]
-    elif host.startswith("127."):
+    elif host.startswith("127.") or host == "::1":
         sources = ["the host itself"]
     else:
         sources = [f"whoever reaches {host}"]
@@ -48,9 +54,10 @@ def _others(info: NetworkInfo) -> Iterator[str]:
     if info.driver == "macvlan":
         yield f"the LAN of {info.link}" if not info.made_link else f"network {info.name}"
         return
-    yield "the host itself"
+    versions = [version for version, on in ((4, info.ipv4), (6, info.ipv6)) if on]
+    if any(info.mode(version) != "isolated" for version in versions):
+        yield "the host itself"
     if info.enabled("enable_icc"):
         yield f"network {info.name}"
-    modes = [info.options.get(f"com.docker.network.bridge.gateway_mode_ipv{version}", "") for version in (4, 6)]
-    if "nat-unprotected" in modes:
+    if any(info.mode(version) == "nat-unprotected" for version in versions):
         yield "whoever has a route to it"

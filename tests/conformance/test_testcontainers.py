@@ -59,6 +59,7 @@ def test_a_published_port_is_known_at_once_and_answers() -> None:
 
 
 def test_environment_volumes_tmpfs_files_in_and_out_exec_and_logs(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # the user in there is not root
     (tmp_path / "seed").write_text("seed\n")
     (tmp_path / "env").write_text("FROM_FILE=yes\n")
     made = (

@@ -82,6 +82,7 @@ def test_environment_volumes_tmpfs_files_in_and_out_exec_and_logs(tmp_path: Path
         assert (tmp_path / "out").read_bytes() == b"later"
         info = box.get_container_info()
         assert info is not None and info.HostConfig is not None and info.HostConfig.Memory == 64 << 20
+        box.reload()
         assert box.status == "running" and info.State is not None and info.State.Pid > 0
 
 

@@ -7,7 +7,7 @@ import asyncio
 from sampan.api import hijack, phrases, query
 from sampan.api.request import Request, Response, empty, refuse, reply
 from sampan.api.routes import named, route
-from sampan.errors import InvalidRequest, SampanError
+from sampan.errors import InvalidRequest, SampanError, Unsupported
 from sampan.wire import containers as c
 from sampan.wire import system as s
 
@@ -110,7 +110,9 @@ async def unpause(request: Request) -> Response:
 
 @route("DELETE", "/containers/{}", job="delete")
 async def remove(request: Request) -> Response:
-    """ContainerDelete.  204; 404, 409 running."""
+    """ContainerDelete.  204; 404, 409 running; 501 for its checkpoints, whose path looks like a name."""
+    if "/checkpoints/" in request.name:
+        raise Unsupported("checkpointing is not supported yet")
     q = request.query
     await request.engine.containers.remove(named(request), force=q.flag("force"), volumes=q.flag("v"), link=q.flag("link"))
     return empty(204)

@@ -31,7 +31,7 @@ def inspect(container: Container, *, size: bool) -> c.ContainerInspect:
         resolv_conf_path=str(folder / "resolv.conf") if known else "",
         hostname_path=str(folder / "hostname") if known else "", hosts_path=str(folder / "hosts") if known else "",
         log_path=container.log_path() if known and (record.host.log_config or c.LogConfig()).type != "none" else "",
-        exec_i_ds=[key for key, found in container.execs.items() if found.running] or None, host_config=_host(record),
+        exec_i_ds=[key for key, found in container.execs.items() if found.exit_code is None] or None, host_config=_host(record),
         graph_driver=c.GraphDriver(name=rooms.layers.name, data=rooms.layers.graph(record.id)), mounts=mounts(record),
         config=record.config, network_settings=network_settings(container), size_rw=own[0], size_root_fs=own[1],
     )  # fmt: skip

@@ -224,7 +224,6 @@ def test_a_bad_dockerfile_is_refused_before_any_output(clean: Daemon) -> None:
         ("FROM busybox\n", {"dockerfile": "Other"}, 500, "Cannot locate specified Dockerfile: Other"),
         ("FROM busybox\n", {"version": "3"}, 400, 'invalid version "3"'),
         ("FROM busybox\n", {"version": "2"}, 501, "BuildKit"),
-        ("FROM busybox\n", {"squash": "1"}, 400, "squash"),
         ("FROM busybox\n", {"buildargs": "{"}, 400, "error reading buildargs"),
         ("FROM busybox\n", {"shmsize": "x"}, 400, "invalid shmsize"),
         ("FROM busybox\n", {"t": "UPPER"}, 400, "invalid reference format"),
@@ -364,3 +363,26 @@ def test_add_unpacks_archives_and_only_those(clean: Daemon) -> None:
     ).ok
 
     assert show(clean, made.id, "cat /a/in/x /b/in/x /c/in/x /d/in/x /e/e.tar; ls /f /g") == "XXXXno/f:\na.tar\n\n/g:\na.tar\n"
+
+
+def test_squash_gives_one_layer_with_the_same_files(clean: Daemon) -> None:
+    text = (
+        "FROM busybox\nRUN mkdir /d && echo 1 > /d/a && dd if=/dev/zero of=/big bs=1M count=2\nENV E=1\nRUN rm /big /etc/group\n"
+        "RUN rm -r /d && mkdir /d && echo 2 > /d/b && chown 3:4 /d/b\nCOPY x /x\nUSER 5\n"
+    )
+    plain = build(clean, text, {"x": "X"}).ok
+    made = build(clean, text, {"x": "X"}, squash=1).ok
+    again = build(clean, text, {"x": "X"}, squash=1).ok
+    fresh = build(clean, text, {"x": "X"}, squash=1, nocache=1, sampan__epoch=1_700_000_000).ok
+    same = build(clean, text, {"x": "X"}, squash=1, nocache=1, sampan__epoch=1_700_000_000).ok
+
+    base, squashed = config(clean, "busybox"), config(clean, made.id)
+    assert squashed["RootFS"]["Layers"][:-1] == base["RootFS"]["Layers"]
+    assert squashed["Size"] < config(clean, plain.id)["Size"] - (2 << 20) + 4096
+    assert squashed["Config"] == config(clean, plain.id)["Config"]
+    probe = "find / -xdev -path /proc -prune -o -path /dev -prune -o -type f -print0 | xargs -0 stat -c '%n %a %u %g %s'; ls -d /d"
+    assert show(clean, made.id, probe) == show(clean, plain.id, probe)
+    assert (again.id, fresh.id) == (made.id, same.id)
+    history = clean.ok("GET", f"/images/{made.id}/history")
+    assert len(history) == len(clean.ok("GET", f"/images/{plain.id}/history")) + 1
+    assert history[0]["Comment"].startswith("merge of 4 layers to sha256:")

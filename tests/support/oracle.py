@@ -86,7 +86,8 @@ class Oracle:
                 self.process.wait(10)
         subprocess.run(["ip", "link", "delete", self.bridge], capture_output=True, check=False)
         for path in Path("/sys/fs/cgroup").glob("*/sampanoracle"):
-            path.rmdir()
+            for here, _, _ in os.walk(path, topdown=False):  # BuildKit's steps leave groups of their own
+                os.rmdir(here)
         with open("/proc/self/mountinfo") as table:
             points = [line.split()[4] for line in table if str(self.work) in line.split()[4]]
         for point in reversed(points):

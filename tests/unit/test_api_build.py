@@ -55,7 +55,6 @@ def test_every_parameter_arrives(api: Api) -> None:
     [
         ("version=3", 400, 'invalid version \\"3\\"'),
         ("version=2", 501, "BuildKit"),
-        ("squash=1", 400, "experimental"),
         ("securityopt=x", 400, "security options"),
         ("buildargs=[]", 400, "error reading buildargs"),
         ("labels=%7B%22a%22%3A1%7D", 400, "error reading labels"),

@@ -79,8 +79,6 @@ def _refuse(q: Query) -> None:
         raise InvalidRequest(f'invalid version "{version[:20]}"')
     if q.text("securityopt"):
         raise InvalidRequest("The daemon on this platform does not support setting security options on build")
-    if q.flag("squash"):
-        raise InvalidRequest("squash is only supported with experimental mode")
     if q.text("isolation") not in ("", "default"):
         raise InvalidRequest(f"isolation {q.text('isolation')[:20]!r} is for Windows")
     if _json(q, "outputs", list[Any]):
@@ -98,7 +96,8 @@ def options_of(q: Query) -> Options:
     )  # fmt: skip
     return Options(
         dockerfile=q.text("dockerfile") or "Dockerfile", tags=tuple(t for t in q.all("t") if t), request=asked, host=_host(q),
-        no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), explain=q.flag("sampan-explain"),
+        no_cache=q.flag("nocache"),
+         pull=q.flag("pull"), quiet=q.flag("q"), squash=q.flag("squash"), explain=q.flag("sampan-explain"),
         epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
         contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=_cache_from(q),

@@ -30,6 +30,7 @@ from sampan.build.prune import Wanted, prune
 from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given
 from sampan.build.solve import Shop, Solver
+from sampan.build.squash import squash
 from sampan.build.synced import Entry, Synced
 from sampan.build.usage import records
 from sampan.content.images import ImageRecord
@@ -173,6 +174,9 @@ class Builder:
             solver.imports = [*brought.caches, *await sources(self._images, options.cache_from, options.auth, console.say)]
             try:
                 built = await solver.solve()
+                if options.squash:
+                    plain = built
+                    built = await solver.blocking(lambda: squash(self._stores, self.cache, plain, solver.base, options))
                 inline = any(one.kind == "inline" for one in options.cache_to)
                 told = chosen(solver.done, built.layers, whole=False) if inline else {}
                 identity = await solver.blocking(lambda: self._finish(built, options, told))

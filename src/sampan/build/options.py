@@ -54,6 +54,7 @@ class Options:
     no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False
     quiet: bool = False
+    squash: bool = False
     explain: bool = False
     check: bool = False
     epoch: int | None = None

@@ -61,6 +61,7 @@ class Solver:
         self.bases = Bases(shop.images, options, self.named)
         self.held: list[str] = []
         self.places: dict[str, dict[str, str]] = {}
+        self.base = Built()  # what the target stage began with
         self.done: dict[str, StepRecord] = {}
         self.imports: Sequence[Source] = ()
         self.missed = 0
@@ -101,6 +102,8 @@ class Solver:
         base = await self._base(planned)
         plan, request = self.plan, self.options.request
         last = planned.index == plan.target
+        if last:
+            self.base = base
         evaluated = evaluate(
             planned.stage, Base(base.settings, base.author, base.arguments), plan.outer, request, escape=plan.dockerfile.escape,
             last=last,
@@ -260,8 +263,8 @@ class Solver:
                 if self.options.explain:
                     why = ["the cache is not used"] if fresh else await self.blocking(lambda: cache.explain(place, found))
                     lines.note(f"Not cached: {', '.join(why[:20])}{' ...' if len(why) > 20 else ''}")
-                layer = await work(lambda made: cache.put(key, _record(text, (*before, made))))  # type: ignore[misc]
-            self.done[key] = record or _record(text, (*before, layer))
+                layer = await work(lambda made: cache.put(key, record_of_step(text, (*before, made))))  # type: ignore[misc]
+            self.done[key] = record or record_of_step(text, (*before, layer))
         if not lock.locked():
             self.shop.locks.pop(key, None)
         if apart and built.layers:
@@ -279,7 +282,7 @@ class Solver:
         except SampanError as error:
             self.console.say(f"[Warning] {source.name[:200]}: {error}\n")
             return None
-        record = replace_struct(_record(text, (*before, layer)), imported=source.name[:200])
+        record = replace_struct(record_of_step(text, (*before, layer)), imported=source.name[:200])
         await self.blocking(lambda: self.shop.cache.put(key, record))
         return record
 
@@ -288,11 +291,14 @@ class Solver:
         over = key_of({"linked": key, "base": built.top})
         cache.hold(over)
         self.held.append(over)
-        found = rebase(self.shop.stores, layer, built.chain[-1], lambda made: cache.put(over, _record(text, (*built.layers, made))))
+        found = rebase(
+            self.shop.stores, layer, built.chain[-1], lambda made: cache.put(over, record_of_step(text, (*built.layers, made)))
+        )
         return (*built.layers, found)
 
 
-def _record(text: str, layers: tuple[LayerRef, ...]) -> StepRecord:
+def record_of_step(text: str, layers: tuple[LayerRef, ...]) -> StepRecord:
+    """Return the record of a step done now."""
     now = time.time_ns()
     return StepRecord(text=text[:500], layers=layers, made=True, added=now, used=now)
 

@@ -229,6 +229,7 @@ def _query(o: Options, source: Source) -> dict[str, Any]:
         "dockerfile": source.dockerfile, "remote": source.remote or None, "target": o.target or None,
         "buildargs": json.dumps(arguments) if arguments else None,
         "labels": json.dumps(labels(o.label, [])) if o.label else None, "nocache": o.no_cache, "pull": o.pull, "q": o.quiet,
+        "squash": o.squash,
         "networkmode": o.network, "memory": o.memory, "memswap": o.memory_swap, "cpushares": o.cpu_shares,
         "cpuperiod": o.cpu_period, "cpuquota": o.cpu_quota, "cpusetcpus": o.cpuset_cpus or None,
         "cpusetmems": o.cpuset_mems or None, "cgroupparent": o.cgroup_parent or None, "shmsize": o.shm_size,

@@ -26,11 +26,12 @@ from sampan.engine.context import Launcher, Rooms
 from sampan.engine.engine import Engine
 from sampan.engine.events import Bus
 from sampan.engine.images.images import Images
-from sampan.errors import InvalidRequest, SampanError, Unsupported
+from sampan.errors import InvalidRequest, SampanError
 from sampan.kernel.fds import Fd, memfd
 from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
 from sampan.network.addresses import parse_pool
+from sampan.network.defaults import MTU, Defaults
 from sampan.network.manager import Networks
 from sampan.network.resolver import Resolver
 from sampan.registry.hosts import Settings, read_mirror
@@ -42,7 +43,6 @@ from sampan.wire.hosts import TlsFiles
 
 log = logging.getLogger("sampan.daemon")
 _CODE = "from sampan.daemon import entry; entry()"
-_REFUSED = ("mtu", "dns", "dns-search")
 
 
 class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +53,22 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     exec_root: str = "/run/sampan"
     bridge: str = "sampan0"
     bip: str = ""
+    bip6: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
+    default_network_opts: dict[str, dict[str, str]] = {}
+    dns: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    host_gateway_ip: str = ""
+    icc: bool = True
+    ip: str = "0.0.0.0"
+    ip_forward: bool = True
+    ip_masq: bool = True
+    ipv6: bool = False
+    mtu: int = MTU
     cgroup_parent: str = "/sampan"
     pidfile: str = ""
     group: str = ""
@@ -78,9 +94,6 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
 def main(settings: dict[str, Any]) -> int:
     """Start the daemon with the settings of daemon.json's keys; returns only when it could not."""
     try:
-        for key in _REFUSED:
-            if settings.get(key):
-                raise Unsupported(f"--{key} is not supported yet")
         given = {
             name: os.environ.get(name.upper(), "") or os.environ.get(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")
         }
@@ -146,6 +159,15 @@ def _registries(options: DaemonOptions) -> Settings:
     return replace(made, certificates=options.registry_certs) if options.registry_certs else made
 
 
+def _network_defaults(options: DaemonOptions) -> Defaults:
+    """What the options say about networks.  Raises InvalidRequest for a pool that is none."""
+    same = {name: getattr(options, name) for name in Defaults.__struct_fields__ if hasattr(options, name)}
+    return Defaults(
+        **same, pools=tuple(parse_pool(text) for text in options.default_address_pools), options=options.default_network_opts,
+        dns_options=options.dns_opts,
+    )  # fmt: skip
+
+
 def _serves(engine: Engine) -> backend.Engine:
     """The engine as the API asks for it; each room is checked, since attributes of a protocol are invariant."""
     containers: backend.Containers = engine.containers
@@ -203,10 +225,8 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     )  # fmt: skip
     networks = Networks(
         state,
-        bridge=options.bridge,
-        bip=options.bip or None,
+        _network_defaults(options),
         instance=str(data_root),
-        pools=[parse_pool(text) for text in options.default_address_pools],
         names=Resolver(exec_root, lambda: launcher.program),
     )
     networks.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
+from sampan.network.defaults import Defaults
 from sampan.network.manager import Networks
 from sampan.network.records import Endpoint, NetworkInfo, PortBinding, Subnet, Wanted
 from sampan.state import State
@@ -66,7 +67,7 @@ class World:
     def manager(self, number: int = 1) -> Networks:
         state = self.state(str(number))
         self.stack.callback(state.close)
-        made = Networks(state, bridge=f"smpt{number}", bip=f"10.213.{number}.1/24", instance=str(number))
+        made = Networks(state, Defaults(bridge=f"smpt{number}", bip=f"10.213.{number}.1/24"), instance=str(number))
         made.start()
         self.managers.append(made)
         return made

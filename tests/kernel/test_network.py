@@ -19,6 +19,7 @@ from sampan.errors import Broken, Conflict, InvalidRequest
 from sampan.kernel import netns, rtnl
 from sampan.kernel.nftables import DELTABLE, NEWTABLE, SUBSYSTEM, Batch, Nftables, table_of
 from sampan.network import filters
+from sampan.network.defaults import Defaults
 from sampan.network.manager import Networks
 from sampan.network.records import PortBinding
 
@@ -177,7 +178,7 @@ def test_row_85_a_published_port_is_held(world: World) -> None:
 def test_row_85_a_port_taken_while_the_daemon_was_dead_is_a_clear_error_and_no_hijack(world: World) -> None:
     state = world.state()
     world.stack.callback(state.close)
-    manager = Networks(state, bridge="smpt1", bip="10.213.1.1/24")
+    manager = Networks(state, Defaults(bridge="smpt1", bip="10.213.1.1/24"))
     manager.start()
     space, endpoint = world.container(manager, WEB)
     world.listen(space)
@@ -185,7 +186,7 @@ def test_row_85_a_port_taken_while_the_daemon_was_dead_is_a_clear_error_and_no_h
     with socket.socket() as thief:
         thief.bind(("0.0.0.0", 8080))
         thief.listen()
-        again = Networks(state, bridge="smpt1")
+        again = Networks(state, Defaults(bridge="smpt1"))
         again.start()
         world.managers.append(again)
 
@@ -199,12 +200,12 @@ def test_row_85_a_port_taken_while_the_daemon_was_dead_is_a_clear_error_and_no_h
 def test_a_restarted_daemon_keeps_leases_and_ports(world: World) -> None:
     state = world.state()
     world.stack.callback(state.close)
-    manager = Networks(state, bridge="smpt1", bip="10.213.1.1/24")
+    manager = Networks(state, Defaults(bridge="smpt1", bip="10.213.1.1/24"))
     manager.start()
     space, endpoint = world.container(manager, WEB)
     server = world.listen(space)
     manager.stop()
-    again = Networks(state, bridge="smpt1")
+    again = Networks(state, Defaults(bridge="smpt1"))
     again.start()
     world.managers.append(again)
 
@@ -329,7 +330,7 @@ def test_a_bridge_that_was_there_is_used_and_left(world: World) -> None:
     route.talk([rtnl.new_address(link.index, IPv4Interface("10.213.9.1/24"))])
     state = world.state()
     world.stack.callback(state.close)
-    manager = Networks(state, bridge="smpt9")
+    manager = Networks(state, Defaults(bridge="smpt9"))
     manager.start()
     address = manager.reserve("bridge", "a").ip
     for endpoint in manager.active():
@@ -339,7 +340,7 @@ def test_a_bridge_that_was_there_is_used_and_left(world: World) -> None:
     assert address == "10.213.9.2"
     assert route.link("smpt9") is not None
     with pytest.raises(Conflict, match="is no bridge"):
-        Networks(state, bridge="lo").start()
+        Networks(state, Defaults(bridge="lo")).start()
 
 
 def test_networks_are_found_by_name_and_id_and_keep_their_ids(world: World) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from sampan.errors import Forbidden, InvalidRequest, Unavailable, Unsupported
 from sampan.network import ports
-from sampan.network.addresses import Pool, choose_subnet, mac_of, parse_bip
+from sampan.network.addresses import POOLS, Pool, choose_network, mac_of, parse_bip
 from sampan.network.records import PortBinding, Subnet
 
 
@@ -37,12 +37,12 @@ def test_a_wanted_address_is_given_once_and_only_inside() -> None:
 
 
 def test_the_first_pool_that_overlaps_no_route_is_chosen() -> None:
-    assert choose_subnet([]) == IPv4Interface("172.17.0.1/16")
+    assert choose_network(POOLS, 4, []) == IPv4Network("172.17.0.0/16")
     taken = [IPv4Network("172.17.4.0/24"), IPv4Network("172.18.0.0/15")]
-    assert choose_subnet(taken) == IPv4Interface("172.20.0.1/16")
-    assert choose_subnet([IPv4Network("172.16.0.0/12")]) == IPv4Interface("192.168.0.1/20")
+    assert choose_network(POOLS, 4, taken) == IPv4Network("172.20.0.0/16")
+    assert choose_network(POOLS, 4, [IPv4Network("172.16.0.0/12")]) == IPv4Network("192.168.0.0/20")
     with pytest.raises(InvalidRequest, match="fully subnetted"):
-        choose_subnet([IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16")])
+        choose_network(POOLS, 4, [IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16")])
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/31", "10.0.0.0/24", "10.0.0.255/24", "127.0.0.1/8", "::1/64", "a/b"])

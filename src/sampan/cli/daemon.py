@@ -56,7 +56,20 @@ def _flags(o: Options) -> dict[str, Any]:
     if "log-opts" in made:
         pairs = [one.partition("=") for one in made["log-opts"]]
         made["log-opts"] = {name: value for name, _, value in pairs}
+    if "default-network-opts" in made:
+        made["default-network-opts"] = _network_options(made["default-network-opts"])
     return made
+
+
+def _network_options(words: list[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for word in words:
+        driver, _, rest = word.partition("=")
+        key, equals, value = rest.partition("=")
+        if not (driver and key and equals):
+            raise Exit(1, f"invalid default network option {word[:64]!r}: wanted DRIVER=KEY=VALUE")
+        found.setdefault(driver, {})[key] = value
+    return found
 
 
 def _file(path: str, *, must_exist: bool) -> dict[str, Any]:

@@ -18,8 +18,21 @@ DAEMON = (
     flag("--init", "bool", "Run an init in the container to forward signals and reap processes"),
     flag("-D --debug", "bool", "Enable debug mode"),
     flag("--config-file", "string", "Daemon configuration file", CONFIG_FILE),
+    flag("--bip6", "string", "IPv6 address of the bridge with its prefix"),
+    flag("--fixed-cidr", "string", "The part of the bridge's IPv4 subnet that containers get addresses from"),
+    flag("--fixed-cidr-v6", "string", "The bridge's IPv6 subnet, or the part of it that containers get addresses from"),
+    flag("--default-gateway", "string", "Containers' IPv4 gateway on the default bridge (default the bridge)"),
+    flag("--default-gateway-v6", "string", "Containers' IPv6 gateway on the default bridge (default the bridge)"),
+    flag("--default-network-opt", "list", "Default options of new networks (DRIVER=KEY=VALUE)"),
+    flag("--ipv6", "bool", "Give containers on the default bridge IPv6 addresses too"),
+    flag("--icc", "bool", "Let containers on the default bridge reach each other (default true)"),
+    flag("--ip", "string", "Host address to publish ports at when none is asked for (default 0.0.0.0)"),
+    flag("--ip-forward", "bool", "Let the host forward packets (default true)"),
+    flag("--ip-masq", "bool", "Masquerade what leaves the default bridge (default true)"),
+    flag("--host-gateway-ip", "string", "What host-gateway in --add-host stands for (default the network's gateway)"),
     flag("--mtu", "int", "The containers' network MTU"),
     flag("--dns", "list", "DNS server to use"),
+    flag("--dns-opt", "list", "DNS options to use"),
     flag("--dns-search", "list", "DNS search domains to use"),
     flag("--label", "list", "Set key=value labels to the daemon"),
     flag("--log-driver", "string", "Default driver for container logs"),
@@ -40,7 +53,8 @@ DAEMON = (
 
 # The file's keys, with the kind of their values; a flag's key is its name but for these.
 PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts", "insecure-registry": "insecure-registries",
-          "registry-mirror": "registry-mirrors", "default-address-pool": "default-address-pools"}  # fmt: skip
+          "registry-mirror": "registry-mirrors", "default-address-pool": "default-address-pools",
+          "default-network-opt": "default-network-opts", "dns-opt": "dns-opts"}  # fmt: skip
 KINDS: dict[str, type] = {
     "hosts": list, "data-root": str, "exec-root": str, "bridge": str,
     "bip": str, "cgroup-parent": str, "pidfile": str,
@@ -49,5 +63,12 @@ KINDS: dict[str, type] = {
     "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
     "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
 }  # fmt: skip
-KINDS.update(dict.fromkeys(("insecure-registries", "registry-mirrors", "registry-certs", "default-address-pools"), list))
+KINDS.update(
+    dict.fromkeys(("insecure-registries", "registry-mirrors", "registry-certs", "default-address-pools", "dns-opts"), list)
+)
+KINDS.update(dict.fromkeys(("ipv6", "icc", "ip-forward", "ip-masq"), bool))
+KINDS.update(
+    dict.fromkeys(("bip6", "fixed-cidr", "fixed-cidr-v6", "default-gateway", "default-gateway-v6", "ip", "host-gateway-ip"), str)
+)
+KINDS["default-network-opts"] = dict
 KINDS.update(dict.fromkeys(("http-proxy", "https-proxy", "no-proxy"), str))

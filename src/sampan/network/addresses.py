@@ -51,15 +51,6 @@ def overlap(one: Network, other: Network) -> bool:
     return one.version == other.version and (one.network_address in other or other.network_address in one)
 
 
-def choose_subnet(taken: Iterable[IPv4Network], pools: Iterable[tuple[Network, int]] = POOLS) -> IPv4Interface:
-    """Return the gateway (the first address) of the first pool that overlaps none of `taken`.
-
-    Raises InvalidRequest when none is left.
-    """
-    found = choose_network(pools, 4, taken)
-    return IPv4Interface(f"{found.network_address + 1}/{found.prefixlen}")
-
-
 def parse_bip(text: str) -> IPv4Interface:
     """Return the bridge's address of `--bip ADDRESS/PREFIX`.  Raises InvalidRequest."""
     try:
@@ -82,7 +73,7 @@ class Pool:
     def __init__(self, subnet: Subnet) -> None:
         self.record = subnet
         self.network: Network = ip_network(subnet.subnet)
-        self.gateway = subnet.gateway
+        self.gateway = subnet.way_out
         first, last = int(self.network.network_address) + 1, int(self.network.broadcast_address)
         last -= self.network.version == 4
         if self.network.prefixlen >= self.network.max_prefixlen - 1:  # /31 and /127: RFC 3021, RFC 6164

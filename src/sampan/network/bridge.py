@@ -15,11 +15,11 @@ from sampan.errors import Broken, Conflict, InvalidRequest, Unsupported
 from sampan.kernel import netns, rtnl
 from sampan.network import inside, shaping
 from sampan.network.addresses import mac_of
+from sampan.network.defaults import MTU
 from sampan.network.filters import Zone
 from sampan.network.host import Host
 from sampan.network.records import BRIDGE, MTU_OPTION, Endpoint, NetworkInfo
 
-MTU = 1500
 HOST_IPV4 = "com.docker.network.host_ipv4"
 PREFIX = "com.docker.network.container_iface_prefix"
 GUARD = "sampan.guard"  # "false": containers may send with others' addresses (gateways, virtual machines)

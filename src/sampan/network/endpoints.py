@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from msgspec import structs
 
@@ -44,6 +44,17 @@ class Endpoints(Publishing):
         four = sorted((one for one in endpoints if one.gateway), key=order)
         six = sorted((one for one in endpoints if one.gateway6), key=order)
         return (four[0] if four else None), (six[0] if six else None)
+
+    def host_gateway(self, endpoints: Sequence[Endpoint]) -> str:
+        """Return the address at which containers with these endpoints find the host; "" when they do not."""
+        if self.defaults.host_gateway_ip:
+            return self.defaults.host_gateway_ip
+        for one in endpoints:
+            for text in (one.ip if one.gateway else "", one.ip6 if one.gateway6 else ""):
+                for subnet in self.network_of(one).subnets if text else ():
+                    if ip_address(text) in ip_network(subnet.subnet):
+                        return subnet.gateway
+        return ""
 
     # -- leases ------------------------------------------------------------------------------------------------------
 
@@ -77,7 +88,7 @@ class Endpoints(Publishing):
                 gateway6=six[1].gateway if six and not info.internal else "", link_local=wanted.link_local,
                 mac=wanted.mac.lower().replace("-", ":") or mac_of(first), veth_host=f"veth{key[:8]}", mtu=info.mtu,
                 ifname=wanted.ifname or _free_name(info, own), priority=wanted.priority, options=wanted.options,
-                names=wanted.names, links=wanted.links, servers=wanted.servers,
+                names=wanted.names, links=wanted.links, servers=wanted.servers or self.defaults.dns,
             )  # fmt: skip
             if any(one.ifname == endpoint.ifname for one in own):
                 raise Conflict(f"interface name {endpoint.ifname} is taken in container {container_id[:12]}")

@@ -25,13 +25,15 @@ class HostSettings(msgspec.Struct, frozen=True):
 
 
 class Host:
-    """One daemon's hold on the host's network.  name: the default bridge's, by which tables and memories are called.
+    """One daemon's hold on the host's network.  name: the default bridge's, by which tables and memories are called;
+    forwarding: whether the host is to be made to forward (a daemon with --ip-forward=false leaves that to others).
 
     The namespace that counts as the host's is that of the thread that makes it and calls it.
     """
 
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: State, name: str, *, forwarding: bool = True) -> None:
         self.name = name
+        self._forwarding = forwarding
         self._state = state
         self._doomed: Table[str] = Table(state, "network-doomed", str)
         self._dooms = 0
@@ -103,14 +105,15 @@ class Host:
 
     def forward(self) -> None:
         """Let the host forward IPv4."""
-        self.set("ipv4/ip_forward", "1")
+        if self._forwarding:
+            self.set("ipv4/ip_forward", "1")
 
     def forward6(self) -> None:
         """Let the host forward IPv6; interfaces that listen to router advertisements go on doing so.
 
         A forwarding host ignores advertisements where accept_ra is 1 (ip-sysctl.rst), which would cost it its own routes.
         """
-        if netns.read_sysctl("ipv6/conf/all/forwarding") == "1":
+        if not self._forwarding or netns.read_sysctl("ipv6/conf/all/forwarding") == "1":
             return
         for link in self.route.links():
             with contextlib.suppress(OSError):

@@ -19,15 +19,16 @@ from msgspec import structs
 
 from sampan.errors import Broken, Conflict, Forbidden, InvalidRequest, NotFound, SampanError
 from sampan.kernel import rtnl
-from sampan.network.addresses import POOLS, Network, Pool, choose_subnet, parse_bip
-from sampan.network.bridge import MTU, Bridge
+from sampan.network.addresses import Network, Pool
+from sampan.network.bridge import Bridge
+from sampan.network.defaults import Defaults, default_network
 from sampan.network.driver import Driver, Drivers
 from sampan.network.endpoints import Endpoints
 from sampan.network.host import Host
-from sampan.network.ipam import Space, local_pool
+from sampan.network.ipam import Space
 from sampan.network.macvlan import Macvlan
 from sampan.network.plain import Missing, Plain
-from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet
+from sampan.network.records import NetworkInfo, Subnet
 from sampan.network.resolver import Resolver
 from sampan.state import State, Table
 
@@ -42,26 +43,17 @@ def now() -> str:
 class Networks(Endpoints):
     """The networks of one daemon.
 
-    bridge: the default network's link; bip: its address as ADDRESS/PREFIX (default: the first free of the pools, then
-    always the same); instance: the daemon's own word, of which its IPv6 pool is made; pools: where subnets come from;
-    names: who answers containers' questions for each other.
-    Raises InvalidRequest for a bad bridge name or address.
+    defaults: the daemon's options; instance: its own word, of which its IPv6 pool is made; names: who answers
+    containers' questions for each other.  Raises InvalidRequest for options that cannot be.
     """
 
-    def __init__(
-        self, state: State, *, bridge: str = "sampan0", bip: str | None = None, instance: str = "",
-        pools: Sequence[tuple[Network, int]] = (), names: Resolver | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, state: State, defaults: Defaults = Defaults(), *, instance: str = "", names: Resolver | None = None) -> None:
         super().__init__(state)
-        try:
-            rtnl.check_name(bridge)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
-        self.bridge = bridge
+        defaults.check()
+        self.defaults = defaults
+        self.bridge = defaults.bridge
         self.names = names
         self.instance = instance
-        self._bip = parse_bip(bip) if bip else None
-        self._address_pools = [*(pools or POOLS), *([] if any(p.version == 6 for p, _ in pools) else [local_pool(instance)])]
         self._infos: Table[NetworkInfo] = Table(state, "network", NetworkInfo)
         self._lost: dict[str, str] = {}  # ids of networks that could not be made at start, and why
 
@@ -76,7 +68,7 @@ class Networks(Endpoints):
             if self._host is not None:
                 return
             with ExitStack() as undo:
-                host = self._host = Host(self._state, self.bridge)
+                host = self._host = Host(self._state, self.bridge, forwarding=self.defaults.ip_forward)
                 undo.callback(self._forget)
                 self._drivers = Drivers(host, KNOWN)
                 host.forget_doomed()
@@ -142,31 +134,9 @@ class Networks(Endpoints):
                 id=secrets.token_hex(32), name=name, driver=driver, created=now(), made_link=False
             )
             if name == "bridge":
-                info = self._default(info)
+                info = default_network(info, self.defaults, self._started().route, self.instance)
             if info != known.get(name):
                 self._infos.put(info.id, info)
-
-    def _default(self, info: NetworkInfo) -> NetworkInfo:
-        route = self._started().route
-        link = route.link(self.bridge)
-        if link is not None and link.kind != "bridge":
-            raise Conflict(f"link {self.bridge} exists and is no bridge")
-        found = route.addresses(link.index) if link is not None else []
-        if found and self._bip is not None and self._bip not in found:
-            raise Conflict(f"bridge {self.bridge} has the address {found[0]}, not {self._bip}")
-        gateway = self._bip or (found[0] if found else None)
-        if gateway is None and info.subnets and info.link == self.bridge:
-            gateway = ipaddress.IPv4Interface(f"{info.subnets[0].gateway}/{info.subnets[0].subnet.partition('/')[2]}")
-        if gateway is None:
-            gateway = choose_subnet(route.routes(), self._address_pools)
-        options = {
-            f"{BRIDGE}default_bridge": "true", f"{BRIDGE}enable_icc": "true", f"{BRIDGE}enable_ip_masquerade": "true",
-            f"{BRIDGE}host_binding_ipv4": "0.0.0.0", f"{BRIDGE}name": self.bridge, MTU_OPTION: str(MTU),
-        }  # fmt: skip
-        return structs.replace(
-            info, subnets=(Subnet(subnet=str(gateway.network), gateway=str(gateway.ip)),), options=options, link=self.bridge,
-            made_link=link is None or info.made_link,
-        )  # fmt: skip
 
     def _take_network(self, info: NetworkInfo) -> None:
         self._networks[info.id] = info
@@ -287,7 +257,7 @@ class Networks(Endpoints):
             if any(info.name == wanted.name for info in self._networks.values()):
                 raise Conflict(f"network with name {wanted.name} already exists")
             driver = self._driver(wanted) if not wanted.config_only else self._driver(self.get("none"))
-            info = structs.replace(wanted, id=secrets.token_hex(32), created=now())
+            info = structs.replace(self.defaults.wanted(wanted), id=secrets.token_hex(32), created=now())
             if not info.config_only:
                 info = driver.check(info)
                 self._alone(info)
@@ -314,7 +284,7 @@ class Networks(Endpoints):
             routed += host.route.routes()
         if info.ipv6 and 6 not in versions:
             routed += host.route.routes6()
-        return Space(self._address_pools, held, routed).plan(info.subnets, ipv4=info.ipv4, ipv6=info.ipv6)
+        return Space(self.defaults.address_pools(self.instance), held, routed).plan(info.subnets, ipv4=info.ipv4, ipv6=info.ipv6)
 
     def _alone(self, info: NetworkInfo) -> None:
         for other in self._networks.values():

@@ -18,6 +18,7 @@ from msgspec import structs
 from sampan.errors import Broken, InvalidRequest, NotFound
 from sampan.network import ports
 from sampan.network.addresses import Pool
+from sampan.network.defaults import Defaults
 from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
 from sampan.network.ports import Ports, PortTaken
@@ -38,6 +39,7 @@ class Publishing(ABC):
         self._refused: dict[str, str] = {}  # ids whose ports somebody took while no daemon held them
         self._pools: dict[str, list[Pool]] = {}
         self._networks: dict[str, NetworkInfo] = {}
+        self.defaults = Defaults()
         self._host: Host | None = None
         self._drivers: Drivers | None = None
         self.names: Resolver | None = None

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 BRIDGE = "com.docker.network.bridge."
+WAY_OUT = "DefaultGatewayIPv"  # an auxiliary address of this name, and 4 or 6: the containers' gateway instead of the bridge
 MTU_OPTION = "com.docker.network.driver.mtu"
 
 
@@ -22,6 +23,11 @@ class Subnet(Struct, frozen=True, kw_only=True):
     ip_range: str = ""
     aux: dict[str, str] = {}
     chosen: bool = True
+
+    @property
+    def way_out(self) -> str:
+        """Return what containers' default route leads to."""
+        return self.aux.get(f"{WAY_OUT}{6 if ':' in self.subnet else 4}") or self.gateway
 
 
 class NetworkInfo(Struct, frozen=True, kw_only=True):

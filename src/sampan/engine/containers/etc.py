@@ -25,18 +25,26 @@ def write(container: Container, endpoints: tuple[Endpoint, ...]) -> None:
                 _put(folder / name, (other / name).read_bytes())
         return
     hostname = config.hostname or os.uname().nodename
-    wanted = names.Resolver(tuple(host.dns or ()), tuple(host.dns_search or ()), tuple(host.dns_options or ()))
+    wanted = _resolver(container)
     if host.network_mode == "host" and not (wanted.servers or wanted.search or wanted.options):
         content = Path("/etc/resolv.conf").read_bytes() if Path("/etc/resolv.conf").exists() else b""
     else:
         content = names.resolv_file(names.host_resolver(), wanted, served=any(one.names for one in endpoints))
-    gateway = next((one.gateway for one in endpoints if one.gateway), "")
+    gateway = rooms.networks.host_gateway(endpoints)
     addresses = [text for one in endpoints for text in (one.ip, one.ip6) if text]
     _put(folder / "resolv.conf", content)
     _put(folder / "hostname", names.hostname_file(hostname))
     _put(
         folder / "hosts",
         names.hosts_file(hostname, config.domainname, addresses, _hosts(container, gateway), gateway=gateway),
+    )
+
+
+def _resolver(container: Container) -> names.Resolver:
+    """Return what the container was given for its resolver, or else the daemon."""
+    host, own = container.record.host, container.rooms.networks.defaults
+    return names.Resolver(
+        tuple(host.dns or own.dns), tuple(host.dns_search or own.dns_search), tuple(host.dns_options or own.dns_options)
     )
 
 
@@ -61,10 +69,8 @@ def joined(container: Container, endpoint: Endpoint) -> None:
     with _open(folder / "hosts", os.O_APPEND) as fd:
         os.write(fd.fileno(), lines.encode())
     if endpoint.names and not any(one.names for one in container.endpoints if one.id != endpoint.id):
-        host = record.host
-        wanted = names.Resolver(tuple(host.dns or ()), tuple(host.dns_search or ()), tuple(host.dns_options or ()))
         with _open(folder / "resolv.conf", os.O_TRUNC) as fd:
-            os.write(fd.fileno(), names.resolv_file(names.host_resolver(), wanted, served=True))
+            os.write(fd.fileno(), names.resolv_file(names.host_resolver(), _resolver(container), served=True))
 
 
 def _open(path: Path, how: int) -> Fd:

@@ -3,31 +3,35 @@
 Every message is one SEQPACKET packet (unix(7)); descriptors go beside it (SCM_RIGHTS).  launch/channel.py sends and
 receives: a long body travels in a memfd, which is then the packet's last descriptor.
 
-    daemon           spawner            keeper             starter                    init
-      |                |  fork ---------->|  fork ----------->|  clone3 --------------->|  (pid, mount, ipc, uts, net; userns)
-      |                |                  |   all three wait for what comes next; init's parent is the keeper
-      |  Launch + fds  |  the same        |                   |                         |
-      |--------------->|------------------------------------->|  maps written; Task --->|
-      |  Created(pid) + pidfd, netns fd                       |                         |  root attached, container's root
-      |<------------------------------------------------------|  control groups made    |
-      |  (makes the veth pair, sets addresses)                |  Go("group") + doors -->|  joins; mounts, masks, pivot
-      |  Proceed                                              |<---------------- Built -|
-      |------------------------------------------------------>|  Go("exec") ----------->|  privileges, execve
-      |                                                       |<---------- Failed | EOF |
-      |  Ready | Failed                   |                   |
-      |<------------------------------------------------------|
-      |                                   |<-- Handed + fds --|  exits
+    daemon                    spawner             keeper              midwife                  init
+      |  Breed + both ends       |  fork ----------->|  fork ----------->|  clone3 ------------->|  (pid, mount, ipc, uts, net;
+      |------------------------->|  the same         |  the same         |                       |   userns); the keeper's child
+      |  Born(pid) + pidfd       |                   |<-------------- pid|                       |
+      |<---------------------------------------------------------------- |  exits                |
+      |  keeper and init wait: what is above is done ahead of need, where it can be
+      |  maps written; Task + fds                    |                                           |
+      |----------------------------------------------------------------------------------------->|  root attached, container's root
+      |  control groups made; Go("group") + doors    |                                           |
+      |----------------------------------------------------------------------------------------->|  joins; mounts, masks, pivot
+      |  (makes the veth pair, sets addresses)       |                                    Built  |
+      |<-----------------------------------------------------------------------------------------|
+      |  Go("exec")                                  |                                           |
+      |----------------------------------------------------------------------------------------->|  privileges, execve
+      |                                              |                              Failed | EOF |
+      |<-----------------------------------------------------------------------------------------|
+      |  Handed + fds                                |
+      |--------------------------------------------->|  sleeps until something happens
       |  Attach + fd, Exec + fds, Resize, Signal, Query
-      |---------------------------------->|
+      |--------------------------------------------->|
       |  ExecStarted | ExecFailed, ExecExited, Exited, Status
-      |<----------------------------------|
-      |  Release (the daemon has recorded the exit)
-      |---------------------------------->|  removes cgroups, keeper.sock; exits
+      |<---------------------------------------------|
+      |  Release (the daemon has recorded the exit)  |
+      |--------------------------------------------->|  removes cgroups, keeper.sock; exits
 
-The starter does what takes much memory and then leaves, so that the keeper stays small.  An exec is born of the keeper itself,
-with the same Task, Built and Go.
+The daemon does the start itself, in a thread.  A daemon that dies before Handed takes init with it: the keeper kills what it was
+never given.  An exec is born of the keeper itself, with the same Task, Built and Go.
 
-The daemon's end of the first connection is passed inside Launch ("control").  A later daemon connects to
+The first connection to the keeper is one that the daemon made, and whose other end went with Breed.  A later daemon connects to
 `<state_dir>/keeper.sock`; the keeper greets every new connection with Status + pidfd, and the newest connection is the
 one that counts.  When a container ends, the keeper writes `<state_dir>/exit` (an `Exited`, JSON, atomically) before it
 says so; with no daemon connected it then removes the cgroups and leaves: the file is what the next daemon finds.
@@ -76,34 +80,18 @@ class LogTarget(msgspec.Struct, frozen=True, kw_only=True):
 # daemon -> spawner -----------------------------------------------------------------------------------------------
 
 
-class Launch(Message, frozen=True, kw_only=True):
-    """Make a keeper, and through it a container.  The numbers are indexes into the message's descriptors.
+class Breed(Message, frozen=True, kw_only=True):
+    """Make a keeper and an init that wait.  Descriptors: the keeper's end, init's end, then what the numbers are indexes of.
 
-    control: the keeper's end of a SEQPACKET pair whose other end the daemon keeps.
-    rootfs: the detached mount of the root file system.
-    filter: a memfd with the compiled seccomp filter; spec.linux.seccomp itself is not sent.  None: unconfined.
-    spec.mounts[].tree, spec.linux.namespaces[].fd: indexes too.
-    id_maps: whether spec.linux.uid_mappings are to be written (a user namespace of its own).
-    wait_for_network: say Created and wait for Proceed before the program is started.
-    open_stdin, stdin_once: Docker's OpenStdin and StdinOnce.
-    reaper: the program that is to be process 1 and have the container's own as its child (launch/reaper.py), None without.
-    user, group_add: who the process is, looked up inside the root file system; user None means process.user's numbers.
+    make: clone flags.  join: namespaces (descriptor, clone flag), in this order.  early: nobody waits for it yet.
+    folder, tasks: the doors of the control group that it is born in (cgroups.Doors).
     """
 
-    id: str
-    spec: Spec
-    control: int
-    rootfs: int
-    state_dir: str
-    filter: int | None = None
-    log: LogTarget = LogTarget(driver="none")
-    attachments: tuple[Attachment, ...] = ()
-    open_stdin: bool = False
-    stdin_once: bool = False
-    wait_for_network: bool = False
-    reaper: int | None = None
-    user: str | None = None
-    group_add: tuple[str, ...] = ()
+    make: int
+    early: bool = False
+    join: tuple[tuple[int, int], ...] = ()
+    folder: int | None = None
+    tasks: tuple[int, ...] = ()
 
 
 class MakeUserns(Message, frozen=True, kw_only=True):
@@ -126,24 +114,8 @@ class UsernsMade(Message, frozen=True, kw_only=True):
 # keeper -> daemon ------------------------------------------------------------------------------------------------
 
 
-class Created(Message, frozen=True, kw_only=True):
-    """The namespaces exist, nothing runs in them yet.  Descriptors: pidfd of init, its network namespace."""
-
-    pid: int
-    keeper_pid: int
-
-
-class Ready(Message, frozen=True, kw_only=True):
-    """The program has been started (execve succeeded).  Descriptor: pidfd of init."""
-
-    pid: int
-    keeper_pid: int
-    started_at: int  # nanoseconds since the epoch
-    warnings: tuple[str, ...] = ()
-
-
 class Failed(Message, frozen=True, kw_only=True):
-    """The start failed and everything the keeper made is undone."""
+    """A step of the way to execve failed; who says it ends."""
 
     step: str
     code: int  # errno, or 0
@@ -202,16 +174,6 @@ class Refused(Message, frozen=True, kw_only=True):
 # daemon -> keeper ------------------------------------------------------------------------------------------------
 
 
-class Proceed(Message, frozen=True, kw_only=True):
-    """The network is ready: start the program."""
-
-
-class Abort(Message, frozen=True, kw_only=True):
-    """Give the start up: kill init, undo, answer Failed."""
-
-    text: str = ""
-
-
 class Attach(Message, frozen=True, kw_only=True):
     attachment: Attachment
 
@@ -253,7 +215,7 @@ class Release(Message, frozen=True, kw_only=True):
     """The daemon has recorded the exit: clean up and leave."""
 
 
-# starter -> keeper ------------------------------------------------------------------------------------------------
+# daemon -> keeper, once ------------------------------------------------------------------------------------------------
 
 
 class Handed(Message, frozen=True, kw_only=True):
@@ -261,7 +223,7 @@ class Handed(Message, frozen=True, kw_only=True):
 
     Before the body goes one byte: how many of the first descriptors wake the keeper, which sleeps on them with the message
     unread; 0 means at once.
-    group: the control group's path, "" for none.  filter: as in Launch, for execs.
+    group: the control group's path, "" for none.  filter: a memfd with the compiled seccomp filter, for execs; None: unconfined.
     stdin, stdout, stderr: the outer ends of the pipes; master: the terminal's.
     socket: inode and change time of keeper.sock, so that the keeper never removes its successor's.
     """
@@ -276,9 +238,7 @@ class Handed(Message, frozen=True, kw_only=True):
     stdin_once: bool
     log: LogTarget
     attachments: tuple[Attachment, ...]
-    control: int
     pidfd: int
-    helper: int  # the pid of a process to be reaped, 0 for none
     listener: int
     filter: int | None = None
     stdin: int | None = None
@@ -287,13 +247,13 @@ class Handed(Message, frozen=True, kw_only=True):
     master: int | None = None
 
 
-# starter or keeper <-> init ---------------------------------------------------------------------------------------
+# daemon or keeper <-> init ---------------------------------------------------------------------------------------
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What only a container's first process needs.
 
-    rootfs, trees: indexes of Launch's descriptors, as the spec names them; `trees` are sent in this order.
+    rootfs, trees: indexes of its start's descriptors, as the spec names them; `trees` are sent in this order.
     folder: where the root is attached for a moment.  in_userns: in a user namespace, new or joined.
     controllers: v1 hierarchies as (folder, mount options), () on v2.
     """
@@ -311,7 +271,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 class Task(Message, frozen=True, kw_only=True):
     """What a newborn process is to become; with a place it is the container's first one, otherwise an exec.
 
-    Descriptors: stdio for 0, 1, 2 when `pipes`, Launch's reaper when `reaper`, then the place's trees.
+    Descriptors: stdio for 0, 1, 2 when `pipes`, the reaper when `reaper`, then the place's trees.
     program: the compiled seccomp filter, b"" for none.  enter_as_root: it is in a user namespace, where it is nobody yet.
     """
 
@@ -327,9 +287,10 @@ class Task(Message, frozen=True, kw_only=True):
 
 
 class Born(Message, frozen=True, kw_only=True):
-    """From the process between keeper and init that has joined the namespaces.  Descriptor: pidfd of init."""
+    """From the midwife, on init's connection.  Descriptor: pidfd of init."""
 
     pid: int
+    keeper_pid: int
 
 
 class Built(Message, frozen=True, kw_only=True):
@@ -346,12 +307,12 @@ class Go(Message, frozen=True, kw_only=True):
     stage: str
 
 
-ToSpawner = Launch | MakeUserns
-FromKeeper = Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
-ToKeeper = Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release
+ToSpawner = Breed | MakeUserns
+FromKeeper = ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
+ToKeeper = Attach | Exec | Resize | Signal | Query | Release
 AnyMessage = (
-    Launch | MakeUserns | UsernsMade | Created | Ready | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
-    | Proceed | Abort | Attach | Exec | Resize | Signal | Query | Release | Handed | Task | Born | Built | Go
+    Breed | MakeUserns | UsernsMade | Failed | ExecStarted | ExecFailed | ExecExited | Exited | Status | Refused
+    | Attach | Exec | Resize | Signal | Query | Release | Handed | Task | Born | Built | Go
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

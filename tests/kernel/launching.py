@@ -7,15 +7,21 @@ import select
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sampan import messages
+from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import clone_tree, set_attributes
 from sampan.kernel.process import Clone, pidfd_open, pidfd_signal, unshare
 from sampan.launch.channel import Channel
 from sampan.launch.client import Spawner
+from sampan.launch.filters import Filters
+from sampan.launch.host import Host
+from sampan.launch.nursery import Nursery
+from sampan.launch.start import Launch, Started, start
 from sampan.oci.runtime import Capabilities, IdMapping, Linux, Mount, Namespace, Process, Root, Spec
 
 BASE = 6_553_600
@@ -127,11 +133,13 @@ def identity_userns(base: int = BASE) -> Fd:
 
 
 class Box:
-    """A container as a test sees it."""
+    """A container as a test sees it.  answer: Started, or the StepFailed of a start that failed."""
 
-    def __init__(self, box: Boxes, name: str, state: Path, control: Channel) -> None:
-        self.name, self.state, self.control = name, state, control
-        self.stream: socket.socket | None = None
+    control: Channel  # of one that runs
+
+    def __init__(self, name: str, state: Path, stream: socket.socket) -> None:
+        self.name, self.state = name, state
+        self.stream: socket.socket | None = stream
         self.pidfd: Fd | None = None
         self.answer: Any = None
         self.inbox: list[tuple[Any, list[Fd]]] = []
@@ -189,6 +197,9 @@ class Boxes:
         self.rootfs = make_rootfs(place)
         for entry in [self.rootfs, *self.rootfs.rglob("*")]:
             os.lchown(entry, 0, 0)
+        self.host, self.filters = Host.look(), Filters()
+        self.nursery = Nursery(spawner.breed, self.host)
+        self.nursery.fill()
         self.made: list[Box] = []
         self.keepers: list[int] = []
 
@@ -198,7 +209,8 @@ class Boxes:
         userns: bool = True,
         terminal: bool = False,
         stdin: bool = False,
-        expect: Any = messages.Ready,
+        expect: Any = Started,
+        meanwhile: Callable[[Fd], None] = lambda network: None,
         process: dict[str, Any] | None = None,
         linux: dict[str, Any] | None = None,
         spec: dict[str, Any] | None = None,
@@ -207,7 +219,7 @@ class Boxes:
         trees: tuple[Fd, ...] = (),
         **launch: Any,
     ) -> Box:
-        """Start a container; its stdio is joined to box.stream."""
+        """Start a container; its stdio is joined to box.stream.  meanwhile: what the daemon does while init builds."""
         name = f"box{len(self.made)}"
         state = self.place / name
         state.mkdir()
@@ -236,37 +248,27 @@ class Boxes:
             linux=Linux(**linux_fields),
             **(spec or {}),
         )
-        ours, theirs = Channel.pair()
         out, inner = socket.socketpair()
         tree = clone_tree(str(self.rootfs))
         if userns:
             with identity_userns() as namespace:
                 set_attributes(tree, userns=namespace)
-        box = Box(self, name, state, ours)
-        box.stream = out
-        attachments = (messages.Attachment(fd=1, stdin=stdin),)
+        box = Box(name, state, out)
+        self.made.append(box)
+        attachments = (messages.Attachment(fd=0, stdin=stdin),)
+        wish = Launch(
+            id=name, spec=wanted, rootfs=1, state_dir=str(state), attachments=attachments, open_stdin=stdin, stdin_once=stdin,
+            **launch,
+        )  # fmt: skip
         with tree, inner:
             self.began = time.perf_counter()
-            self.spawner.launch(
-                messages.Launch(
-                    id=name,
-                    spec=wanted,
-                    control=0,
-                    rootfs=2,
-                    state_dir=str(state),
-                    attachments=attachments,
-                    open_stdin=stdin,
-                    stdin_once=stdin,
-                    **launch,
-                ),
-                [Fd(theirs.fileno()), Fd(inner.fileno()), tree, *trees],
-            )
-        theirs.close()
-        self.made.append(box)
-        box.answer = box.hear(expect)
-        if isinstance(box.answer, messages.Ready):
-            box.pidfd = box.fds[0]
-        if isinstance(box.answer, messages.Ready | messages.Created):
+            try:
+                box.answer = start(self.nursery, self.filters, self.host, wish, [Fd(inner.fileno()), tree, *trees], meanwhile)
+            except StepFailed as error:
+                box.answer = error
+        assert isinstance(box.answer, expect), box.answer
+        if isinstance(box.answer, Started):
+            box.pidfd, box.control = box.answer.pidfd, box.answer.keeper
             self.keepers.append(box.answer.keeper_pid)
         return box
 
@@ -284,15 +286,17 @@ class Boxes:
                 except ProcessLookupError:
                     pass
                 box.pidfd.close()
-            try:
-                box.control.send(messages.Release())
-            except OSError:
-                pass
+                try:
+                    box.control.send(messages.Release())
+                except OSError:
+                    pass
+                box.control.close()
             if box.stream is not None:
                 box.stream.close()
-            box.control.close()
+        self.nursery.close()
         self.wait_gone()  # while the spawner is there to reap them
         self.spawner.close()
+        self.filters.close()
 
     def wait_gone(self) -> None:
         """Wait until every keeper has left."""

@@ -1,6 +1,6 @@
-"""A spawner with a saboteur inside: any call that starter or init makes of the kernel can be made to fail, or to be their last.
+"""A saboteur inside: any call that daemon, midwife or init makes of the kernel can be made to fail, or to be their last.
 
-The rig is code that the spawner's interpreter runs before Sampan's own.  It wraps sampan.kernel.calls.bind and the few
+The rig is code that runs before Sampan's own, in the spawner or (Saboteur) the test.  It wraps sampan.kernel.calls.bind and the few
 functions of `os`, `fcntl` and `resource` that the start path uses, counts the calls of each role in a page that it shares
 with the test, and at the call that the test has chosen raises an errno or kills the process.
 """
@@ -8,20 +8,26 @@ with the test, and at the call that the test has chosen raises an errno or kills
 from __future__ import annotations
 
 import mmap
+import os
+import signal
 import struct
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from launching import Boxes
 
 from sampan.launch import client
+from sampan.launch.start import Connect, Started, _Start
 
-_RIG = r"""
+_SABOTEUR = r"""
 import errno, fcntl, mmap, os, resource, struct, sys
 _file = os.open({page!r}, os.O_RDWR)
 _page = mmap.mmap(_file, 8192)
 os.close(_file)
-_role = 0  # 1 starter, 2 init
+_role = 0  # 1 daemon, 2 midwife, 3 init
 _number = 0
 
 def _point(name):
@@ -49,7 +55,7 @@ def _wrap(owner, name, label):
     setattr(owner, name, rigged)
 
 for _name in ("open mkdir mknod chmod chown fchown symlink dup2 fchdir chdir setsid fork getcwd rename write stat fstat pipe2 "
-              "listdir pread execve").split():
+              "listdir pread execve lstat").split():
     _wrap(os, _name, "os." + _name)
 _wrap(fcntl, "ioctl", "ioctl")
 _wrap(fcntl, "fcntl", "fcntl")
@@ -63,7 +69,6 @@ def _rigged_bind(name, *types, **more):
         return real(*args, **kwargs)
     return rigged
 calls.bind = _rigged_bind
-from sampan.launch import init, starter
 def _in_role(owner, name, role):
     real = getattr(owner, name)
     def rigged(*args):
@@ -74,13 +79,19 @@ def _in_role(owner, name, role):
         finally:
             _role = 0
     setattr(owner, name, rigged)
-_in_role(starter.Starter, "run", 1)
-_in_role(init, "_start", 2)
+"""
+_RIG = (
+    _SABOTEUR
+    + r"""
+from sampan.launch import birth, init
+_in_role(birth, "deliver", 2)
+_in_role(init, "_start", 3)
 {more}
 from sampan.launch.spawner import main
 main()
 """
-STARTER, INIT = 1, 2
+)
+DAEMON, MIDWIFE, INIT = 1, 2, 3
 
 
 @dataclass
@@ -111,6 +122,57 @@ class Rig:
     def said(self) -> list[str]:
         """What `tell` of the rig's additional code has left."""
         return bytes(self.page[1024:]).rstrip(b"\0").decode().splitlines()
+
+
+class Saboteur:
+    """The rig in the test's own process, which is the daemon here: for the calls that a start makes by `os`."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig, self._number, self._acting = rig, 0, False
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Saboteur:
+        for name in "open mkdir mknod chmod fchown rename write stat lstat pipe2 listdir pread read unlink dup getppid".split():
+            self._wrap(name, getattr(os, name))
+        run = _Start.run
+
+        def rigged(one: _Start, connect: Connect) -> Started:
+            self._number, self._acting = 0, True
+            try:
+                return run(one, connect)
+            finally:
+                self._acting = False
+
+        _Start.run = rigged  # type: ignore[method-assign]
+        self._undo.callback(setattr, _Start, "run", run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def _wrap(self, name: str, real: Callable[..., Any]) -> None:
+        def rigged(*args: Any, **more: Any) -> Any:
+            if self._acting:
+                self._point(f"os.{name}")
+            return real(*args, **more)
+
+        setattr(os, name, rigged)
+        self._undo.callback(setattr, os, name, real)
+
+    def _point(self, name: str) -> None:
+        page = self._rig.page
+        if page[0] != DAEMON:
+            return
+        self._number += 1
+        struct.pack_into("=I", page, 4, self._number)
+        index, action = struct.unpack_from("=Ii", page, 8)
+        if self._number == index:
+            page[1] = 1
+            page[100 : 100 + len(name)] = name.encode()
+            if action < 0:
+                signal.raise_signal(-action)
+            else:
+                raise OSError(action, os.strerror(action), f"planted in {name}")
 
 
 # For `more`: a way to tell the test something; many processes write, each line is one short copy.

@@ -181,6 +181,14 @@ def test_a_group_in_use_is_a_conflict_and_an_empty_leftover_is_not(hierarchy: Hi
     process.wait(10)
 
 
+def test_a_parent_that_its_maker_did_not_live_to_fill_takes_processes(hierarchy: Hierarchy, path: str) -> None:
+    for folder in hierarchy.paths(path).values():
+        os.makedirs(os.path.dirname(folder))  # a v1 cpuset is empty at first
+    group = hierarchy.create(path, Resources())
+    process = joined(group, "true")
+    assert process.wait() == 0
+
+
 def test_an_update_is_all_or_nothing(hierarchy: Hierarchy, path: str) -> None:
     group = hierarchy.create(path, Resources(memory=Memory(limit=64 * MIB), pids=Pids(limit=17), cpu=Cpu(shares=512)))
     update(group, Resources(memory=Memory(limit=32 * MIB, swap=48 * MIB), pids=Pids(limit=-1)))

@@ -17,13 +17,16 @@ import pytest
 from launching import BASE, MOUNTS, Box, Boxes, identity_userns, unframe
 
 from sampan import messages
-from sampan.cgroups import Hierarchy
-from sampan.errors import Unsupported
+from sampan.cgroups import Doors, Hierarchy
+from sampan.errors import StepFailed, Unsupported
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.kernel.process import PR, pidfd_open, prctl
 from sampan.launch.client import connect, start_spawner
-from sampan.launch.filters import Filters
+from sampan.launch.host import Host
+from sampan.launch.namespaces import USUAL, Namespaces
+from sampan.launch.nursery import Nursery
+from sampan.launch.start import Started, _Start
 from sampan.oci.runtime import Box as Size
 from sampan.oci.runtime import (
     DeviceRule,
@@ -37,6 +40,7 @@ from sampan.oci.runtime import (
     Seccomp,
     SyscallRule,
 )
+from support.holds import descendants, left_below
 
 both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
 
@@ -137,12 +141,12 @@ def test_row_23_groups_are_exactly_those_asked_for(boxes: Boxes) -> None:
 
 @pytest.mark.parametrize("user", ["1:1:1", "4294967296", "2147483648", "99999999999", "\u0661", " 1", "nobody-here", "0x0", "+1"])
 def test_row_22_a_user_that_means_nothing_is_refused(boxes: Boxes, user: str) -> None:
-    box = boxes.start("id", user=user, expect=messages.Failed)
+    box = boxes.start("id", user=user, expect=StepFailed)
     assert box.answer.step == "user"
 
 
 def test_an_unknown_user_is_refused_in_dockers_words(boxes: Boxes) -> None:
-    failed = boxes.start("id", user="bob", expect=messages.Failed).answer
+    failed = boxes.start("id", user="bob", expect=StepFailed).answer
     assert failed.text == "unable to find user bob: no matching entries in passwd file"
 
 
@@ -152,28 +156,28 @@ def test_an_unknown_user_is_refused_in_dockers_words(boxes: Boxes) -> None:
      ("/nope", 'exec: "/nope": stat /nope: no such file or directory')],
 )  # fmt: skip
 def test_a_missing_program_fails_in_dockers_words_and_leaves_nothing(boxes: Boxes, program: str, text: str) -> None:
-    box = boxes.start(program, expect=messages.Failed)
+    box = boxes.start(program, expect=StepFailed)
     assert (box.answer.step, box.answer.text) == ("exec", text)
-    assert box.control.receive() == (None, [])
     assert list(box.state.iterdir()) == []
+    assert not left_below(boxes.spawner.pid)
 
 
 @pytest.mark.parametrize("way", ["/proc/self/exe", "/magic"])
 def test_row_16_the_entrypoint_cannot_be_the_interpreter(boxes: Boxes, way: str) -> None:
     (boxes.rootfs / "magic").symlink_to("/proc/self/exe")
-    assert boxes.start(way, "-c", "print(1)", expect=messages.Failed).answer.step == "exec"
+    assert boxes.start(way, "-c", "print(1)", expect=StepFailed).answer.step == "exec"
 
 
 def test_p3_a_script_cannot_run_the_interpreter(boxes: Boxes) -> None:
     (boxes.rootfs / "script").write_text("#!/proc/self/exe\nprint(1)\n")
     (boxes.rootfs / "script").chmod(0o755)
-    assert boxes.start("/script", expect=messages.Failed).answer.step == "exec"
+    assert boxes.start("/script", expect=StepFailed).answer.step == "exec"
 
 
 def test_row_17_a_working_directory_cannot_be_a_descriptor_of_the_host(boxes: Boxes) -> None:
     (boxes.rootfs / "way-out").symlink_to("/proc/self/fd/4")
     for cwd in [*(f"/proc/self/fd/{n}" for n in range(3, 16)), "/way-out", "/proc/1/cwd", "/proc/self/root"]:
-        box = boxes.start("pwd", process={"cwd": cwd}, expect=messages.Failed)
+        box = boxes.start("pwd", process={"cwd": cwd}, expect=StepFailed)
         assert box.answer.step == "cwd"
 
 
@@ -184,7 +188,7 @@ def test_a_missing_working_directory_is_made(boxes: Boxes) -> None:
 def test_row_5_a_symlinked_proc_is_refused(boxes: Boxes) -> None:
     (boxes.rootfs / "proc").rmdir()
     (boxes.rootfs / "proc").symlink_to("/tmp")
-    assert boxes.start("true", expect=messages.Failed).answer.step == "mount /proc"
+    assert boxes.start("true", expect=StepFailed).answer.step == "mount /proc"
 
 
 def test_row_6_a_symlinked_dev_stays_inside(boxes: Boxes, tmp_path: Path) -> None:
@@ -192,7 +196,7 @@ def test_row_6_a_symlinked_dev_stays_inside(boxes: Boxes, tmp_path: Path) -> Non
     outside.mkdir()
     (boxes.rootfs / "dev").rmdir()
     (boxes.rootfs / "dev").symlink_to(f"../../../../../..{outside}")
-    boxes.start("true", expect=messages.Failed)
+    boxes.start("true", expect=StepFailed)
     assert list(outside.iterdir()) == []
 
 
@@ -343,35 +347,66 @@ def test_execs_end_with_the_container(boxes: Boxes) -> None:
     assert box.exited().status == 0
 
 
-def test_the_network_is_waited_for(boxes: Boxes) -> None:
-    box = boxes.start("true", wait_for_network=True, expect=messages.Created)
-    pidfd, network = box.fds
-    inode = os.fstat(network.fileno()).st_ino
-    assert inode == os.stat(f"/proc/{box.answer.pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
-    box.control.send(messages.Proceed())
-    box.hear(messages.Ready)
-    for fd in (pidfd, network, *box.fds):
-        fd.close()
+def test_the_network_is_made_before_the_program_runs(boxes: Boxes) -> None:
+    seen = []
+
+    def connect(network: Fd) -> None:
+        seen.append(os.fstat(network.fileno()).st_ino)
+
+    box = boxes.start("readlink", "/proc/self/ns/net", meanwhile=connect)
+    assert unframe(box.output()).decode().strip() == f"net:[{seen[0]}]"
+    assert seen[0] != os.stat("/proc/self/ns/net").st_ino
     assert box.exited().status == 0
 
 
-@pytest.mark.parametrize("how", ["abort", "vanish"])
-def test_a_start_that_is_given_up_leaves_nothing(boxes: Boxes, how: str) -> None:
-    box = boxes.start("true", wait_for_network=True, expect=messages.Created)
-    pidfd, network = box.fds
-    network.close()
-    if how == "abort":
-        box.control.send(messages.Abort(text="no address"))
-        assert box.hear(messages.Failed).text == "no address"
-    else:
-        box.control.close()
-    assert select.select([pidfd], [], [], 10)[0]
-    pidfd.close()
+def test_a_start_whose_network_fails_leaves_nothing(boxes: Boxes) -> None:
+    def connect(network: Fd) -> None:
+        raise KeyError("no address")
+
+    with pytest.raises(KeyError, match="no address"):
+        boxes.start("true", meanwhile=connect)
+    assert list(boxes.made[-1].state.iterdir()) == []
+    assert not left_below(boxes.spawner.pid)
+
+
+@pytest.mark.parametrize("made_ahead", [True, False])
+def test_a_brood_that_was_killed_is_replaced(boxes: Boxes, made_ahead: bool) -> None:
+    if made_ahead:
+        boxes.nursery.fill()
+    for pid in descendants(boxes.spawner.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert boxes.run("exit 3")[0] == 3
+
+
+def test_waiting_broods_leave_with_the_daemon(tmp_path: Path) -> None:
+    spawner = start_spawner()
+    host = Host.look()
+    broods = [Nursery(spawner.breed, host).take(Namespaces(USUAL), Doors()) for _ in range(3)]
+    assert {one.pid for one in broods} < descendants(spawner.pid)
+    for one in broods:
+        one.init.close()
+        one.keeper.close()
+        for pidfd in (one.pidfd, pidfd_open(one.keeper_pid)):
+            assert select.select([pidfd], [], [], 10)[0]
+            pidfd.close()
+    spawner.close()
+
+
+def test_a_daemon_that_dies_before_it_has_handed_over_takes_the_program_with_it(boxes: Boxes) -> None:
+    """What nobody was told of does not run on unseen."""
+    boxes.nursery.close()  # a brood of this process's would be the child's as well
+    child = os.fork()
+    if child == 0:
+        _Start._hand_over = lambda self, brood, started_at: os._exit(7)  # type: ignore[method-assign]  # the program runs by now
+        boxes.start("sleep", "1000")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert not left_below(boxes.spawner.pid)
 
 
 def test_p17_a_mount_over_proc_is_refused(boxes: Boxes) -> None:
     for target in ("/proc", "/proc/self", "/proc/sys/kernel", "/"):
-        box = boxes.start("true", mounts=(Mount(destination=target, type="tmpfs"),), expect=messages.Failed)
+        box = boxes.start("true", mounts=(Mount(destination=target, type="tmpfs"),), expect=StepFailed)
         assert "cannot mount over" in box.answer.text
 
 
@@ -388,7 +423,7 @@ def test_row_11_only_namespaced_sysctls_are_set(boxes: Boxes) -> None:
         ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=x"),
         ("vm.swappiness", "1"),
     ):
-        assert boxes.start("true", linux={"sysctl": {key: value}}, expect=messages.Failed).answer.step == "sysctl"
+        assert boxes.start("true", linux={"sysctl": {key: value}}, expect=StepFailed).answer.step == "sysctl"
 
 
 def test_limits_that_the_host_refuses_are_warned_of(boxes: Boxes) -> None:
@@ -430,7 +465,7 @@ def _volume(boxes: Boxes, name: str, *, userns: bool) -> Fd:
 
 @both
 def test_a_volume_is_mounted_and_belongs_to_the_containers_root(boxes: Boxes, userns: bool) -> None:
-    mounts = (*MOUNTS, Mount(destination="/data/deep", type="bind", tree=3, options=("rbind", "rprivate")))
+    mounts = (*MOUNTS, Mount(destination="/data/deep", type="bind", tree=2, options=("rbind", "rprivate")))
     with _volume(boxes, "volume", userns=userns) as tree:
         assert boxes.run("echo kept > /data/deep/f; stat -c %u /data/deep/f", userns=userns, mounts=mounts, trees=(tree,)) == (
             0,
@@ -441,7 +476,7 @@ def test_a_volume_is_mounted_and_belongs_to_the_containers_root(boxes: Boxes, us
 
 
 def test_row_12_a_read_only_volume_is_read_only_all_the_way_down(boxes: Boxes) -> None:
-    mounts = (*MOUNTS, Mount(destination="/data", type="bind", tree=3, options=("rbind", "rro")))
+    mounts = (*MOUNTS, Mount(destination="/data", type="bind", tree=2, options=("rbind", "rro")))
     (boxes.place / "volume/sub").mkdir(parents=True)
     with new_mount("tmpfs") as inner:
         attach(inner, str(boxes.place / "volume/sub"))
@@ -457,9 +492,9 @@ def test_row_1_a_mount_target_that_is_a_symbolic_link_stays_inside(boxes: Boxes,
     outside = tmp_path / "outside"
     outside.mkdir()
     (boxes.rootfs / "data").symlink_to(f"../../../../../../../..{outside}")
-    mounts = (*MOUNTS, Mount(destination="/data/x", type="bind", tree=3, options=("rbind",)))
+    mounts = (*MOUNTS, Mount(destination="/data/x", type="bind", tree=2, options=("rbind",)))
     with _volume(boxes, "volume", userns=True) as tree:
-        boxes.start("true", mounts=mounts, trees=(tree,), expect=(messages.Failed, messages.Ready))
+        boxes.start("true", mounts=mounts, trees=(tree,), expect=(StepFailed, Started))
     assert list(outside.iterdir()) == []  # row 7: nothing was made there either
 
 
@@ -469,10 +504,10 @@ def test_a_network_namespace_is_joined(boxes: Boxes, userns: bool) -> None:
     kinds = ["mount", "pid", "ipc", "uts", "cgroup"]
     namespaces = [Namespace(type=kind) for kind in kinds]
     joined = [open_fd(f"/proc/{first.answer.pid}/ns/net", os.O_RDONLY)]
-    namespaces.append(Namespace(type="network", fd=3))
+    namespaces.append(Namespace(type="network", fd=2))
     if userns:
         joined.append(open_fd(f"/proc/{first.answer.pid}/ns/user", os.O_RDONLY))
-        namespaces.append(Namespace(type="user", fd=4))
+        namespaces.append(Namespace(type="user", fd=3))
     code, text = boxes.run(
         "readlink /proc/self/ns/net; id -u; mount | grep -c sysfs",
         userns=userns,
@@ -495,8 +530,8 @@ def pid_namespace_of(first: Box) -> Iterator[tuple[tuple[Fd, ...], tuple[Namespa
             (user, pid),
             (
                 *(Namespace(type=kind) for kind in ("mount", "network", "ipc", "uts", "cgroup")),
-                Namespace(type="user", fd=3),
-                Namespace(type="pid", fd=4),
+                Namespace(type="user", fd=2),
+                Namespace(type="pid", fd=3),
             ),
         )
 
@@ -524,36 +559,29 @@ def test_p4_python_finds_nothing_of_the_containers(boxes: Boxes) -> None:
             for name in ("encodings/idna.py", "traceback.py", "linecache.py", "sampan.py", "pwd.py"):
                 (planted / name).write_text("open('/CANARY_RAN', 'w')\n")
     boxes.run("true")
-    boxes.start("nope", expect=messages.Failed)
-    boxes.start("true", user="nobody-here", expect=messages.Failed)
+    boxes.start("nope", expect=StepFailed)
+    boxes.start("true", user="nobody-here", expect=StepFailed)
     assert not (boxes.rootfs / "CANARY_RAN").exists()
 
 
 def test_p9_the_init_cannot_be_looked_at_from_inside(boxes: Boxes) -> None:
     first = boxes.start("sleep", "100")
+    seen = []
+
+    def look(_: Fd) -> None:
+        with first.exec(
+            "/bin/sh",
+            "-c",
+            "for p in /proc/[0-9]*; do test $p = /proc/1 || test $p = /proc/$$ || "
+            "{ ls $p/fd; cat $p/environ; readlink $p/exe; readlink $p/root; } 2>&1; done",
+        ) as stream:
+            first.hear(messages.ExecStarted)
+            seen.append(unframe(b"".join(iter(lambda: stream.recv(65536), b""))).decode())
+            first.hear(messages.ExecExited)
+
     with pid_namespace_of(first) as (trees, namespaces):
-        second = boxes.start(
-            "true",
-            trees=trees,
-            linux={"namespaces": namespaces},
-            wait_for_network=True,
-            expect=messages.Created,
-        )
-    with first.exec(
-        "/bin/sh",
-        "-c",
-        "for p in /proc/[0-9]*; do test $p = /proc/1 || test $p = /proc/$$ || "
-        "{ ls $p/fd; cat $p/environ; readlink $p/exe; readlink $p/root; } 2>&1; done",
-    ) as stream:
-        first.hear(messages.ExecStarted)
-        raw = b""
-        while data := stream.recv(65536):
-            raw += data
-        first.hear(messages.ExecExited)
-    seen = unframe(raw).decode()
-    assert "python" not in seen and "Permission denied" in seen
-    second.control.send(messages.Abort())
-    second.hear(messages.Failed)
+        boxes.start("true", trees=trees, linux={"namespaces": namespaces}, meanwhile=look)
+    assert "python" not in seen[0] and "Permission denied" in seen[0]
 
 
 def _filter() -> Seccomp:
@@ -577,12 +605,12 @@ def test_the_filter_holds_for_the_program_and_for_execs(boxes: Boxes, no_new_pri
 
 
 def test_p17_a_filter_that_cannot_be_made_is_an_error_and_an_empty_one_a_failed_start(boxes: Boxes) -> None:
-    filters = Filters()
     with pytest.raises(Unsupported, match="SCMP_ACT_WHATEVER"):
-        filters.compiled(Seccomp(default_action="SCMP_ACT_WHATEVER"))
+        boxes.filters.compiled(Seccomp(default_action="SCMP_ACT_WHATEVER"))
     profile = Seccomp(default_action="SCMP_ACT_ALLOW")
-    os.ftruncate(boxes.spawner._filters.compiled(profile).fileno(), 0)
-    answer = boxes.start("true", linux={"seccomp": profile}, expect=messages.Failed).answer
+    with boxes.filters.compiled(profile) as program:
+        os.ftruncate(program.fileno(), 0)
+    answer = boxes.start("true", linux={"seccomp": profile}, expect=StepFailed).answer
     assert (answer.step, "empty" in answer.text) == ("seccomp", True)
 
 
@@ -650,29 +678,13 @@ def test_an_end_that_comes_at_once_is_told_after_ready(boxes: Boxes) -> None:
         assert boxes.start("true").exited().status == 0
 
 
-def test_nothing_that_was_made_ahead_outlives_the_spawner() -> None:
+def test_nothing_that_was_made_ahead_outlives_the_nursery() -> None:
     spawner = start_spawner()
-    deadline = time.monotonic() + 10
-    while len(brood := children_of(spawner.pid)) < 2:  # keeper, starter, and where there can be one, init
-        assert time.monotonic() < deadline
-        os.sched_yield()
+    nursery = Nursery(spawner.breed, Host.look())
+    nursery.fill()
+    nursery.close()
+    assert not left_below(spawner.pid)
     spawner.close()
-    assert not {pid for pid in brood if os.path.exists(f"/proc/{pid}")}
-
-
-def children_of(pid: int) -> set[int]:
-    return {int(entry) for entry in os.listdir("/proc") if entry.isdigit() and ancestor(int(entry), pid)}
-
-
-def ancestor(pid: int, of: int) -> bool:
-    try:
-        while pid > 1:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            if pid == of:
-                return True
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return False
 
 
 def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxes) -> None:
@@ -698,7 +710,7 @@ def test_row_18_a_keeper_and_the_spawner_hold_no_more_than_they_need(boxes: Boxe
 
 
 def test_p17_a_label_that_cannot_be_set_is_a_failed_start(boxes: Boxes) -> None:
-    assert "AppArmor" in boxes.start("true", process={"apparmor_profile": "x"}, expect=messages.Failed).answer.text
+    assert "AppArmor" in boxes.start("true", process={"apparmor_profile": "x"}, expect=StepFailed).answer.text
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -712,7 +724,7 @@ def test_output_is_in_the_log_when_the_exit_is_told(boxes: Boxes, terminal: bool
             "echo one; echo two >&2; printf three",
             terminal=terminal,
             trees=(opened,),
-            log=messages.LogTarget(fd=3, name="x-json.log"),
+            log=messages.LogTarget(fd=2, name="x-json.log"),
         )
     box.hear(messages.Exited)
     found = [json.loads(line) for line in (folder / "x-json.log").read_text().splitlines()]

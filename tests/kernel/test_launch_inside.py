@@ -18,6 +18,7 @@ from sampan.kernel.fds import Fd
 from sampan.kernel.mount import Attr, clone_tree, set_attributes
 from sampan.launch.client import start_spawner
 from sampan.oci.runtime import Mount, Seccomp, SyscallRule
+from support.holds import children
 
 ROUNDS = 2000 if os.environ.get("SAMPAN_TEST_LONG") else 200
 both = pytest.mark.parametrize("userns", [False, True], ids=["host-users", "userns"])
@@ -76,20 +77,24 @@ def test_p9_the_harness_sees_a_runtime_that_is_dumpable(tmp_path: Path) -> None:
 
 @both
 def test_p2_p7_before_the_program_starts_nothing_of_the_host_is_mounted_and_one_thread_runs(boxes: Boxes, userns: bool) -> None:
-    box = boxes.start("true", userns=userns, wait_for_network=True, expect=messages.Created)
-    mounts = Path(f"/proc/{box.answer.pid}/mountinfo")
-    while any(
-        " /proc/sys " not in line and line.split()[4].startswith(("/var/", "/work", "/tmp/py", "/home")) for line in lines(mounts)
-    ):
-        pass  # it has not gone into its root yet
-    shown = [line.split()[4] for line in lines(mounts)]
-    assert shown.count("/") == 1 and not any(name.startswith(("/usr", "/lib", "/root")) for name in shown)
-    for pid in (box.answer.pid, box.answer.keeper_pid, boxes.spawner.pid):
-        assert os.listdir(f"/proc/{pid}/task") == [str(pid)]
-    for fd in box.fds:
-        fd.close()
-    box.control.send(messages.Abort())
-    box.hear(messages.Failed)
+    def look(_: Fd) -> None:
+        (keeper,) = children(boxes.spawner.pid)
+        while len(born := children(keeper)) > 1:
+            pass  # the midwife leaves
+        (pid,) = born
+        mounts = Path(f"/proc/{pid}/mountinfo")
+        while any(
+            " /proc/sys " not in line and line.split()[4].startswith(("/var/", "/work", "/tmp/py", "/home"))
+            for line in lines(mounts)
+        ):
+            pass  # it has not gone into its root yet
+        shown = [line.split()[4] for line in lines(mounts)]
+        assert shown.count("/") == 1 and not any(name.startswith(("/usr", "/lib", "/root")) for name in shown)
+        for one in (pid, keeper, boxes.spawner.pid):
+            assert os.listdir(f"/proc/{one}/task") == [str(one)]
+
+    boxes.nursery.close()  # the one that is looked at is the only one
+    assert boxes.start("true", userns=userns, meanwhile=look).exited().status == 0
 
 
 def lines(path: Path) -> list[str]:
@@ -128,7 +133,7 @@ def python_box(boxes: Boxes, script: str, **fields: object) -> str:
         tree = clone_tree(os.path.realpath(name), recursive=True)
         set_attributes(tree, set_=Attr.RDONLY, recursive=True)
         trees.append(tree)
-        mounts.append(Mount(destination=name, type="bind", tree=3 + number, options=("rbind", "rprivate", "ro")))
+        mounts.append(Mount(destination=name, type="bind", tree=2 + number, options=("rbind", "rprivate", "ro")))
     program = os.path.realpath(sys.executable)
     box = boxes.start(program, "-I", "-c", script, mounts=tuple(mounts), trees=tuple(trees), **fields)  # type: ignore[arg-type]
     for tree in trees:

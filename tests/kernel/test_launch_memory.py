@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from launching import Boxes
 from rigged import rigged_boxes
 
 from sampan import messages
+from sampan.errors import StepFailed
+from sampan.kernel.fds import Fd
 from sampan.launch.client import start_spawner
 from support.holds import descendants
 
@@ -19,19 +22,20 @@ SECRET = "sampan-canary-" + "7f3a" * 8
 
 
 def memory_of(pid: int) -> bytes:
-    """Return every readable and writable byte of a process."""
+    """Return every readable and writable byte of a process, b"" when it has just left (a midwife)."""
     found = []
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in maps:
-            place, rights = line.split()[:2]
-            if not rights.startswith("rw"):
-                continue
-            first, last = (int(part, 16) for part in place.split("-"))
-            try:
-                memory.seek(first)
-                found.append(memory.read(last - first))
-            except OSError:
-                continue
+    try:
+        with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            for line in maps:
+                place, rights = line.split()[:2]
+                if not rights.startswith("rw"):
+                    continue
+                first, last = (int(part, 16) for part in place.split("-"))
+                with suppress(OSError):
+                    memory.seek(first)
+                    found.append(memory.read(last - first))
+    except FileNotFoundError:
+        return b""
     return b"".join(found)
 
 
@@ -43,17 +47,16 @@ def test_p8_nothing_of_the_daemons_memory_is_in_what_enters_a_container(tmp_path
         boxes = Boxes(tmp_path, start_spawner())
     finally:
         del os.environ["CANARY"]
-    try:
-        box = boxes.start("true", wait_for_network=True, expect=messages.Created)
-        below = {boxes.spawner.pid, box.answer.pid, *descendants(boxes.spawner.pid)}
+
+    def look(_: Fd) -> None:
+        below = {boxes.spawner.pid, *descendants(boxes.spawner.pid)}
         assert len(below) >= 3
         assert SECRET.encode() in memory_of(os.getpid())  # the control
         for pid in below:
             assert SECRET.encode() not in memory_of(pid), Path(f"/proc/{pid}/comm").read_text()
-        for fd in box.fds:
-            fd.close()
-        box.control.send(messages.Abort())
-        box.hear(messages.Failed)
+
+    try:
+        assert boxes.start("true", meanwhile=look).exited().status == 0
     finally:
         boxes.close()
     assert kept
@@ -61,16 +64,15 @@ def test_p8_nothing_of_the_daemons_memory_is_in_what_enters_a_container(tmp_path
 
 def test_p8_one_containers_settings_are_not_in_anothers_processes(boxes: Boxes) -> None:
     first = boxes.start("sleep", "100", process={"env": (f"PASSWORD={SECRET}",)})
-    second = boxes.start("true", wait_for_network=True, expect=messages.Created)
-    mine = {first.answer.pid, first.answer.keeper_pid}
-    others = {second.answer.pid, *descendants(second.answer.keeper_pid), second.answer.keeper_pid}
-    assert SECRET.encode() in memory_of(first.answer.pid)
-    hit = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in others - mine if SECRET.encode() in memory_of(pid)]
-    assert hit == []
-    for fd in second.fds:
-        fd.close()
-    second.control.send(messages.Abort())
-    second.hear(messages.Failed)
+
+    def look(_: Fd) -> None:
+        assert SECRET.encode() in memory_of(first.answer.pid)
+        others = {boxes.spawner.pid, *descendants(boxes.spawner.pid)} - {first.answer.pid, first.answer.keeper_pid}
+        assert len(others) >= 3
+        hit = [pid for pid in others if SECRET.encode() in memory_of(pid)]
+        assert hit == []
+
+    assert boxes.start("true", meanwhile=look).exited().status == 0
 
 
 @pytest.fixture(params=["collects-always", "collects-never"])
@@ -92,7 +94,7 @@ def test_p19_no_descriptor_depends_on_the_collector(collecting: Boxes) -> None:
 
     def round_(number: int) -> None:
         assert boxes.run("echo x; exit 3") == (3, "x\n")
-        boxes.start("nope", expect=messages.Failed)
+        boxes.start("nope", expect=StepFailed)
         assert boxes.run("tty", terminal=True)[0] == 0
         with keeper.exec("true", exec_id=f"e{number}"):
             keeper.hear(messages.ExecStarted)

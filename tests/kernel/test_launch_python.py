@@ -11,6 +11,7 @@ from launching import Boxes
 from rigged import TELL, Rig, rigged_boxes
 
 from sampan import messages
+from sampan.errors import StepFailed
 from sampan.kernel.inotify import Inotify
 from sampan.oci.runtime import Mount
 
@@ -78,7 +79,7 @@ def every_way(boxes: Boxes) -> None:
         {"process": {"args": ("é\x01",)}}, {"process": {"args": ("/etc",)}},
     ]  # fmt: skip
     for more in wrong:
-        assert boxes.start("true", **{**more, "expect": messages.Failed}).answer.text
+        assert boxes.start("true", **{**more, "expect": StepFailed}).answer.text
     first = boxes.start("sleep", "100", process={"env": EVIL})
     for number, (program, more) in enumerate((("true", {}), ("nope", {}), ("true", {"user": "x"}), ("true", {"terminal": True}))):
         with first.exec(program, exec_id=f"e{number}", env=EVIL, **more):
@@ -106,7 +107,7 @@ def test_p4_the_harness_hears_an_import_and_a_lookup(tmp_path: Path) -> None:
     )
     boxes, rig = rigged_boxes(tmp_path, AUDIT + late)
     try:
-        boxes.start("true", expect=messages.Failed)
+        boxes.start("true", expect=StepFailed)
         assert any("antigravity" in line for line in rig.said()), rig.said()
     finally:
         boxes.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import time
 from dataclasses import dataclass, fields
 
@@ -13,8 +15,8 @@ PATIENCE = 20.0
 SLACK = {"threads": 6, "processes": 3, "descriptors": 2}
 
 
-def descendants(pid: int) -> set[int]:
-    """Return the processes below `pid`: spawner, keepers, inits, what runs in containers."""
+def _parents() -> dict[int, int]:
+    """Return the parent of every process."""
     parents: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if entry.isascii() and entry.isdigit():
@@ -23,10 +25,36 @@ def descendants(pid: int) -> set[int]:
                     parents[int(entry)] = int(file.read().rpartition(")")[2].split()[1])
             except (OSError, ValueError):
                 continue
+    return parents
+
+
+def children(pid: int) -> set[int]:
+    """Return the processes whose parent is `pid`."""
+    return {one for one, parent in _parents().items() if parent == pid}
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes below `pid`: spawner, keepers, inits, what runs in containers."""
+    parents = _parents()
     found: set[int] = set()
     while more := {one for one, parent in parents.items() if parent in found | {pid}} - found:
         found |= more
     return found
+
+
+def left_below(pid: int) -> set[int]:
+    """Wait until no process is below `pid`; return what stays."""
+    while found := descendants(pid):
+        watched = []
+        for one in found:
+            with contextlib.suppress(ProcessLookupError):
+                watched.append(os.pidfd_open(one))
+        ended = select.select(watched, [], [], PATIENCE)[0]
+        for fd in watched:
+            os.close(fd)
+        if not ended and descendants(pid):
+            return found
+    return set()
 
 
 @dataclass

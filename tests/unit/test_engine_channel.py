@@ -9,7 +9,7 @@ from sampan.launch.channel import Channel
 def test_last_words_are_heard_after_a_close_with_unread_messages() -> None:
     ours, theirs = Channel.pair()
     theirs.send(m.Failed(step="user", code=22, text="no"))
-    ours.send(m.Proceed())
+    ours.send(m.Release())
     theirs.close()
 
     message, fds = ours.receive()

@@ -15,10 +15,10 @@ from sampan.launch.channel import Channel
 def test_a_message_arrives_with_its_descriptors() -> None:
     one, other = Channel.pair()
     reading, writing = pipe()
-    one.send(messages.Created(pid=4, keeper_pid=5), [writing])
+    one.send(messages.Born(pid=4, keeper_pid=5), [writing])
     writing.close()
     message, fds = other.receive()
-    assert message == messages.Created(pid=4, keeper_pid=5)
+    assert message == messages.Born(pid=4, keeper_pid=5)
     os.write(fds[0].fileno(), b"x")
     assert os.read(reading.fileno(), 1) == b"x"
     assert not os.get_inheritable(fds[0].fileno())
@@ -30,9 +30,9 @@ def test_a_long_message_travels_beside_the_packet() -> None:
     one, other = Channel.pair()
     text = "x" * 300_000
     with memfd("other") as extra:
-        one.send(messages.Abort(text=text), [extra])
+        one.send(messages.Refused(request="Exec", text=text), [extra])
     message, fds = other.receive()
-    assert message == messages.Abort(text=text)
+    assert message == messages.Refused(request="Exec", text=text)
     assert len(fds) == 1
     for it in (one, other, fds[0]):
         it.close()

@@ -169,12 +169,16 @@ def _make_parents(folder: str, made: Callable[[str], None]) -> None:
 
 
 def _fill_cpuset(folder: str) -> None:
-    """A new v1 cpuset has neither processors nor memory, and takes no process (ENOSPC) until it has its parent's."""
+    """A new v1 cpuset has neither processors nor memory, and takes no process (ENOSPC) until it has its parent's.
+
+    The parent may be as new: whoever made it may have died before it could fill it.
+    """
     if not folder or not os.path.exists(f"{folder}/cpuset.cpus"):
         return
     parent = folder.rpartition("/")[0]
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not files.read(f"{folder}/{name}").strip():
+            _fill_cpuset(parent)
             files.write(f"{folder}/{name}", files.read(f"{parent}/{name}").strip())
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sampan.engine.events import Bus
 from sampan.engine.images.images import Images
@@ -17,6 +22,11 @@ from sampan.engine.userns import Ranges
 from sampan.kernel.fds import Fd
 from sampan.launch import reaper
 from sampan.launch.client import Spawner, start_spawner
+from sampan.launch.filters import Filters
+from sampan.launch.host import Host
+from sampan.launch.nursery import Nursery
+from sampan.launch.start import Connect, Launch, Started, start
+from sampan.messages import Breed
 from sampan.network.manager import Networks
 from sampan.state import State, Table
 from sampan.storage.overlay import Overlay
@@ -26,6 +36,10 @@ from sampan.wire.containers import LogConfig
 if TYPE_CHECKING:
     from sampan.engine.containers.container import Container
     from sampan.engine.execs.execs import Execs
+
+
+_STARTS = 16  # at a time
+Made = TypeVar("Made")
 
 
 class Lives(Protocol):
@@ -42,12 +56,42 @@ if TYPE_CHECKING:
 
 
 class Launcher:
-    """The spawner, started again when it has died."""
+    """What starts containers: the spawner, started again when it has died, and broods of it.  Any thread."""
 
     def __init__(self, interpreter: Fd | None) -> None:
         self._interpreter = interpreter
+        self._lock = threading.Lock()
         self.spawner: Spawner = start_spawner(interpreter)
+        self._host = Host.look()
+        self._nursery = Nursery(self._breed, self._host)
+        self._filters = Filters()
         self._reaper: Fd | None = None
+        # A start waits for its init more than it works: not in the loop's own pool, which it would fill.
+        self._threads = ThreadPoolExecutor(_STARTS, "sampan-start")
+
+    async def start(self, work: Callable[[], Made]) -> Made:
+        """Do a start's work in a thread; then have a brood made for the next one."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self.prepare()
+
+    def launch(self, launch: Launch, fds: Sequence[Fd], connect: Connect) -> Started:
+        """Start a container (launch/start.py).  Blocks."""
+        return start(self._nursery, self._filters, self._host, launch, fds, connect)
+
+    def prepare(self) -> None:
+        """Have a brood made while nobody waits for it."""
+        with suppress(OSError):  # the next start meets the same, and says it
+            self._nursery.fill()
+
+    def _breed(self, request: Breed, fds: Sequence[int | Fd]) -> None:
+        spawner = self.spawner
+        try:
+            spawner.breed(request, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            self.restart(spawner)
+            self.spawner.breed(request, fds)
 
     def reaper(self) -> Fd:
         """Return a descriptor of the program for --init.  Raises Unsupported, OSError."""
@@ -60,13 +104,18 @@ class Launcher:
         """The interpreter's path (the sealed one's, where there is one), good in children with other descriptors too."""
         return f"/proc/{os.getpid()}/fd/{self._interpreter.fileno()}" if self._interpreter is not None else sys.executable
 
-    def restart(self) -> None:
-        """Start another one; containers do not notice."""
-        self.spawner.close()
-        self.spawner = start_spawner(self._interpreter)
+    def restart(self, dead: Spawner) -> None:
+        """Start another one in the place of a dead one; containers do not notice."""
+        with self._lock:
+            if self.spawner is dead:
+                dead.close()
+                self.spawner = start_spawner(self._interpreter)
 
     def close(self) -> None:
+        self._threads.shutdown()
+        self._nursery.close()
         self.spawner.close()
+        self._filters.close()
         if self._reaper is not None:
             self._reaper.close()
         if self._interpreter is not None:

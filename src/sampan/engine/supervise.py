@@ -218,7 +218,8 @@ async def spawner_watch(rooms: Rooms) -> None:
     loop = asyncio.get_running_loop()
     while not rooms.stopping:
         died: asyncio.Future[None] = loop.create_future()
-        fd = rooms.launcher.spawner.fileno()
+        spawner = rooms.launcher.spawner
+        fd = spawner.fileno()
         loop.add_reader(fd, _tell, died)
         try:
             await died
@@ -226,7 +227,7 @@ async def spawner_watch(rooms: Rooms) -> None:
             loop.remove_reader(fd)
         if not rooms.stopping:
             log.error("the spawner died; another one is started")
-            rooms.launcher.restart()
+            rooms.launcher.restart(spawner)
 
 
 def _tell(future: asyncio.Future[None]) -> None:

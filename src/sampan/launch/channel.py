@@ -45,18 +45,16 @@ class Channel:
         fds: Iterable[int | Fd] = (),
         *,
         nonblocking: bool = False,
-        apart: bool = False,
         lead: bytes = b"",
     ) -> None:
         """Send a message with copies of `fds`.
 
-        apart: in a memfd, so that who passes it on never holds it in memory (P8).
         lead: bytes before it in the packet, for a peer that reads them before it unpacks the rest.
         Raises BrokenPipeError or ConnectionResetError when the peer is gone, BlockingIOError when it does not read.
         """
         body = messages.to_bytes(message)
         flags = _NOSIGNAL | (_DONTWAIT if nonblocking else 0)
-        if len(body) <= _INLINE and not apart:
+        if len(body) <= _INLINE:
             send_with_fds(self._socket, lead + body, fds, flags)
             return
         with memfd("sampan-message", body) as long:
@@ -85,6 +83,13 @@ class Channel:
             for fd in fds:
                 fd.close()
             raise
+
+    def hang_up(self) -> None:
+        """Send nothing more: the peer reads an end, while what it sends still arrives."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has gone
 
     def close(self) -> None:
         self._socket.close()

@@ -8,15 +8,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable
-
-from msgspec.structs import replace
+from collections.abc import Sequence
 
 from sampan import messages
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import Attr, clone_tree, set_attributes
 from sampan.launch.channel import Channel
-from sampan.launch.filters import Filters
 
 SPAWNER_FD = 3
 _CODE = "from sampan.launch.spawner import main; main()"
@@ -42,24 +39,13 @@ class Spawner:
     def __init__(self, pid: int, channel: Channel) -> None:
         self.pid = pid
         self._channel = channel
-        self._filters = Filters()
 
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def launch(self, request: messages.Launch, fds: Iterable[int | Fd]) -> None:
-        """Ask for a container; the answers come on the request's control socket.
-
-        The seccomp filter goes compiled.  Raises BrokenPipeError or ConnectionResetError when the spawner is dead, an error
-        of errors.py when there can be no such filter.
-        """
-        numbers = list(fds)
-        linux = request.spec.linux
-        if linux.seccomp is not None:
-            numbers.append(self._filters.compiled(linux.seccomp))
-            spec = replace(request.spec, linux=replace(linux, seccomp=None))
-            request = replace(request, spec=spec, filter=len(numbers) - 1)
-        self._channel.send(request, numbers, apart=True)  # it holds the container's secrets; the spawner is everybody's
+    def breed(self, request: messages.Breed, fds: Sequence[int | Fd]) -> None:
+        """Ask for a brood; init's end hears of it.  Any thread.  Raises OSError when the spawner is dead."""
+        self._channel.send(request, fds)
 
     def userns(self, base: int, size: int) -> Fd:
         """Return a fresh user namespace that maps 0..size-1 to `base` up.  Any thread; about a millisecond.
@@ -83,7 +69,6 @@ class Spawner:
     def close(self) -> None:
         """Let the spawner end, and wait for it; keepers go on."""
         self._channel.close()
-        self._filters.close()
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:

@@ -12,11 +12,11 @@ from sampan.cgroups import Doors, Group
 from sampan.errors import SampanError
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import Clone, setns
-from sampan.launch import birth
-from sampan.launch.birth import KINDS
+from sampan.launch import birth, newborn
 from sampan.launch.host import Host, read_filter, refuse_labels
 from sampan.launch.log_target import open_log
 from sampan.launch.loop import Loop
+from sampan.launch.namespaces import KINDS
 from sampan.launch.pipes import Pipes
 from sampan.launch.streams import Stdio
 
@@ -122,14 +122,14 @@ class Container:
                 last_cap=self._host.last_cap, enter_as_root=any(kind == Clone.NEWUSER for _, kind in enter),
             )  # fmt: skip
             born.channel.send(task, inner)
-            message, terminal = birth.hear(born.channel)
+            message, terminal = newborn.hear(born.channel)
             for fd in terminal:
                 stdio.set_terminal(fd)
-            birth.built(born, message, inner[0 if request.open_stdin else 1 :])
+            newborn.built(born.pid, message, inner[0 if request.open_stdin else 1 :])
             for fd in inner:
                 fd.close()
-            birth.adjust_oom(born, process.oom_score_adj)
-            birth.let_go(born)
+            newborn.adjust_oom(born.pid, process.oom_score_adj)
+            newborn.let_go(born.channel)
             for wish in request.attachments:
                 stdio.attach(Fd(fds[wish.fd].take()), wish)
             undo.pop_all()

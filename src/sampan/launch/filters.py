@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 from sampan.kernel import seccomp
 from sampan.kernel.fds import Fd, memfd
 from sampan.oci.runtime import Seccomp
@@ -14,15 +17,20 @@ class Filters:
 
     def __init__(self) -> None:
         self._kept: dict[Seccomp, Fd] = {}
+        self._lock = threading.Lock()
 
     def compiled(self, wanted: Seccomp) -> Fd:
-        """Return the filter's program as a memfd, borrowed.  Raises an error of errors.py for what cannot be compiled."""
-        if wanted not in self._kept:
-            program = memfd("sampan-filter", seccomp.compile(wanted))
-            while len(self._kept) >= _KEPT:
-                self._kept.pop(next(iter(self._kept))).close()
-            self._kept[wanted] = program
-        return self._kept[wanted]
+        """Return the filter's program as a memfd, the caller's to close; any thread.
+
+        Raises an error of errors.py for what cannot be compiled.
+        """
+        with self._lock:
+            if wanted not in self._kept:
+                program = memfd("sampan-filter", seccomp.compile(wanted))
+                while len(self._kept) >= _KEPT:
+                    self._kept.pop(next(iter(self._kept))).close()
+                self._kept[wanted] = program
+            return Fd(os.dup(self._kept[wanted].fileno()))
 
     def close(self) -> None:
         for program in self._kept.values():

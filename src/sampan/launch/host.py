@@ -31,6 +31,11 @@ class Host:
             hierarchy = None
         return cls(caps.last_cap(), groups.v1_mounts(), hierarchy)
 
+    @property
+    def born_in_group(self) -> bool:
+        """Whether a process is born in its group, which then comes first: on cgroup v2 it cannot walk in afterwards."""
+        return self.hierarchy is not None and self.hierarchy.version != 1
+
     def make_group(self, path: str, resources: Resources) -> Group | None:
         """Make the control group with its limits; None without a path.  Raises OSError or an error of errors.py."""
         if not path:

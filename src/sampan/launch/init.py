@@ -59,7 +59,7 @@ def run(channel: Channel, *, early: bool = False) -> NoReturn:
         name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
         text = f"{name}: {error.strerror}" if name else str(error.strerror)
         failed = messages.Failed(step="init", code=error.errno or 0, text=text)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the keeper must hear of it
+    except BaseException as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
         failed = messages.Failed(step="init", code=0, text=f"{type(error).__name__}: {error}")
     try:
         channel.send(failed)
@@ -118,7 +118,7 @@ def _start(task: messages.Task, fds: list[Fd], channel: Channel) -> None:
 def _wait(channel: Channel, stage: str) -> list[Fd]:
     message, fds = channel.receive()
     if not isinstance(message, messages.Go) or message.stage != stage:
-        os._exit(127)  # the starter gave up; nobody listens
+        os._exit(127)  # the daemon gave up; nobody listens
     return fds
 
 

@@ -21,7 +21,7 @@ from sampan.errors import SampanError
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.process import default_signal, pidfd_signal, write_name
 from sampan.kernel.pty import set_size
-from sampan.launch import bare
+from sampan.launch import bare, birth
 from sampan.launch.channel import Channel, unpack
 from sampan.launch.container import Container, Running, exit_status
 from sampan.launch.failures import failed
@@ -32,64 +32,74 @@ _TOLD, _UNTOLD = 16, 4096  # ended execs that are remembered, with a daemon list
 _PEER = struct.Struct("3i")
 
 
-def main(starter: int, starters: bare.Socket, host: Host) -> NoReturn:
-    """Wait until the starter (a child of this process) hands a container over; keep it to its end; never returns."""
+def main(body: bytes, ends: tuple[int, ...], host: Host) -> NoReturn:
+    """Have a brood's init made, wait until a container is handed over, keep it to its end; never returns.
+
+    body, ends: the Breed and its descriptors.  Until it is handed over, the end of the daemon is the end of init.
+    """
+    first = 0
     try:
         default_signal(signal.SIGCHLD)
         write_name("sampan-keeper")
         os.setsid()
-        watch = os.pidfd_open(starter)
-        body, ancillary = bare.receive(starters)
-        starters.close()
-        if body:
+        first = _child(body, ends)
+        control = bare.adopt(ends[0])
+        handed, ancillary = bare.receive(control) if first else (b"", [])
+        if handed:
             numbers = bare.numbers(ancillary)
-            _sleep(numbers[: body[0]], watch)
-            fds = [Fd(number) for number in numbers]
-            handed = unpack(body[1:], fds)
-            if isinstance(handed, messages.Handed):
-                Keeper(handed, fds, host, Fd(watch)).run()
-        while True:  # nothing came of it: the starter and all it made are this process's children
-            os.waitpid(-1, 0)
-    except ChildProcessError:
-        pass
+            _sleep((ends[0], *numbers[: handed[0]]) if handed[0] else ())
+            first = 0
+            Keeper(handed[1:], [Fd(number) for number in numbers], Fd(control.detach()), host).run()
     finally:
+        if first:
+            os.kill(first, signal.SIGKILL)  # its number is its own until we have reaped it
+            os.waitpid(first, 0)
         os._exit(0)
 
 
-def _sleep(fds: tuple[int, ...], starter: int) -> None:
-    """Return when something happens on one of `fds`; reap the starter (a pidfd) when it ends before.
+def _child(body: bytes, ends: tuple[int, ...]) -> int:
+    """Return the pid of the init that the midwife made, 0 when it made none and has told the daemon why."""
+    reading, writing = os.pipe()
+    midwife = os.fork()
+    if midwife == 0:
+        birth.deliver(body, ends, writing)
+    for number in (*ends[1:], writing):
+        os.close(number)
+    told = os.read(reading, 16)
+    os.close(reading)
+    os.waitpid(midwife, 0)
+    return int(told or 0)
+
+
+def _sleep(fds: tuple[int, ...]) -> None:
+    """Return when something happens on one of `fds`, at once when there are none.
 
     Until then the keeper has touched next to nothing of the memory that it shares with the spawner: a quiet container costs
     its kernel objects and little more.
     """
-    if not fds:
-        return
-    poller = select.poll()
-    poller.register(starter, select.POLLIN)
-    for fd in fds:
-        poller.register(fd, select.POLLIN)
-    while poller.poll()[0][0] == starter:
-        os.waitid(os.P_PIDFD, starter, os.WEXITED)
-        poller.unregister(starter)
+    if fds:
+        poller = select.poll()
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        poller.poll()
 
 
 class Keeper:
     """The container with its connections."""
 
-    def __init__(self, handed: messages.Handed, fds: list[Fd], host: Host, starter: Fd) -> None:
+    def __init__(self, body: bytes, fds: list[Fd], control: Fd, host: Host) -> None:
+        handed = unpack(body, fds)
+        assert isinstance(handed, messages.Handed)
         self._id = handed.id
         self._state_dir = handed.state_dir
         self._socket = handed.socket
-        self._control: Channel | None = Channel.adopt(fds[handed.control])
+        self._control: Channel | None = Channel.adopt(control)
         self._listener: socket.socket | None = socket.socket(
             socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fds[handed.listener].take()
         )
         self._loop = Loop()
         self._container = Container(self._loop, handed, fds, host)
         self._started_at = handed.started_at
-        self._starter = starter
-        if handed.helper:
-            os.waitpid(handed.helper, 0)
         self._execs: dict[str, Running] = {}
         self._ended_execs: dict[str, int] = {}
         self._notes: dict[str, bytes] = {}
@@ -113,13 +123,6 @@ class Keeper:
         if self._listener is not None:
             self._loop.watch(self._listener.fileno(), READ, self._accept)
         self._loop.watch(self._container.first.pidfd.fileno(), READ, self._first_ended)
-        self._loop.watch(self._starter.fileno(), READ, self._starter_ended)
-
-    def _starter_ended(self, _: int) -> None:
-        self._loop.forget(self._starter.fileno())
-        with suppress(ChildProcessError):  # reaped already, before something else happened
-            os.waitid(os.P_PIDFD, self._starter.fileno(), os.WEXITED)
-        self._starter.close()
 
     def _accept(self, _: int) -> None:
         if self._listener is None:

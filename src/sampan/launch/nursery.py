@@ -1,97 +1,149 @@
-"""Keeper, starter and init made before anybody asks: a fork and a clone less, and their page faults, on a start's path."""
+"""The daemon's hold on broods: a keeper with an init that wait to be told what they are, one of them made before anybody asks."""
 
 from __future__ import annotations
 
 import os
 import select
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
-from sampan.kernel.fds import Fd, keep_only
-from sampan.launch import bare, keeper, starter
+from sampan import messages
+from sampan.cgroups import Doors
+from sampan.errors import StepFailed
+from sampan.kernel.fds import Fd
+from sampan.kernel.process import pidfd_signal
+from sampan.launch import newborn
 from sampan.launch.channel import Channel
 from sampan.launch.host import Host
+from sampan.launch.namespaces import USUAL, Namespaces
 
-_PATIENCE = 5000  # milliseconds that a brood may take to end
+_LEAVING = 20000  # milliseconds that a brood may take to end
+Send = Callable[[messages.Breed, Sequence[int | Fd]], None]
+
+
+class Brood(NamedTuple):
+    """A keeper and its child, an init that waits for its Task.  Owned by whoever took it."""
+
+    keeper: Channel
+    keeper_pid: int
+    init: Channel
+    pid: int
+    pidfd: Fd
+
+    def end(self) -> None:
+        """End what never was a container, and return when it has: its names are free then."""
+        with suppress(ProcessLookupError):
+            pidfd_signal(self.pidfd, 9)
+        self.init.close()
+        self.keeper.hang_up()
+        for fd in (self.pidfd.fileno(), self.keeper.fileno()):
+            watch = select.poll()
+            watch.register(fd, select.POLLIN)
+            watch.poll(_LEAVING)
+        self.pidfd.close()
+        self.keeper.close()
+
+
+class _Expected(NamedTuple):
+    """A brood that was asked for."""
+
+    keeper: Channel
+    init: Channel
+
+    def close(self) -> None:
+        self.keeper.close()
+        self.init.close()
 
 
 class Nursery:
-    """Holds one brood.  `busy`, the last one sent off, gets readable when its start is over."""
+    """Asks the spawner for broods.  Any thread."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._ready: bare.Socket | None = None
-        self._keeper = Fd(-1)  # a pidfd of the waiting brood's keeper, which ends last
-        self.busy: bare.Socket | None = None
+    def __init__(self, send: Send, host: Host) -> None:
+        self._send = send
+        self._early = not host.born_in_group  # such a brood cannot be made before its group is known
+        self._lock = threading.Lock()
+        self._next: _Expected | None = None
 
     def fill(self) -> None:
-        """Make a brood unless there is one.  Raises OSError when the host has no room for more processes."""
-        if self._ready is None:
-            self._ready = self._brood()
+        """Ask for a brood to be made while nobody waits, unless there is one.  Raises OSError when the spawner is dead."""
+        if self._early:
+            with self._lock:
+                if self._next is None:
+                    self._next = self._ask(Namespaces(USUAL), Doors(), early=True)
+
+    def take(self, wanted: Namespaces, doors: Doors) -> Brood:
+        """Return a brood in these namespaces; with a folder or joined namespaces it is born in the group of `doors`.
+
+        Raises StepFailed, OSError when the spawner is dead.
+        """
+        expected = None
+        if self._early and wanted == Namespaces(USUAL):
+            with self._lock:
+                expected, self._next = self._next, None
+        if expected is not None:
+            brood = self._grown(expected)
+            if brood is not None:
+                return brood
+        return self._born(self._ask(wanted, doors, early=False))
 
     def close(self) -> None:
         """Let the waiting brood end, and return when it has."""
-        self.rest()
-        if self._ready is not None:
-            self._ready.close()
-            self._ready = None
-            poller = select.poll()
-            poller.register(self._keeper.fileno(), select.POLLIN)
-            poller.poll(_PATIENCE)
-            self._keeper.close()
+        with self._lock:
+            expected, self._next = self._next, None
+        if expected is not None:
+            brood = self._grown(expected)
+            if brood is not None:
+                brood.end()
 
-    def send(self, body: bytes, ancillary: bare.Ancillary) -> None:
-        """Give a Launch to a brood.  Raises OSError."""
-        try:
-            self.fill()
-            self._hand(body, ancillary)
-        except (BrokenPipeError, ConnectionResetError):  # somebody killed it
-            self.fill()
-            self._hand(body, ancillary)
+    def _ask(self, wanted: Namespaces, doors: Doors, *, early: bool) -> _Expected:
+        keeper, keepers = Channel.pair()
+        init, inits = Channel.pair()
+        fds: list[int | Fd] = [keepers.fileno(), inits.fileno()]
 
-    def _hand(self, body: bytes, ancillary: bare.Ancillary) -> None:
-        orders, self._ready = self._ready, None
-        assert orders is not None
-        self._keeper.close()
+        def place(fd: Fd) -> int:
+            fds.append(fd)
+            return len(fds) - 1
+
         try:
-            bare.send(orders, body, ancillary)
+            request = messages.Breed(
+                make=wanted.make, early=early, join=tuple((place(fd), kind) for fd, kind in wanted.join),
+                folder=None if doors.folder is None else place(doors.folder),
+                tasks=tuple(place(fd) for fd in doors.tasks),
+            )  # fmt: skip
+            self._send(request, fds)
         except BaseException:
-            orders.close()
-            raise
-        self.rest()
-        self.busy = orders
-
-    def rest(self) -> None:
-        """Stop watching the last one sent off."""
-        if self.busy is not None:
-            self.busy.close()
-            self.busy = None
-
-    def _brood(self) -> bare.Socket:
-        ours, theirs = bare.pair()
-        try:
-            upper, lower = bare.pair()
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    self._become_keeper(theirs, upper, lower)
-                self._keeper = Fd(os.pidfd_open(pid))
-            finally:
-                upper.close()
-                lower.close()
-        except BaseException:
-            ours.close()
+            keeper.close()
+            init.close()
             raise
         finally:
-            theirs.close()
-        return ours
+            keepers.close()
+            inits.close()
+        return _Expected(keeper, init)
 
-    def _become_keeper(self, orders: bare.Socket, upper: bare.Socket, lower: bare.Socket) -> None:
-        """In the child: fork the starter, then wait for what it hands over."""
+    def _grown(self, expected: _Expected) -> Brood | None:
+        """Return the brood made ahead, None when nothing has come of it or somebody has killed it since."""
         try:
-            pid = os.fork()
-            if pid == 0:
-                keep_only([0, 1, 2, orders.fileno(), lower.fileno()])
-                starter.main(Channel.adopt(Fd(orders.detach())), Channel.adopt(Fd(lower.detach())), self._host)
-            bare.close_all_but(upper)
-            keeper.main(pid, upper, self._host)
-        finally:
-            os._exit(1)
+            brood = self._born(expected)
+        except (OSError, StepFailed):
+            return None  # no room for processes or namespaces then: the next one says so, if there is none now
+        watch = select.poll()
+        watch.register(brood.pidfd.fileno(), select.POLLIN)
+        watch.register(brood.keeper.fileno(), select.POLLIN)
+        if watch.poll(0):
+            brood.end()
+            return None
+        with suppress(OSError):  # it grew while nobody else had work
+            os.sched_setscheduler(brood.pid, os.SCHED_OTHER, os.sched_param(0))
+        return brood
+
+    def _born(self, expected: _Expected) -> Brood:
+        try:
+            message, fds = newborn.hear(expected.init)
+            if not isinstance(message, messages.Born) or not fds:
+                raise newborn.failure(message)
+        except BaseException:
+            expected.close()
+            raise
+        return Brood(expected.keeper, message.keeper_pid, expected.init, message.pid, fds[0])

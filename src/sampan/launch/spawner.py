@@ -1,6 +1,6 @@
 """The zygote: a small, single-threaded process that has imported all that keepers and inits will ever need.
 
-It holds no secret and no state: it receives a Launch, forks, and forgets.  At the daemon's end it ends; keepers live on.
+It holds no secret and no state: it receives a Breed, forks, and forgets.  At the daemon's end it ends; keepers live on.
 """
 
 from __future__ import annotations
@@ -9,21 +9,20 @@ import codecs
 import errno
 import gc
 import os
-import select
 import signal
 import socket
 import sys
 from typing import NoReturn
 
+from sampan import messages
 from sampan.kernel.fds import Fd, close_from, open_fd
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
-from sampan.launch import bare
+from sampan.launch import bare, keeper
 from sampan.launch.channel import Channel, unpack
 from sampan.launch.client import SPAWNER_FD
 from sampan.launch.failures import failed
 from sampan.launch.host import Host
-from sampan.launch.nursery import Nursery
-from sampan.messages import Launch, MakeUserns, UsernsMade
+from sampan.messages import MakeUserns, UsernsMade
 
 _USERNS = b"MakeUserns"  # a body begins with its message's name
 
@@ -66,59 +65,40 @@ def _warm_up() -> None:
 
 
 def _serve(daemon: bare.Socket) -> NoReturn:
-    """Pass every Launch on unread."""
-    nursery = Nursery(Host.look())
+    """Fork a keeper for every Breed, which it passes on unread."""
+    host = Host.look()
     while True:
-        _wait(daemon, nursery)
         body, ancillary = bare.receive(daemon)
         if not body:
-            nursery.close()
             os._exit(0)
+        numbers = bare.numbers(ancillary)
         if _USERNS in body[:16]:
-            _make_userns(body, ancillary)
+            _make_userns(body, numbers)
         else:
-            _launch(nursery, body, ancillary)
-        for number in bare.numbers(ancillary):
+            _breed(daemon, body, numbers, host)
+        for number in numbers:
             os.close(number)
 
 
-def _wait(daemon: bare.Socket, nursery: Nursery) -> None:
-    """Return when the daemon has something to say.  When no start is under way it is time to prepare the next."""
-    while True:
-        poller = select.poll()
-        poller.register(daemon.fileno(), select.POLLIN)
-        if nursery.busy is not None:
-            poller.register(nursery.busy.fileno(), select.POLLIN)
-        else:
-            try:
-                nursery.fill()
-            except OSError:
-                pass  # no room for more processes now: the next start says so, if there is none then
-        for fd, _ in poller.poll():
-            if fd == daemon.fileno():
-                return
-        nursery.rest()
-
-
-def _launch(nursery: Nursery, body: bytes, ancillary: bare.Ancillary) -> None:
+def _breed(daemon: bare.Socket, body: bytes, ends: tuple[int, ...], host: Host) -> None:
     try:
-        nursery.send(body, ancillary)
-    except OSError as error:
-        fds = [Fd(os.dup(number)) for number in bare.numbers(ancillary)]
-        message = unpack(body, fds)
-        if isinstance(message, Launch):
-            control = Channel.adopt(fds[message.control])
-            control.send(failed(error))
-            control.close()
-        for fd in fds:
-            fd.close()
+        if os.fork() == 0:
+            try:
+                daemon.close()
+                keeper.main(body, ends, host)
+            finally:
+                os._exit(1)
+    except OSError as error:  # no room for more processes
+        inits = bare.adopt(os.dup(ends[1]))
+        bare.send(inits, messages.to_bytes(failed(error)), [])
+        inits.close()
 
 
-def _make_userns(body: bytes, ancillary: bare.Ancillary) -> None:
+def _make_userns(body: bytes, numbers: tuple[int, ...]) -> None:
     """Make the namespace with a child that lives only for a moment; answer with its descriptor."""
     wanted = unpack(body, [])
     assert isinstance(wanted, MakeUserns)
-    control = Channel.adopt(Fd(os.dup(bare.numbers(ancillary)[wanted.control])))
+    control = Channel.adopt(Fd(os.dup(numbers[wanted.control])))
     ours, theirs = socket.socketpair()
     try:
         pid = os.fork()

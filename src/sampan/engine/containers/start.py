@@ -1,14 +1,12 @@
-"""Start: mounts, network and configuration come together; the spawner makes a keeper, the keeper a container."""
+"""Start: mounts, network and configuration come together, and a program runs (launch/start.py)."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import functools
 import os
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -20,11 +18,11 @@ from sampan.engine.containers import connections, etc, image_mounts, legacy_link
 from sampan.engine.containers.container import Container, open_folder
 from sampan.engine.containers.exits import heard_exit
 from sampan.engine.keepers import Keeper
-from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError
+from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModified, SampanError, StepFailed
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
 from sampan.kernel.mount_root import mount_of
-from sampan.launch.channel import Channel
+from sampan.launch.start import Launch, Started
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
 from sampan.wire import containers as c
@@ -34,7 +32,7 @@ NAMESPACE_FILES = {"network": "net", "pid": "pid", "ipc": "ipc"}
 
 @dataclass
 class Parts:
-    """What a start has gathered; the descriptors are closed once the message is sent."""
+    """What a start has gathered; its descriptors are closed once the program runs."""
 
     fds: list[Fd] = field(default_factory=list)
     joined: dict[str, int] = field(default_factory=dict)
@@ -43,6 +41,8 @@ class Parts:
     log: m.LogTarget = field(default_factory=lambda: m.LogTarget(driver="none"))
     reaper: int | None = None
     shm: int | None = None
+    attachments: list[m.Attachment] = field(default_factory=list)
+    environment: list[str] = field(default_factory=list)  # what others lend it
     uid_base: int | None = None
 
     def add(self, fd: Fd) -> int:
@@ -78,48 +78,44 @@ async def start(container: Container) -> None:
 
 
 async def _start(container: Container, undo: ExitStack) -> None:
-    rooms = container.rooms
+    connections.check(container)
     parts = Parts()
-    with ExitStack() as sent:
-        sent.callback(parts.close)
-        _join(container, parts)
-        connections.check(container)
-        endpoints = await asyncio.to_thread(_gather, container, parts, undo)
-        ours, theirs = Channel.pair()
-        keeper = Keeper(ours)
-        undo.callback(keeper.close)
-        with Fd(os.dup(theirs.fileno())) as control:
-            theirs.close()
-            control_at = parts.add(Fd(control.take()))
-        request = _request(container, parts, control_at, endpoints)
-        try:
-            rooms.launcher.spawner.launch(request, parts.fds)
-        except (BrokenPipeError, ConnectionResetError):
-            rooms.launcher.restart()
-            rooms.launcher.spawner.launch(request, parts.fds)
-        container.pending.clear()
-        for fd, _ in list(_attached(request)):
-            parts.fds[fd].close()
-    noted = asyncio.get_running_loop().run_in_executor(None, _note, container)
     try:
-        ready, pidfd = await _converse(container, keeper, endpoints, noted)
+        _join(container, parts)
+        for far, wish in container.pending:
+            parts.attachments.append(replace(wish, fd=parts.add(Fd(far.detach()))))
+        container.pending.clear()
+        parts.environment = [*legacy_links.environment(container.rooms, container.record), *container.lent_env]
+    except BaseException:
+        parts.close()
+        raise
+    endpoints, started = await container.rooms.launcher.start(lambda: _launch(container, parts, undo))
+    container.keeper, container.pidfd, container.endpoints = Keeper(started.keeper), started.pidfd, endpoints
+    _running(container, started)
+    container.keeper.settle()
+
+
+def _launch(container: Container, parts: Parts, undo: ExitStack) -> tuple[tuple[Endpoint, ...], Started]:
+    """Everything that blocks, in one thread.  `undo` gets what must be undone.  Raises StepFailed, Broken, OSError."""
+    try:
+        endpoints = _gather(container, parts, undo)
+        launch = _described(container, parts)
+
+        def connect(namespace: Fd) -> None:
+            _connect(container, endpoints, namespace)
+            _note(container)
+
+        return endpoints, container.rooms.launcher.launch(launch, parts.fds, connect)
     finally:
-        await asyncio.wait([noted])  # what is written next comes after it
-    container.keeper, container.pidfd, container.endpoints = keeper, pidfd, endpoints
-    _running(container, ready)
-    keeper.settle()
+        parts.close()
 
 
 def _note(container: Container) -> None:
-    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut already.
+    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut alstarted.
 
     Nothing else of the record changes, so that a daemon that finds the start unfinished can take it back (supervise.py).
     """
     container.rooms.records.put(container.id, replace(container.record, status="running", pid=0))
-
-
-def _attached(request: m.Launch) -> list[tuple[int, m.Attachment]]:
-    return [(one.fd, one) for one in request.attachments]
 
 
 def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoint, ...]:
@@ -190,70 +186,29 @@ def _shared_memory(owner: Container) -> Fd:
         return mount_of(namespace, "/dev/shm")
 
 
-def _request(container: Container, parts: Parts, control: int, endpoints: tuple[Endpoint, ...]) -> m.Launch:
+def _described(container: Container, parts: Parts) -> Launch:
     rooms, record = container.rooms, container.record
-    attachments = []
-    for far, wish in container.pending:
-        number = parts.add(Fd(far.detach()))
-        attachments.append(m.Attachment(fd=number, stdin=wish.stdin, stdout=wish.stdout, stderr=wish.stderr))
     parent = record.host.cgroup_parent.rstrip("/") or rooms.cgroup_parent
     path = f"/{parent.strip('/')}/{record.id}"
-    lent = [*legacy_links.environment(rooms, record), *container.lent_env]
-    if lent:
-        config = replace(record.config, env=[*(record.config.env or ()), *lent])
+    if parts.environment:
+        config = replace(record.config, env=[*(record.config.env or ()), *parts.environment])
         record = replace(record, config=config)
-    return m.Launch(
-        id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path), control=control,
-        rootfs=parts.rootfs, state_dir=str(rooms.state_dir(record.id)), attachments=tuple(attachments),
-        log=parts.log, open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once,
-        reaper=parts.reaper, wait_for_network=True,
+    return Launch(
+        id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path), rootfs=parts.rootfs,
+        state_dir=str(rooms.state_dir(record.id)), attachments=tuple(parts.attachments), log=parts.log,
+        open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once, reaper=parts.reaper,
         user=record.config.user, group_add=tuple(record.host.group_add or ()),
     )  # fmt: skip
 
 
-async def _converse(
-    container: Container, keeper: Keeper, endpoints: tuple[Endpoint, ...], noted: asyncio.Future[None]
-) -> tuple[m.Ready, Fd | None]:
-    """Follow the keeper to Ready; the program is let go once the start is `noted`.  Raises Failure, Broken, OSError."""
-    while True:
-        message, fds = await keeper.next()
-        try:
-            if isinstance(message, m.Created):
-                try:
-                    await _connect(container, endpoints, fds[1])
-                    await noted
-                except Exception as error:
-                    await _abort(keeper, error)
-                    raise
-                with suppress(BrokenPipeError, ConnectionResetError):  # it has failed meanwhile, and said so
-                    keeper.send(m.Proceed())
-            elif isinstance(message, m.Ready):
-                return message, Fd(fds[0].take()) if fds else None
-            elif isinstance(message, m.Failed):
-                raise Failure(message)
-            elif message is None:
-                raise Broken("failed to create task for container: its keeper ended without a word")
-        finally:
-            for fd in fds:
-                fd.close()
-
-
-async def _connect(container: Container, endpoints: tuple[Endpoint, ...], namespace: Fd) -> None:
+def _connect(container: Container, endpoints: tuple[Endpoint, ...], namespace: Fd) -> None:
     if endpoints:
         try:
-            await asyncio.to_thread(container.rooms.networks.attach_all, endpoints, namespace.fileno())
+            container.rooms.networks.attach_all(endpoints, namespace.fileno())
         except (SampanError, OSError) as error:
             raise Broken(f"failed to set up container networking: {error}") from error
     elif isolated(container):
-        await asyncio.to_thread(_loopback, namespace)
-
-
-async def _abort(keeper: Keeper, error: Exception) -> None:
-    with suppress(OSError):
-        keeper.send(m.Abort(text=str(error)))
-        _, fds = await keeper.next()
-        for fd in fds:
-            fd.close()
+        _loopback(namespace)
 
 
 def isolated(container: Container) -> bool:
@@ -277,14 +232,6 @@ _CALLERS = frozenset({
     errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENODEV, errno.ERANGE,
     errno.EMFILE, errno.EOPNOTSUPP,
 })  # fmt: skip
-
-
-class Failure(SampanError):
-    """What the keeper says of a failed start."""
-
-    def __init__(self, failed: m.Failed) -> None:
-        super().__init__(f"{failed.step}: {failed.text}")
-        self.failed = failed
 
 
 def exit_code_of(step: str, code: int, text: str) -> int:
@@ -312,13 +259,12 @@ def _record_failure(container: Container, error: Exception) -> SampanError:
     """Note a failed start; return the refusal for the client."""
     code = 128
     refusal: SampanError
-    if isinstance(error, Failure):
-        failed = error.failed
-        code = exit_code_of(failed.step, failed.code, failed.text)
-        text = words_of(failed.step, failed.code, failed.text)
-        if failed.step != "user":
+    if isinstance(error, StepFailed):
+        code = exit_code_of(error.step, error.code, error.text)
+        text = words_of(error.step, error.code, error.text)
+        if error.step != "user":
             text = f"failed to create task for container: {text}"
-        caller = code in (126, 127) or failed.step in ("user", "config") or failed.code in _CALLERS
+        caller = code in (126, 127) or error.step in ("user", "config") or error.code in _CALLERS
         refusal = InvalidRequest(text) if caller else Broken(text)
     elif isinstance(error, SampanError):
         refusal = error
@@ -333,9 +279,9 @@ def _record_failure(container: Container, error: Exception) -> SampanError:
     return refusal
 
 
-def _running(container: Container, ready: m.Ready) -> None:
+def _running(container: Container, started: Started) -> None:
     container.update(
-        volatile=True, status="running", paused=False, restarting=False, pid=ready.pid, started=ready.started_at or time.time_ns(),
+        volatile=True, status="running", paused=False, restarting=False, pid=started.pid, started=started.started_at,
         exit_code=0, error="", oom_killed=False, stopped_by_hand=False, bound=published(container.endpoints),
     )  # fmt: skip
     watch(container)

@@ -1,0 +1,95 @@
+"""The conversation with a process on its way to execve: id maps, Built, Go (messages.py draws it)."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Sequence
+
+from sampan import messages
+from sampan.errors import StepFailed
+from sampan.kernel.fds import Fd
+from sampan.launch.channel import Channel
+from sampan.oci.runtime import IdMapping, Linux
+
+PATIENCE = 60.0  # seconds that a step of init may take: a dead NFS server must not hold its starter for ever
+
+
+def write_maps(pid: int, linux: Linux) -> None:
+    """Write the id maps of a fresh user namespace, from outside, as the host's root (user_namespaces(7))."""
+    for name, mappings in (("uid_map", linux.uid_mappings), ("gid_map", linux.gid_mappings)):
+        _write_proc_file(f"/proc/{pid}/{name}", "".join(f"{_line(mapping)}\n" for mapping in mappings))
+
+
+def _line(mapping: IdMapping) -> str:
+    return f"{mapping.container_id} {mapping.host_id} {mapping.size}"
+
+
+def _write_proc_file(path: str, text: str) -> None:
+    """Write in one write(2), which these files insist on."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def host_uid(pid: int, uid: int) -> int | None:
+    """Return what the container's `uid` is outside, None when it has no number there."""
+    fd = os.open(f"/proc/{pid}/uid_map", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        table = os.read(fd, 65536)
+    finally:
+        os.close(fd)
+    for line in table.splitlines():
+        inside, outside, size = (int(word) for word in line.split())
+        if inside <= uid < inside + size:
+            return outside + uid - inside
+    return None
+
+
+def hear(channel: Channel) -> tuple[messages.AnyMessage | None, list[Fd]]:
+    """Return the next message from init.  Raises StepFailed when it takes too long."""
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    if not poller.poll(PATIENCE * 1000):
+        raise StepFailed("init", 110, f"no sign of life for {PATIENCE:.0f} seconds")
+    return channel.receive()
+
+
+def built(pid: int, message: messages.AnyMessage | None, stdio: Sequence[Fd]) -> list[str]:
+    """Take init's word that all is built: give the process its stdio; return warnings.  Raises StepFailed."""
+    if not isinstance(message, messages.Built):
+        raise failure(message)
+    owner = host_uid(pid, message.uid)
+    for fd in stdio:
+        if owner is not None:  # so that a program of another user can open /dev/stdout again
+            os.fchown(fd.fileno(), owner, -1)
+    return list(message.warnings)
+
+
+def adjust_oom(pid: int, value: int | None) -> list[str]:
+    """Set oom_score_adj; return a warning where the host may not lower it (no CAP_SYS_RESOURCE)."""
+    if value is None:
+        return []
+    try:
+        _write_proc_file(f"/proc/{pid}/oom_score_adj", str(value))
+    except PermissionError:
+        return [f"oom_score_adj stays as it is: the host may not lower it to {value}"]
+    return []
+
+
+def failure(message: messages.AnyMessage | None) -> StepFailed:
+    """Return the error that an answer other than the expected one means."""
+    if isinstance(message, messages.Failed):
+        return StepFailed(message.step, message.code, message.text)
+    return StepFailed("init", 0, "the process died before it could start the program")
+
+
+def let_go(channel: Channel) -> None:
+    """Say Go("exec") and return once execve has succeeded: the close-on-exec channel ends.  Raises StepFailed."""
+    channel.send(messages.Go(stage="exec"))
+    message, _ = hear(channel)
+    if message is not None:
+        raise failure(message)
+    channel.close()

@@ -231,6 +231,22 @@ def test_sampan_build_verifies_that_it_is_reproducible(daemon: Daemon, folder: P
     assert b"layers 3 differ" in other.stderr
 
 
+def test_sampan_builder_history(daemon: Daemon, folder: Path) -> None:
+    daemon.sampan("build", "-t", "told-of", str(folder))
+    daemon.ok("POST", "/build/prune")  # waits for what is written in the background
+    listed = daemon.sampan("builder", "history", "--format", "{{.ID}} {{.Name}} {{.Outcome}} {{.Steps}}").stdout.decode()
+    build, name, outcome, steps = listed.splitlines()[0].split()
+    shown = daemon.sampan("builder", "history", build).stdout.decode()
+    said = daemon.sampan("builder", "history", "--log", build).stdout
+    daemon.sampan("builder", "history", "--rm", build)
+
+    assert (name, outcome, steps) == ("told-of", "done", "5")
+    assert "done      " in shown
+    assert "RUN cat /src/a > /out && echo $V >> /out" in shown
+    assert b"Step 1/5 : FROM busybox\n" in said
+    assert build not in daemon.sampan("builder", "history").stdout.decode()
+
+
 def test_sampan_builder_prune(daemon: Daemon, folder: Path) -> None:
     daemon.sampan("build", "-q", str(folder))
     done = daemon.sampan("builder", "prune", "-af")

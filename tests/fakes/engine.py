@@ -14,6 +14,7 @@ from sampan.build.options import Options
 from sampan.build.prune import Wanted
 from sampan.errors import Conflict, InvalidRequest, NotFound, NotModified, Unauthorized
 from sampan.wire import archive as a
+from sampan.wire import builds as b
 from sampan.wire import containers as c
 from sampan.wire import images as i
 from sampan.wire import networks as n
@@ -494,6 +495,10 @@ class FakeBuilder:
         self.asked: list[tuple[Options, str, bytes]] = []
         self.pruned: list[Wanted] = []
         self.sessions = Sessions()
+        self.summary = b.BuildSummary(
+            id="a1" * 12, name="app", target="", started="2026-01-01T00:00:00Z", duration=1.5, outcome="done", error="",
+            image="sha256:abc", steps=2, cached=1,
+        )  # fmt: skip
         self.error: Exception | None = None
 
     async def build(self, tar: BinaryIO, options: Options, remote: str = "") -> AsyncIterator[i.Progress]:
@@ -511,6 +516,18 @@ class FakeBuilder:
 
     async def exported(self, keys: List[str]) -> AsyncIterator[bytes]:
         yield " ".join(keys).encode()
+
+    async def builds(self) -> List[b.BuildSummary]:
+        return [self.summary]
+
+    async def inspect(self, build: str) -> b.BuildDetails:
+        return b.BuildDetails(summary=self.summary, steps=[b.BuildStep(text="RUN x", duration=0.5, outcome="done")])
+
+    async def said(self, build: str) -> bytes:
+        return build.encode()
+
+    async def forget(self, build: str) -> None:
+        self.asked.clear()
 
     async def prune(self, wanted: Wanted) -> i.BuildPruned:
         self.pruned.append(wanted)

@@ -21,6 +21,7 @@ from sampan import __version__
 from sampan.api import (
     archive,
     build,
+    builds,
     containers,
     execs,
     extras,
@@ -59,6 +60,7 @@ log = logging.getLogger("sampan.api")
 AREAS = (
     archive,
     build,
+    builds,
     session,
     system,
     containers,

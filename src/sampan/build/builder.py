@@ -20,6 +20,7 @@ from sampan.build.checks import check
 from sampan.build.context import Context
 from sampan.build.digests import Digests
 from sampan.build.exchange import CONFIG, FromUpload, Source, chosen, record_of, sources
+from sampan.build.history import History, Watched, details, summary
 from sampan.build.mounting import Mounts
 from sampan.build.named import Named
 from sampan.build.options import EPOCH, BuildFailed, Options
@@ -41,6 +42,7 @@ from sampan.engine.images.threads import finish
 from sampan.errors import InvalidRequest, NotFound, SampanError
 from sampan.oci.digest import Digest
 from sampan.oci.reference import parse as parse_reference
+from sampan.wire.builds import BuildDetails, BuildSummary
 from sampan.wire.images import BuildPruned, ContextAnswer, Progress
 from sampan.wire.usage import CacheRecord
 
@@ -77,6 +79,7 @@ class Builder:
         self._contexts = folder / "contexts"
         self._synced = Synced(folder / "synced")
         self.sessions = Sessions()
+        self.history = History(rooms.state, folder / "history")
         self._loans: Counter[Digest] = Counter()
         self._notes: set[asyncio.Task[None]] = set()
         self._shop = Shop(
@@ -85,6 +88,7 @@ class Builder:
 
     def sweep(self) -> None:
         """Remove what a killed daemon's builds left, and steps whose layers are gone.  At start only.  Blocks."""
+        self.history.sweep()
         stored = {layer.chain_id for layer in self._stores.layers.layers()}
         for key, record in self.cache.all():
             if not all(layer.chain_id in stored and self._stores.blobs.has(layer.blob) for layer in record.layers):
@@ -112,7 +116,9 @@ class Builder:
                 for line in check(prepared, options.request):
                     yield Progress(stream=line + "\n")
                 return
-            task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait))
+            entry = self.history.begin(Watched(options.name, options.request.target))
+            self._later(asyncio.to_thread(self.history.write_begin, entry))
+            task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait, entry))
             task.add_done_callback(lambda _: queue.put_nowait(None))
             try:
                 while (message := await queue.get()) is not None:
@@ -121,6 +127,7 @@ class Builder:
             finally:
                 task.cancel()
                 await asyncio.wait([task])
+                self._later(asyncio.to_thread(self.history.end, entry, cancelled=task.cancelled()))
         finally:
             self._later(brought.close())
 
@@ -161,11 +168,11 @@ class Builder:
             options = replace(options, epoch=int(epoch))
         return prepared, options
 
-    async def _run(self, brought: Brought, made: Plan, options: Options, emit: Callable[[Progress], None]) -> None:
+    async def _run(self, brought: Brought, made: Plan, options: Options, emit: Callable[[Progress], None], entry: Watched) -> None:
         kept: list[Progress] = []
-        say = kept.append if options.quiet else emit
+        say = entry.listened(kept.append if options.quiet else emit)
         total = sum(1 + len(stage.stage.steps) for stage in made.stages)
-        console = Console(say, total)
+        console = entry.console = Console(say, total)
         if options.explain and self._notes:
             await asyncio.wait(set(self._notes))
         try:
@@ -185,6 +192,7 @@ class Builder:
                 solver.bases.close()
                 await asyncio.shield(asyncio.to_thread(self._stores.layers.settle))
         except Exception as error:
+            entry.error = str(error) or type(error).__name__
             console.flush()
             for message in kept:
                 emit(message)
@@ -192,7 +200,7 @@ class Builder:
                 emit(failure(error))
                 return
             raise
-        brought.named.result = identity
+        brought.named.result = entry.image = identity
         await self._announce(identity, made, options, say)
         self._later(self._note(set(solver.held), solver.places))
         if options.quiet:
@@ -262,6 +270,18 @@ class Builder:
 
     async def usage(self) -> list[CacheRecord]:
         return await asyncio.to_thread(records, self._shop)
+
+    async def builds(self) -> list[BuildSummary]:
+        return [summary(one) for one in await asyncio.to_thread(self.history.all)]
+
+    async def inspect(self, build: str) -> BuildDetails:
+        return details(await asyncio.to_thread(self.history.get, build))
+
+    async def said(self, build: str) -> bytes:
+        return await asyncio.to_thread(self.history.log, build)
+
+    async def forget(self, build: str) -> None:
+        await asyncio.to_thread(self.history.remove, build)
 
     async def tell(self, key: str, upload: BinaryIO) -> ContextAnswer:
         """Compare a context with the kept one; see synced.py.  Raises InvalidRequest, Conflict."""

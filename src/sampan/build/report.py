@@ -6,6 +6,7 @@ say waits until it is their turn.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from sampan.build.options import BuildFailed
@@ -24,13 +25,16 @@ class Console:
         self._number = 0
         self._front: Lines | None = None
         self._waiting: list[Lines] = []
+        self.steps: list[Lines] = []
 
     def step(self, text: str) -> Lines:
         """Announce the next step."""
         self._number += 1
         self._total = max(self._total, self._number)
         lines = Lines(self, f"Step {self._number}/{self._total} : {text}")
+        lines.text = text
         self._waiting.append(lines)
+        self.steps.append(lines)
         self.advance()
         return lines
 
@@ -56,7 +60,7 @@ class Console:
 
 
 class Lines:
-    """What one step says."""
+    """What one step says.  text: the step; started, finished: nanoseconds; outcome, why: see history.py."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -64,6 +68,9 @@ class Lines:
         self._size = 0
         self._emit: Callable[[Progress], None] | None = None
         self.ended = False
+        self.text = ""
+        self.started, self.finished = time.time_ns(), 0
+        self.outcome = self.why = ""
 
     def show(self, emit: Callable[[Progress], None]) -> None:
         """(Console) From now on what is said goes out at once."""
@@ -84,6 +91,16 @@ class Lines:
     def note(self, text: str) -> None:
         self.say(f" ---> {text}\n")
 
+    def cached(self, where: str) -> None:
+        """The step's result was there.  where: whose, when it is not this daemon's own."""
+        self.note("Using cache" + (f" of {where}" if where else ""))
+        self.outcome = "cached"
+
+    def missed(self, why: str) -> None:
+        """Why it was not, when that is wanted."""
+        self.note(f"Not cached: {why}")
+        self.why = why
+
     def output(self, stream: int, data: bytes) -> None:
         """What the step's program wrote; errors in red, as docker shows them."""
         text = data.decode(errors="replace")
@@ -91,6 +108,8 @@ class Lines:
 
     def end(self, result: str) -> None:
         """The step is done; result: its id."""
+        self.outcome = self.outcome or "done"
+        self.finished = time.time_ns()
         self.note(result)
         self.ended = True
         self._console.advance()

@@ -256,13 +256,13 @@ class Solver:
             before = () if apart else built.layers
             record = None if fresh else await self._known(key, text, before)
             if record is not None:
-                lines.note("Using cache" + (f" of {record.imported}" if record.imported else ""))
+                lines.cached(record.imported)
                 layer = record.layers[-1]
             else:
                 self.missed += 1
                 if self.options.explain:
                     why = ["the cache is not used"] if fresh else await self.blocking(lambda: cache.explain(place, found))
-                    lines.note(f"Not cached: {', '.join(why[:20])}{' ...' if len(why) > 20 else ''}")
+                    lines.missed(f"{', '.join(why[:20])}{' ...' if len(why) > 20 else ''}")
                 layer = await work(lambda made: cache.put(key, record_of_step(text, (*before, made))))  # type: ignore[misc]
             self.done[key] = record or record_of_step(text, (*before, layer))
         if not lock.locked():

@@ -46,6 +46,10 @@ BUILD = Command("[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", 
 
 COMMANDS: dict[str, Command] = {
     "build": BUILD,
+    "builder history": Command("[OPTIONS] [BUILD]", "Show the builds that were, or the steps of one", "build_history:history", (
+        flag("--format", "string", "A Go template, json, or table"), flag("--log", "bool", "Print what the build said"),
+        flag("--rm", "bool", "Forget the build"),
+    ), (0, 1), examples=("sampan builder history", "sampan builder history --log 3f2a")),
     "builder prune": Command("[OPTIONS]", "Remove build cache", "build:prune", (
         flag("-a --all", "bool", "Remove all unused build cache, not just dangling ones"),
         flag("--filter", "list", "Provide filter values (until=24h)"),

@@ -15,6 +15,7 @@ from sampan.client.api import Client, Filters, Parameters, filters, segment
 from sampan.client.context import Reader
 from sampan.client.errors import ProtocolError
 from sampan.client.stream import json_lines
+from sampan.wire import builds as b
 from sampan.wire import images as i
 
 PREFIXED = "application/vnd.sampan.build"
@@ -91,6 +92,20 @@ class Builder:
         with closing(self._client.open("POST", "/sampan/cache", None, body, {"Content-Type": "application/json"})) as response:
             while data := response.read1(1 << 18):
                 yield data
+
+    def builds(self) -> list[b.BuildSummary]:
+        """Return the builds that were, the newest first."""
+        return self._client.get(list[b.BuildSummary], "GET", "/sampan/builds")
+
+    def inspect(self, build: str) -> b.BuildDetails:
+        return self._client.get(b.BuildDetails, "GET", f"/sampan/builds/{segment(build)}")
+
+    def said(self, build: str) -> str:
+        """Return the messages of a build."""
+        return self._client.raw("GET", f"/sampan/builds/{segment(build)}/log").decode(errors="replace")
+
+    def forget(self, build: str) -> None:
+        self._client.raw("DELETE", f"/sampan/builds/{segment(build)}")
 
     def prune(self, *, all: bool = False, keep: int = 0, wanted: Filters | None = None) -> i.BuildPruned:
         """Remove cached steps."""

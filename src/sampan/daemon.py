@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from sampan import __version__
 from sampan.api import backend, listeners, server
 from sampan.build.builder import Builder
 from sampan.cgroups import Hierarchy, checked_path
-from sampan.engine import supervise
+from sampan.engine import defaults, supervise
 from sampan.engine.containers import log_target
 from sampan.engine.context import Launcher, Rooms
 from sampan.engine.engine import Engine
@@ -30,19 +31,23 @@ from sampan.errors import InvalidRequest, SampanError
 from sampan.kernel.fds import Fd, memfd
 from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
+from sampan.logs.options import byte_count
 from sampan.network.addresses import parse_pool
-from sampan.network.defaults import MTU, Defaults
+from sampan.network.defaults import MTU
+from sampan.network.defaults import Defaults as NetworkDefaults
 from sampan.network.manager import Networks
 from sampan.network.resolver import Resolver
 from sampan.registry.hosts import Settings, read_mirror
 from sampan.state import State
 from sampan.storage.overlay import Overlay
 from sampan.storage.volumes import Volumes
+from sampan.wire import daemon_file
 from sampan.wire.containers import LogConfig
 from sampan.wire.hosts import TlsFiles
 
 log = logging.getLogger("sampan.daemon")
 _CODE = "from sampan.daemon import entry; entry()"
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "fatal": logging.CRITICAL}
 
 
 class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,20 +94,41 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     https_proxy: str = ""
     no_proxy: str = ""
     default_address_pools: list[str] = []
+    log_level: str = "info"
+    default_ulimits: list[str] = []
+    default_shm_size: str | int = 64 << 20
+    default_ipc_mode: str = "private"
+    default_cgroupns_mode: str = "private"
+    default_stop_timeout: int = 10
+    no_new_privileges: bool = False
+    seccomp_profile: str = ""
+    config_file: str = ""
+    flags: dict[str, Any] = {}  # what of the reloadable keys the command line set
 
 
-def main(settings: dict[str, Any]) -> int:
-    """Start the daemon with the settings of daemon.json's keys; returns only when it could not."""
+def main(settings: dict[str, Any], *, validate: bool = False) -> int:
+    """Start the daemon with the settings of daemon.json's keys, or only judge them; else returns only when it could not start."""
     try:
-        given = {
-            name: os.environ.get(name.upper(), "") or os.environ.get(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")
-        }
-        given.update({key.replace("-", "_"): value for key, value in settings.items()})
-        options = msgspec.convert(given, DaemonOptions)
+        options = _understood(settings)
+        if validate:
+            return 0
         run(options)
     except (SampanError, msgspec.ValidationError, OSError) as error:
         sys.stderr.write(f"sampan: {error}\n")
     return 1
+
+
+def _understood(settings: dict[str, Any]) -> DaemonOptions:
+    """Return the options, before anything is touched.  Raises SampanError, ValidationError."""
+    given = {
+        name: os.environ.get(name.upper(), "") or os.environ.get(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")
+    }
+    given.update({key.replace("-", "_"): value for key, value in settings.items()})
+    options = msgspec.convert(given, DaemonOptions)
+    _level(options)
+    _defaults(options)
+    _network_defaults(options).check()
+    return options
 
 
 def run(options: DaemonOptions) -> None:
@@ -125,8 +151,7 @@ def entry() -> None:
     with Fd(int(sys.argv[1])) as told:
         options = msgspec.json.decode(os.pread(told.fileno(), 1 << 20, 0), type=DaemonOptions)
     set_name("sampan-daemon")
-    level = logging.DEBUG if options.debug else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=_level(options), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.umask(0o022)
     os.chdir("/")
     try:
@@ -134,6 +159,25 @@ def entry() -> None:
     except (SampanError, OSError) as error:
         log.error("%s", error)
         sys.exit(1)
+
+
+def _level(options: DaemonOptions) -> int:
+    if options.log_level not in _LEVELS:
+        raise InvalidRequest(f"invalid logging level: {options.log_level[:32]!r} is none of {', '.join(_LEVELS)}")
+    return logging.DEBUG if options.debug else _LEVELS[options.log_level]
+
+
+def _defaults(options: DaemonOptions) -> defaults.Defaults:
+    """What containers get that do not say.  Raises InvalidRequest."""
+    log_default = LogConfig(type=options.log_driver, config=options.log_opts)
+    log_target.validate(log_default)
+    made = defaults.Defaults(
+        log=log_default, init=options.init, ulimits=tuple(defaults.ulimit(text) for text in options.default_ulimits),
+        shm_size=byte_count(str(options.default_shm_size), "default-shm-size"), ipc_mode=options.default_ipc_mode or "private",
+        cgroupns_mode=options.default_cgroupns_mode or "private", stop_timeout=options.default_stop_timeout,
+        no_new_privileges=options.no_new_privileges, seccomp=defaults.profile(options.seccomp_profile),
+    )  # fmt: skip
+    return defaults.checked(made)
 
 
 def _roots(options: DaemonOptions) -> tuple[Path, Path]:
@@ -159,10 +203,10 @@ def _registries(options: DaemonOptions) -> Settings:
     return replace(made, certificates=options.registry_certs) if options.registry_certs else made
 
 
-def _network_defaults(options: DaemonOptions) -> Defaults:
+def _network_defaults(options: DaemonOptions) -> NetworkDefaults:
     """What the options say about networks.  Raises InvalidRequest for a pool that is none."""
-    same = {name: getattr(options, name) for name in Defaults.__struct_fields__ if hasattr(options, name)}
-    return Defaults(
+    same = {name: getattr(options, name) for name in NetworkDefaults.__struct_fields__ if hasattr(options, name)}
+    return NetworkDefaults(
         **same, pools=tuple(parse_pool(text) for text in options.default_address_pools), options=options.default_network_opts,
         dns_options=options.dns_opts,
     )  # fmt: skip
@@ -198,6 +242,7 @@ async def _serve(options: DaemonOptions) -> None:
         gc.freeze()
         if options.pidfile:
             undo.callback(Path(options.pidfile).unlink, missing_ok=True)
+        loop.add_signal_handler(signal.SIGHUP, _reload, engine, options)
         _ready(options)
         log.info("sampan %s: API on %s, data in %s", __version__, " ".join(options.hosts), rooms.data_root)
         await stop.wait()
@@ -231,12 +276,10 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     )
     networks.start()
     undo.push_async_callback(_let_go, networks, options.cgroup_parent)
-    log_default = LogConfig(type=options.log_driver, config=options.log_opts)
-    log_target.validate(log_default)
     rooms = Rooms(
         data_root=data_root, exec_root=exec_root, state=state, layers=layers, images=images, networks=networks,
-        launcher=launcher, bus=bus, volumes=volumes, cgroup_parent=options.cgroup_parent, init=options.init,
-        log_default=log_default,
+        launcher=launcher, bus=bus, volumes=volumes, cgroup_parent=options.cgroup_parent,
+        defaults=_defaults(options),
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)
@@ -249,6 +292,33 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     if options.group:
         listeners.GROUPS = (options.group, options.group)
     return engine
+
+
+def _reload(engine: Engine, options: DaemonOptions) -> None:
+    """Read the configuration file again, and take up what can change while the daemon runs; all of it or nothing."""
+    try:
+        found = daemon_file.read(options.config_file, must_exist=False)
+        both = sorted(set(found) & set(options.flags) - {"labels"})
+        if both:
+            raise InvalidRequest(f"specified both as a flag and in the configuration file: {', '.join(both)}")
+        fresh = {key: value for key, value in found.items() if key in daemon_file.RELOADED}
+        wanted = {**options.flags, **fresh, "labels": [*fresh.get("labels", []), *options.flags.get("labels", [])]}
+        new = msgspec.convert({key.replace("-", "_"): value for key, value in wanted.items()}, DaemonOptions)
+        level, registries = _level(new), engine.images.registries.hosts
+        changed = _registries(msgspec.structs.replace(
+            options, insecure_registries=new.insecure_registries, registry_mirrors=new.registry_mirrors))  # fmt: skip
+    except (SampanError, msgspec.ValidationError, OSError) as error:
+        log.error("SIGHUP: %s: nothing is changed: %s", options.config_file, error)
+        return
+    logging.getLogger().setLevel(level)
+    registries.settings = changed
+    engine.system.labels, engine.system.debug = new.labels, new.debug
+    told = {"name": os.uname().nodename, "debug": str(new.debug).lower(), "labels": json.dumps(new.labels)}
+    told["insecure-registries"], told["registry-mirrors"] = (
+        json.dumps(value) for value in (new.insecure_registries, new.registry_mirrors)
+    )
+    engine.rooms.bus.emit("daemon", "reload", engine.system.id, told)
+    log.info("SIGHUP: %s: taken up %s", options.config_file, ", ".join(sorted(fresh)) or "nothing")
 
 
 def _tls(options: DaemonOptions) -> TlsFiles | None:

@@ -160,7 +160,8 @@ def test_the_daemons_flags_and_file_make_one_set(tmp_path: Path) -> None:
 
     found = settings("--config-file", str(config), "-H", "unix:///a", "-H", "tcp://127.0.0.1:1", "--label", "b=2")
 
-    assert found == {"bip": "10.0.0.1/24", "labels": ["a=1", "b=2"], "debug": True, "hosts": ["unix:///a", "tcp://127.0.0.1:1"]}
+    assert found == {"bip": "10.0.0.1/24", "labels": ["a=1", "b=2"], "debug": True, "hosts": ["unix:///a", "tcp://127.0.0.1:1"],
+                     "config-file": str(config), "flags": {"labels": ["b=2"]}}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from sampan.cli.options import flag
+from sampan.wire.daemon_file import FOREIGN
 
 CONFIG_FILE = "/etc/sampan/daemon.json"
+_WORDS = {bool: "bool", int: "int", str: "string", list: "list", dict: "list"}
+# A flag's key in the file is its name but for these.
+PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts", "insecure-registry": "insecure-registries",
+          "registry-mirror": "registry-mirrors", "default-address-pool": "default-address-pools", "dns-opt": "dns-opts",
+          "default-ulimit": "default-ulimits", "storage-opt": "storage-opts", "exec-opt": "exec-opts", "add-runtime": "runtimes",
+          "feature": "features", "authorization-plugin": "authorization-plugins", "default-network-opt": "default-network-opts",
+          "cdi-spec-dir": "cdi-spec-dirs", "containerd-plugins-namespace": "containerd-plugin-namespace",
+          "node-generic-resource": "node-generic-resources"}  # fmt: skip
+_SINGULAR = {key: name for name, key in PLURAL.items()}
+FOREIGN_FLAGS = {_SINGULAR.get(key, key): _WORDS[one.kind] for key, one in FOREIGN.items()}
 DAEMON = (
     flag("-H --host", "list", "Daemon socket(s) to listen on"),
     flag("--data-root", "string", "Root directory of persistent state (default /var/lib/sampan)"),
@@ -31,9 +42,17 @@ DAEMON = (
     flag("--ip-masq", "bool", "Masquerade what leaves the default bridge (default true)"),
     flag("--host-gateway-ip", "string", "What host-gateway in --add-host stands for (default the network's gateway)"),
     flag("--mtu", "int", "The containers' network MTU"),
-    flag("--dns", "list", "DNS server to use"),
-    flag("--dns-opt", "list", "DNS options to use"),
-    flag("--dns-search", "list", "DNS search domains to use"),
+    flag("--dns", "list", "DNS server of containers that name none"),
+    flag("--dns-opt", "list", "DNS options of containers that name none"),
+    flag("--dns-search", "list", "DNS search domains of containers that name none"),
+    flag("--default-ulimit", "list", "Ulimit of containers that do not set it (NAME=SOFT[:HARD])"),
+    flag("--default-shm-size", "bytes", "Size of /dev/shm of containers that do not say (default 64MiB)"),
+    flag("--default-ipc-mode", "string", "IPC mode of containers that do not say: private (default) or shareable"),
+    flag("--default-cgroupns-mode", "string", "Cgroup namespace of containers that do not say: private (default) or host"),
+    flag("--default-stop-timeout", "int", "Seconds to wait for a container's end before it is killed (default 10)"),
+    flag("--no-new-privileges", "bool", "Set no-new-privileges by default for new containers"),
+    flag("--seccomp-profile", "string", "Path to the seccomp profile of containers that name none (builtin, unconfined)"),
+    flag("-l --log-level", "string", "The daemon's log: debug, info (default), warn, error or fatal"),
     flag("--label", "list", "Set key=value labels to the daemon"),
     flag("--log-driver", "string", "Default driver for container logs"),
     flag("--log-opt", "list", "Default log driver options for containers"),
@@ -49,26 +68,5 @@ DAEMON = (
     flag("--https-proxy", "string", "HTTPS proxy URL to use for registries (default from HTTPS_PROXY)"),
     flag("--no-proxy", "string", "Comma-separated hosts or IPs to reach without a proxy (default from NO_PROXY)"),
     flag("--validate", "bool", "Validate the configuration and exit"),
+    *(flag(f"--{name}", kind, "Docker's; see docs/cli.md") for name, kind in FOREIGN_FLAGS.items()),
 )
-
-# The file's keys, with the kind of their values; a flag's key is its name but for these.
-PLURAL = {"host": "hosts", "label": "labels", "log-opt": "log-opts", "insecure-registry": "insecure-registries",
-          "registry-mirror": "registry-mirrors", "default-address-pool": "default-address-pools",
-          "default-network-opt": "default-network-opts", "dns-opt": "dns-opts"}  # fmt: skip
-KINDS: dict[str, type] = {
-    "hosts": list, "data-root": str, "exec-root": str, "bridge": str,
-    "bip": str, "cgroup-parent": str, "pidfile": str,
-    "group": str,
-       "init": bool, "debug": bool,
-    "mtu": int, "dns": list, "dns-search": list, "labels": list, "log-driver": str, "log-opts": dict, "tls": bool,
-    "tlscacert": str, "tlscert": str, "tlskey": str, "tlsverify": bool,
-}  # fmt: skip
-KINDS.update(
-    dict.fromkeys(("insecure-registries", "registry-mirrors", "registry-certs", "default-address-pools", "dns-opts"), list)
-)
-KINDS.update(dict.fromkeys(("ipv6", "icc", "ip-forward", "ip-masq"), bool))
-KINDS.update(
-    dict.fromkeys(("bip6", "fixed-cidr", "fixed-cidr-v6", "default-gateway", "default-gateway-v6", "ip", "host-gateway-ip"), str)
-)
-KINDS["default-network-opts"] = dict
-KINDS.update(dict.fromkeys(("http-proxy", "https-proxy", "no-proxy"), str))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from sampan.engine.defaults import Defaults
 from sampan.engine.events import Bus
 from sampan.engine.images.images import Images
 from sampan.engine.jobs import Jobs
@@ -31,7 +32,6 @@ from sampan.network.manager import Networks
 from sampan.state import State, Table
 from sampan.storage.overlay import Overlay
 from sampan.storage.volumes import Volumes
-from sampan.wire.containers import LogConfig
 
 if TYPE_CHECKING:
     from sampan.engine.containers.container import Container
@@ -147,8 +147,7 @@ class Rooms:
     index: Index = field(default_factory=Index)
     containers: dict[str, Container] = field(default_factory=dict)
     stopping: bool = False
-    log_default: LogConfig = field(default_factory=lambda: LogConfig(type="json-file"))
-    init: bool = False  # what a container gets that does not say
+    defaults: Defaults = field(default_factory=Defaults)
     health: Lives | None = None
     execs: Execs | None = None
     oom: Memory | None = None

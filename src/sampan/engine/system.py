@@ -34,10 +34,11 @@ class System:
     """api/backend.py System."""
 
     def __init__(self, rooms: Rooms, containers: Containers, labels: List[str], *, debug: bool) -> None:
+        """`labels` and `debug` may change: a SIGHUP reads the configuration file again."""
         self._rooms = rooms
         self._containers = containers
-        self._labels = labels
-        self._debug = debug
+        self.labels = labels
+        self.debug = debug
         self._usage = Usage(rooms, containers)
         name = rooms.data_root / "engine-id"
         if not name.exists():
@@ -68,15 +69,15 @@ class System:
             docker_root_dir=str(self._rooms.data_root),
             plugins={"Volume": ["local"], "Network": ["bridge", "host", "null"], "Authorization": None,
                      "Log": list(DRIVERS)},
-            debug=self._debug, n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(asyncio.all_tasks()),
+            debug=self.debug, n_fd=len(os.listdir("/proc/self/fd")), n_goroutines=len(asyncio.all_tasks()),
             system_time=rfc3339(time.time_ns()), cgroup_version="2" if v2 else "1",
             n_events_listener=self._rooms.bus.listeners, kernel_version=os.uname().release,
             operating_system=_operating_system(), architecture=platform.machine(), ncpu=os.cpu_count() or 1,
             mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), name=os.uname().nodename,
-            labels=self._labels, server_version=__version__, runtimes={"sampan": {"path": "sampan"}},
+            labels=self.labels, server_version=__version__, runtimes={"sampan": {"path": "sampan"}},
             registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": [],
                              "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}}},
-            init_binary="sampan-init", logging_driver=self._rooms.log_default.type, warnings=list(problems) or None,
+            init_binary="sampan-init", logging_driver=self._rooms.defaults.log.type, warnings=list(problems) or None,
             security_options=["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
         )  # fmt: skip
 

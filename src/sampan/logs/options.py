@@ -86,6 +86,11 @@ def boolean(text: str, name: str) -> bool:
     return text.lower() in ("true", "1", "t")
 
 
+def byte_count(text: str, name: str) -> int:
+    """Return "64m" or "65536" in bytes, 1024-based; -1 for "0" and "-1".  Raises InvalidRequest."""
+    return _size(text, _BINARY, name)
+
+
 def _size(text: str, units: dict[str, int], name: str) -> int:
     if text in ("-1", "0"):
         return -1

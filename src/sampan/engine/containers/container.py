@@ -20,6 +20,7 @@ from sampan.errors import Conflict
 from sampan.kernel.fds import Fd
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
+from sampan.wire.containers import HostConfig
 
 if TYPE_CHECKING:
     from sampan.engine.execs.execs import Exec
@@ -53,6 +54,11 @@ class Container:
     @property
     def id(self) -> str:
         return self.record.id
+
+    @property
+    def host(self) -> HostConfig:
+        """What the record says, and the daemon where it says nothing: what the container runs with."""
+        return self.rooms.defaults.at_start(self.record.host)
 
     def update(self, *, durable: bool = True, volatile: bool = False, **changed: object) -> None:
         """Replace fields of the record; durable when it returns, unless told otherwise.

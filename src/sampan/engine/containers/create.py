@@ -31,8 +31,8 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         _check_platform(platform, image)
     rooms.images.used(image.id)
     validate.config(body, wanted)
-    wanted = structs.replace(wanted, log_config=log_target.merged(wanted.log_config, rooms.log_default))
-    host = validate.host(wanted)
+    wanted = structs.replace(wanted, log_config=log_target.merged(wanted.log_config, rooms.defaults.log))
+    host = validate.host(rooms.defaults.at_create(wanted))
     identity = secrets.token_hex(32)
     config = merge(body, image.config, identity, host)
     command = [*validate.words(config.entrypoint), *validate.words(config.cmd)]

@@ -144,7 +144,7 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoi
     else:
         tree = rooms.layers.mount(record.id)
     parts.rootfs = parts.add(tree)
-    if rooms.init if record.host.init in (UNSET, None) else record.host.init:
+    if rooms.defaults.init if record.host.init in (UNSET, None) else record.host.init:
         parts.reaper = parts.add(rooms.launcher.reaper())
     parts.log = log_target.target(record, parts.add(open_folder(rooms.folder(record.id))))
     return endpoints
@@ -187,7 +187,7 @@ def _shared_memory(owner: Container) -> Fd:
 
 
 def _described(container: Container, parts: Parts) -> Launch:
-    rooms, record = container.rooms, container.record
+    rooms, record = container.rooms, replace(container.record, host=container.host)
     parent = record.host.cgroup_parent.rstrip("/") or rooms.cgroup_parent
     path = f"/{parent.strip('/')}/{record.id}"
     if parts.environment:

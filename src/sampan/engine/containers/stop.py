@@ -13,8 +13,13 @@ from sampan.engine.containers.exits import group_path
 from sampan.engine.containers.signals import number_of
 from sampan.errors import Broken, Conflict, NotModified
 
-GRACE = 10  # seconds between the polite signal and SIGKILL
 KILL_PATIENCE = 30.0
+
+
+def _grace(container: Container) -> int:
+    """Return the seconds between the polite signal and SIGKILL; -1 is for ever."""
+    own = container.record.config.stop_timeout
+    return own if isinstance(own, int) else container.rooms.defaults.stop_timeout
 
 
 async def stop(container: Container, timeout: int | None, word: str) -> None:
@@ -29,7 +34,7 @@ async def stop(container: Container, timeout: int | None, word: str) -> None:
     config = record.config
     chosen = number_of(word or (config.stop_signal if config.stop_signal is not UNSET else "") or "SIGTERM")
     if timeout is None:
-        timeout = config.stop_timeout if config.stop_timeout is not UNSET and config.stop_timeout is not None else GRACE
+        timeout = _grace(container)
     container.stop_asked = True
     container.update(durable=False, stopped_by_hand=True)
     if record.paused:
@@ -53,7 +58,7 @@ async def end_to_restart(container: Container) -> None:
         if not container.record.running or container.removed:
             return
         config = container.record.config
-        timeout = config.stop_timeout if isinstance(config.stop_timeout, int) else GRACE
+        timeout = _grace(container)
         ended = container.on_exit()
         _send(container, number_of(config.stop_signal if isinstance(config.stop_signal, str) and config.stop_signal else "SIGTERM"))
         done, _ = await asyncio.wait([ended], timeout=None if timeout < 0 else timeout)

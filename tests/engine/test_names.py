@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -16,7 +15,7 @@ import dns.rcode
 import pytest
 
 from support.daemon import Daemon
-from support.inside import socket_in
+from support.inside import pid_of_names, socket_in
 from support.upstream import Upstream
 
 SERVER = ("127.0.0.11", 53)
@@ -63,20 +62,6 @@ def ask(daemon: Daemon, container: str, name: str, kind: str = "A", *, tcp: bool
 
 def texts(reply: dns.message.Message) -> list[str]:
     return [item.to_text() for rrset in reply.answer for item in rrset]
-
-
-def pid_of_names(daemon: Daemon) -> int:
-    """Return the daemon's answering process."""
-    root = str(daemon.exec_root).encode()
-    (found,) = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_names(entry, root)]
-    return found
-
-
-def _is_names(entry: Path, root: bytes) -> bool:
-    try:
-        return (entry / "comm").read_text() == "sampan-names\n" and root in (entry / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
 
 
 def test_names_aliases_ids_and_host_names_are_answered(daemon: Daemon, net: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 from sampan.kernel import netns
 from support.daemon import Daemon
@@ -41,3 +42,17 @@ def reaches(daemon: Daemon, container: str, address: str, port: int, patience: f
         except OSError:
             return False
         return True
+
+
+def pid_of_names(daemon: Daemon) -> int:
+    """Return the daemon's answering process."""
+    root = str(daemon.exec_root).encode()
+    (found,) = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_names(entry, root)]
+    return found
+
+
+def _is_names(entry: Path, root: bytes) -> bool:
+    try:
+        return (entry / "comm").read_text() == "sampan-names\n" and root in (entry / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False

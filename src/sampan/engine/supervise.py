@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sampan import messages as m
-from sampan.engine.containers import connections, start, step, volumes
+from sampan.engine.containers import connections, start, step, validate, volumes
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background, group_path, heard_exit, kill_group, restart_in
@@ -58,6 +58,7 @@ async def take_up(rooms: Rooms, containers: Containers) -> None:
             rooms.networks.detach(endpoint)
     await asyncio.to_thread(rooms.networks.serve_names, lambda key: connections.namespace(containers.all[key]))
     for container in containers.all.values():
+        rooms.networks.expect(validate.host_addresses(container.record.host))
         if container.pidfd is not None:
             rooms.networks.watch(container.id, container.pidfd.fileno())
     _sweep_folders(rooms, containers, unreadable)

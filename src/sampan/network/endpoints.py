@@ -140,10 +140,12 @@ class Endpoints(Publishing):
             if driver.publishes:
                 with self._mutex:
                     host.firewall.open(info.id, endpoint)
+                    self._carry(endpoint)
             if self.names is not None and endpoint.names:
                 self.names.put(endpoint, info)
                 self.names.serve(endpoint.container_id, endpoint.servers, netns_fd)
         except BaseException:
+            self._drop(endpoint.id, endpoint.published)
             host.firewall.shut(endpoint.id)
             driver.detach(info, endpoint)
             raise
@@ -193,6 +195,7 @@ class Endpoints(Publishing):
             try:
                 host.firewall.shut(found.id)
             finally:
+                self._drop(found.id, found.published)
                 self._ports.release(found.id)
                 self._refused.pop(found.id, None)
                 self._records.delete(found.id, volatile=True)
@@ -241,11 +244,13 @@ class Endpoints(Publishing):
         if self.names is None:
             return
         self.names.spaces = spaces
-        expected = {one.container_id: one.servers for one in self.active() if one.names}
+        self.names.remember({one.container_id: one.servers for one in self.active() if one.names})
         for endpoint in self.active():
             if endpoint.names:
                 self.names.put(endpoint, self.network_of(endpoint))
-        self.names.adopt(expected)
+            if endpoint.id not in self._refused:
+                self._carry(endpoint)
+        self.names.adopt()
 
     def settle(self) -> None:
         """Wait until the links of detached endpoints are gone (tests, orderly ends)."""

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from sampan.kernel import nftables as nft
 from sampan.kernel.rtnl import mac_bytes
 from sampan.network.addresses import link_local_of
-from sampan.network.records import PROTOCOLS, Endpoint, Published
+from sampan.network.records import LOOPBACK6, PROTOCOLS, Endpoint, Published
 
 ETHERTYPES = {"ip": b"\x08\x00", "arp": b"\x08\x06", "ip6": b"\x86\xdd"}
 ICMPV6, ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT, REDIRECT = 58, 134, 136, 137
@@ -76,8 +76,10 @@ def table_name(bridge: str) -> str:
 
 
 def element(endpoint: Endpoint, port: Published) -> tuple[Family, str, bytes, bytes | None] | None:
-    """Return (family, map or set, key, data) of a published port; None when the endpoint has no address of its family."""
+    """Return (family, map or set, key, data) of a published port; None for one on ::1 (relay.py) or of a family it has not."""
     host = ipaddress.ip_address(port.host_ip)
+    if host == LOOPBACK6:
+        return None
     family, own = (V4, endpoint.ip) if host.version == 4 else (V6, endpoint.ip6)
     if not own:
         return None

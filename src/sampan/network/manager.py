@@ -100,7 +100,7 @@ class Networks(Endpoints):
             if remove:
                 self._unmake()
             if self.names is not None:
-                self.names.close(end=not any(one.names for one in self._endpoints.values()))
+                self.names.close(end=not any(one.names or self._carried(one) for one in self._endpoints.values()))
             self._forget()
 
     def _unmake(self) -> None:

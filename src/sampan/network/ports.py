@@ -14,13 +14,16 @@ from contextlib import ExitStack
 
 from sampan.errors import Broken, InvalidRequest, Unsupported
 from sampan.kernel.netns import read_sysctl
-from sampan.network.records import PROTOCOLS, PortBinding, Published
+from sampan.network.records import LOOPBACK6, PROTOCOLS, PortBinding, Published
 
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
     "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
     "sctp": (socket.SOCK_STREAM, 132),
 }
+
+
+_BACKLOG = 1024
 
 
 class PortTaken(Broken):
@@ -46,19 +49,25 @@ def check(binding: PortBinding, default: str = "0.0.0.0", *, four: bool = True, 
         address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidRequest(f"invalid host address: {binding.host_ip!r}") from None
+    if address == LOOPBACK6:  # carried by hand, whichever address the container has (relay.py)
+        if binding.proto == "sctp":
+            raise Unsupported("publishing an sctp port on ::1 is not supported")
+        return [str(address)]
     if address.version == 4 and four:
         return [str(address)]
     if address.version == 6 and six:
-        if address.is_loopback:  # IPv6 has no route_localnet: what leaves ::1 never comes back
-            raise Unsupported("publishing on ::1 is not supported: the kernel forwards nothing from the IPv6 loopback address")
         return [str(address)]
     if int(address) == 0:
         return []
     raise Unsupported(f"publishing on {address}: the container has no IPv{address.version} address on this network")
 
 
-def bind(proto: str, host_ip: str, port: int) -> socket.socket:
-    """Return a socket that holds the port.  Raises OSError (EADDRINUSE, EADDRNOTAVAIL ...)."""
+def bind(proto: str, host_ip: str, port: int, *, again: bool = False) -> socket.socket:
+    """Return a socket that holds the port.  Raises OSError (EADDRINUSE, EADDRNOTAVAIL ...).
+
+    again: an earlier daemon's may hold it still: on ::1, where the answering process goes on listening.
+    """
+    carried = host_ip == str(LOOPBACK6)
     kind, number = _KINDS[proto]
     family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
     try:
@@ -68,6 +77,8 @@ def bind(proto: str, host_ip: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if carried and again:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             held.bind((host_ip, port))
         except OSError as error:
@@ -78,7 +89,12 @@ def bind(proto: str, host_ip: str, port: int) -> socket.socket:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.bind((host_ip, port))
             held.listen(1)
-        if kind == socket.SOCK_DGRAM:
+        if carried:
+            # Set after bind(2), it lets nobody in who is not of the same user and says so too: the next daemon.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if kind == socket.SOCK_STREAM:
+                held.listen(_BACKLOG)
+        elif kind == socket.SOCK_DGRAM:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the kernel's least
     except BaseException:
         held.close()
@@ -97,7 +113,7 @@ class Ports:
         self._ours: dict[tuple[str, int], set[str]] = {}
         self._next: dict[str, int] = {}
 
-    def hold(self, owner: str, wanted: Sequence[tuple[PortBinding, Sequence[str]]]) -> list[Published]:
+    def hold(self, owner: str, wanted: Sequence[tuple[PortBinding, Sequence[str]]], *, again: bool = False) -> list[Published]:
         """Hold, besides what `owner` has, a host port for each binding at each of its host addresses, all or none.
 
         Raises PortTaken with Docker's words, InvalidRequest, Unsupported.
@@ -107,7 +123,7 @@ class Ports:
             for binding, hosts in wanted:
                 if not hosts:
                     continue
-                port = self._find(owner, binding, hosts, undo)
+                port = self._find(owner, binding, hosts, undo, again=again)
                 done += [Published(binding.container_port, binding.proto, host, port) for host in hosts]
             undo.pop_all()
         return done
@@ -115,7 +131,11 @@ class Ports:
     def hold_again(self, owner: str, published: Sequence[Published]) -> None:
         """Hold exactly these, all or none (a restarted daemon).  Raises PortTaken."""
         wanted = [PortBinding(p.container_port, p.proto, p.host_ip, p.host_port, p.host_port) for p in published if p.host_port]
-        self.hold(owner, [(one, [one.host_ip]) for one in wanted])
+        self.hold(owner, [(one, [one.host_ip]) for one in wanted], again=True)
+
+    def socket(self, owner: str, port: Published) -> socket.socket:
+        """Return the socket (borrowed) that holds a port of `owner`.  Raises KeyError."""
+        return self._held[owner][port.proto, port.host_port, port.host_ip]
 
     def release(self, owner: str, published: Sequence[Published] | None = None) -> None:
         """Give up what `owner` holds, or only these; nothing when it holds nothing."""
@@ -136,7 +156,7 @@ class Ports:
         for owner in list(self._held):
             self.release(owner)
 
-    def _find(self, owner: str, binding: PortBinding, hosts: Sequence[str], undo: ExitStack) -> int:
+    def _find(self, owner: str, binding: PortBinding, hosts: Sequence[str], undo: ExitStack, *, again: bool) -> int:
         proto = binding.proto
         if binding.first:
             candidates = list(range(binding.first, binding.last + 1))
@@ -149,7 +169,7 @@ class Ports:
             with ExitStack() as tried:
                 try:
                     for host_ip in hosts:
-                        self._bind(owner, (proto, port, host_ip))
+                        self._bind(owner, (proto, port, host_ip), again=again)
                         tried.callback(self._drop, owner, (proto, port, host_ip))
                 except PortTaken as error:
                     problem = error
@@ -162,7 +182,7 @@ class Ports:
             raise problem
         raise PortTaken(f"Bind for {hosts[0]}:{candidates[0]}-{candidates[-1]} failed: all ports are allocated")
 
-    def _bind(self, owner: str, key: Key) -> None:
+    def _bind(self, owner: str, key: Key, *, again: bool) -> None:
         proto, port, host_ip = key
         users = self._ours.setdefault((proto, port), set())
         every = "::" if ":" in host_ip else "0.0.0.0"
@@ -170,7 +190,7 @@ class Ports:
         if beside and (host_ip in beside or every in beside or host_ip == every):
             raise PortTaken(f"Bind for {host_ip}:{port} failed: port is already allocated")
         try:
-            held = bind(proto, host_ip, port)
+            held = bind(proto, host_ip, port, again=again)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortTaken(f"failed to bind host port {host_ip}:{port}/{proto}: address already in use") from None

@@ -3,6 +3,7 @@
 How a binding comes about, by the host address and the network's gateway mode:
 
     any, or one of the host's      held by a socket (ports.py), led by the kernel (filters.py)
+    ::1                            held, and carried by the answering process (relay.py)
     any, on a routed network       no host port: the container's own is opened to everybody (host_port 0)
 """
 
@@ -22,7 +23,7 @@ from sampan.network.defaults import Defaults
 from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
 from sampan.network.ports import Ports, PortTaken
-from sampan.network.records import BRIDGE, Endpoint, NetworkInfo, PortBinding, Published
+from sampan.network.records import BRIDGE, LOOPBACK6, Endpoint, NetworkInfo, PortBinding, Published
 from sampan.network.resolver import Resolver
 from sampan.state import State, Table
 
@@ -122,7 +123,9 @@ class Publishing(ABC):
             try:
                 if added:
                     self._started().firewall.replace(after)
+                    self._carry(after)
             except BaseException:
+                self._drop(before.id, added)
                 self._ports.release(endpoint.id, added)
                 self._store(before)
                 raise
@@ -135,12 +138,42 @@ class Publishing(ABC):
             after = structs.replace(before, published=tuple(one for one in before.published if one not in gone))
             self._store(after)
             self._started().firewall.replace(after)
+            self._drop(endpoint.id, gone)
             self._ports.release(endpoint.id, gone)
         return after
+
+    def _carry(self, endpoint: Endpoint) -> None:
+        """Have the endpoint's ports on ::1 carried.  Raises OSError."""
+        for port in endpoint.published:
+            if port.host_ip == str(LOOPBACK6):
+                if self.names is None:
+                    raise Broken(f"nothing carries port {port.host_port}/{port.proto} from ::1")
+                to = (endpoint.ip6 or endpoint.ip, port.container_port)
+                held = self._ports.socket(endpoint.id, port)
+                self.names.relay(_key(endpoint.id, port), endpoint.container_id, port.proto, to, held)
+
+    def _drop(self, endpoint: str, gone: Sequence[Published]) -> None:
+        """Have ports on ::1 carried no more."""
+        keys = [_key(endpoint, port) for port in gone if port.host_ip == str(LOOPBACK6)]
+        if keys and self.names is not None:
+            self.names.unrelay(keys)
+
+    @staticmethod
+    def _carried(endpoint: Endpoint) -> bool:
+        return any(port.host_ip == str(LOOPBACK6) for port in endpoint.published)
+
+    def expect(self, wanted: Sequence[str]) -> None:
+        """Ports will be published on these host addresses: have ready what that needs, so that no start waits for it."""
+        if str(LOOPBACK6) in wanted and self.names is not None:
+            self.names.prepare()
 
     def _store(self, endpoint: Endpoint) -> None:
         self._records.put(endpoint.id, endpoint, volatile=True)
         self._endpoints[endpoint.id] = endpoint
+
+
+def _key(endpoint: str, port: Published) -> str:
+    return f"{port.proto} {port.host_port} {endpoint}"
 
 
 def _opened(binding: PortBinding, host: str, info: NetworkInfo) -> Published:

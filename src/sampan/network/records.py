@@ -8,6 +8,7 @@ from msgspec import Struct
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 BRIDGE = "com.docker.network.bridge."
+LOOPBACK6 = ipaddress.IPv6Address("::1")
 WAY_OUT = "DefaultGatewayIPv"  # an auxiliary address of this name, and 4 or 6: the containers' gateway instead of the bridge
 MTU_OPTION = "com.docker.network.driver.mtu"
 

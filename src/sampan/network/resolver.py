@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -41,6 +42,7 @@ class Resolver:
         self._places: dict[str, dict[str, Any]] = {}
         self._servers: dict[str, Sequence[str]] = {}
         self._have: set[str] = set()
+        self._relays: dict[str, tuple[dict[str, Any], socket.socket]] = {}
         self._closing = False
         self.spaces: Spaces | None = None  # a running container's network namespace, to serve it again
 
@@ -80,8 +82,28 @@ class Resolver:
     def watch(self, container: str, pidfd: int) -> None:
         """Let the process see the container's end by itself (a copy of `pidfd` goes to it)."""
         with self._mutex:
-            if container in self._have:
+            if container in self._have or any(told["container"] == container for told, _ in self._relays.values()):
                 self._tell({"op": "watch", "container": container}, [pidfd])
+
+    def relay(self, key: str, container: str, proto: str, to: tuple[str, int], held: socket.socket) -> None:
+        """Have a published port carried to a container's; `held`, its socket, stays the caller's.  Raises OSError."""
+        with self._mutex:
+            told = {"op": "relay", "key": key, "container": container, "proto": proto, "to": list(to)}
+            self._relays[key] = (told, held)
+            self._ensure()
+            self._tell(told, [held.fileno()])
+
+    def unrelay(self, keys: Iterable[str]) -> None:
+        """Have ports carried no more; the process has let go of them when this returns."""
+        with self._mutex:
+            gone = [key for key in keys if self._relays.pop(key, None) is not None]
+            if not gone or self._control is None:
+                return
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+            with Fd(reading):
+                with Fd(writing):
+                    self._tell({"op": "unrelay", "keys": gone}, [writing])
+                select.select([reading], [], [], _PATIENCE)  # the end: it has closed its copy
 
     def forget(self, container: str) -> None:
         """The container has ended, or left its last network with names."""
@@ -95,11 +117,15 @@ class Resolver:
         with self._mutex:
             return container in self._have
 
-    def adopt(self, expected: Mapping[str, Sequence[str]]) -> None:
-        """Find the process of an earlier daemon, or start one when containers expect it; `expected`: their servers."""
+    def remember(self, expected: Mapping[str, Sequence[str]]) -> None:
+        """Containers that run already and are to be served; `expected`: their servers.  Before anything else is told."""
         with self._mutex:
             self._servers.update(expected)
-            if expected:
+
+    def adopt(self) -> None:
+        """Find the process of an earlier daemon, or start one when something is expected of it."""
+        with self._mutex:
+            if self._servers or self._relays:
                 self._ensure()
                 return
             with contextlib.suppress(OSError):
@@ -119,6 +145,7 @@ class Resolver:
     def close(self, *, end: bool) -> None:
         """Leave it to itself, or end it."""
         with self._mutex:
+            self._relays.clear()
             self._closing = True
             control, self._control = self._control, None
             if control is None:
@@ -208,6 +235,11 @@ class Resolver:
         places = list(self._places.values())
         for start in range(0, len(places), _BATCH):
             self._send({"op": "put", "places": places[start : start + _BATCH]})
+        lost = [key for key in have["relays"] if key not in self._relays]
+        if lost:
+            self._send({"op": "unrelay", "keys": lost})
+        for told, held in self._relays.values():
+            self._send(told, [held.fileno()])
         for container in self._have - set(self._servers):
             self._have.discard(container)
             self._send({"op": "close", "container": container})

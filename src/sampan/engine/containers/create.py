@@ -64,6 +64,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         undo.pop_all()
     for volume in made:
         rooms.bus.emit("volume", "create", volume, {"driver": "local"})
+    rooms.networks.expect(validate.host_addresses(host))
     container = Container(rooms, record)
     container.emit("create")
     return container, _warnings(host)

@@ -123,6 +123,11 @@ def host(value: c.HostConfig) -> c.HostConfig:
     )  # fmt: skip
 
 
+def host_addresses(host: c.HostConfig) -> list[str]:
+    """Return the host addresses at which ports are to be published, as they are written but for brackets."""
+    return [one.host_ip.strip("[]") for rows in (host.port_bindings or {}).values() for one in rows or ()]
+
+
 def port_range(text: str) -> tuple[int, int]:
     """Return the first and last host port of "", "80" or "8000-8010"; (0, 0) is any.  Raises InvalidRequest."""
     if not text or text == "0":

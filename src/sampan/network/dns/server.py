@@ -1,9 +1,10 @@
-"""The process: 127.0.0.11 of every container on a user-defined network.
+"""The process: 127.0.0.11 of every container on a user-defined network, and the ports that are published on ::1 (relay.py).
 
 It outlives the daemon, which hands it sockets that were made inside containers' namespaces, and tells it who is called
 what.  It runs as nobody, without capabilities: what a container sends can reach nothing through it (row 83).
 
-    control (SEQPACKET, JSON):  hello -> have   put, drop: places   open, close, watch: containers   quit
+    control (SEQPACKET, JSON):  hello -> have   put, drop: places   open, close, watch: containers
+                                relay, unrelay: published ports   quit
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sampan.network.dns.forward import Asking
 from sampan.network.dns.loop import READ, Loop
 from sampan.network.dns.table import Names, place
 from sampan.network.dns.upstream import Upstreams
+from sampan.network.relay import Relay
 
 LISTENER, CONTROL = 3, 4
 NOBODY = 65534
@@ -87,7 +89,6 @@ class Box:
         self.id, self.servers, self.udp, self.tcp = identity, servers, udp, tcp
         self.asking: set[Asking] = set()
         self.streams: set[Stream] = set()
-        self.pidfd = -1
 
 
 class Server:
@@ -98,6 +99,8 @@ class Server:
         self.names = Names()
         self.upstreams = Upstreams()
         self.boxes: dict[str, Box] = {}
+        self.relays: dict[str, Relay] = {}
+        self._pidfds: dict[str, int] = {}
         self._asking = 0
         self._control: socket.socket | None = None
         listener.setblocking(False)
@@ -172,33 +175,56 @@ class Server:
 
     def watch(self, identity: str, pidfd: int) -> None:
         """Let go of a container when its first process ends: it may be that no daemon is there to say so."""
-        box = self.boxes.get(identity)
-        if box is None or box.pidfd >= 0:
+        if identity in self._pidfds or not self._serves(identity):
             os.close(pidfd)
             return
-        box.pidfd = pidfd
-        self.loop.watch(pidfd, READ, lambda: self.close(identity))
+        self._pidfds[identity] = pidfd
+        self.loop.watch(pidfd, READ, lambda: self._ended(identity))
+
+    def _serves(self, identity: str) -> bool:
+        return identity in self.boxes or any(one.container == identity for one in self.relays.values())
+
+    def _ended(self, identity: str) -> None:
+        self.unrelay([key for key, one in self.relays.items() if one.container == identity])
+        self.close(identity)
 
     def close(self, identity: str) -> None:
         box = self.boxes.pop(identity, None)
-        if box is None:
-            return
-        self._asking -= len(box.asking)
-        for asking in list(box.asking):
-            asking.close()
-        box.asking.clear()
-        for stream in list(box.streams):
-            stream.close()
-        for one in (box.udp, box.tcp):
-            self.loop.forget(one.fileno())
-            one.close()
-        if box.pidfd >= 0:
-            self.loop.forget(box.pidfd)
-            os.close(box.pidfd)
+        if box is not None:
+            self._asking -= len(box.asking)
+            for asking in list(box.asking):
+                asking.close()
+            box.asking.clear()
+            for stream in list(box.streams):
+                stream.close()
+            for one in (box.udp, box.tcp):
+                self.loop.forget(one.fileno())
+                one.close()
+        self._let_go(identity)
+
+    def relay(self, key: str, wanted: dict[str, Any], fd: int) -> None:
+        """Carry a published port; one that is carried already listens on the new socket."""
+        if key not in self.relays:
+            host, port = wanted["to"]
+            self.relays[key] = Relay(self.loop, wanted["container"], wanted["proto"], (host, port))
+        self.relays[key].hear(fd)
+
+    def unrelay(self, keys: list[str]) -> None:
+        for key in keys:
+            found = self.relays.pop(key, None)
+            if found is not None:
+                found.close()
+                self._let_go(found.container)
+
+    def _let_go(self, identity: str) -> None:
+        if identity in self._pidfds and not self._serves(identity):
+            pidfd = self._pidfds.pop(identity)
+            self.loop.forget(pidfd)
+            os.close(pidfd)
         self._perhaps_end()
 
     def _perhaps_end(self) -> None:
-        self.loop.over = self._control is None and not self.boxes
+        self.loop.over = self._control is None and not self.boxes and not self.relays
 
     # The daemon.
 
@@ -249,8 +275,14 @@ class Server:
             self.watch(told["container"], fds[0])
         elif op == "close":
             self.close(told["container"])
+        elif op == "relay":
+            self.relay(told["key"], told, fds[0])
+        elif op == "unrelay":
+            self.unrelay(told["keys"])
+            for fd in fds:  # by its end the daemon knows that the port is free again
+                os.close(fd)
         elif op == "hello" and self._control is not None:
-            have = {"containers": list(self.boxes), "places": self.names.keys()}
+            have = {"containers": list(self.boxes), "places": self.names.keys(), "relays": list(self.relays)}
             self._control.send(json.dumps(have).encode())
         elif op == "quit":
             self.loop.over = True

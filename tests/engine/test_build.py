@@ -386,3 +386,24 @@ def test_squash_gives_one_layer_with_the_same_files(clean: Daemon) -> None:
     history = clean.ok("GET", f"/images/{made.id}/history")
     assert len(history) == len(clean.ok("GET", f"/images/{plain.id}/history")) + 1
     assert history[0]["Comment"].startswith("merge of 4 layers to sha256:")
+
+
+def test_a_file_that_wants_warnings_to_be_errors_is_not_built(clean: Daemon) -> None:
+    made = build(clean, "# check=error=true\nFROM busybox\nCOPY out /\n", {".dockerignore": "out\n"})
+    fine = build(clean, "# check=error=true;skip=JSONArgsRecommended\nFROM busybox\nCMD x\n")
+
+    assert made.status == 400
+    assert "CopyIgnoredFile" in made.refusal
+    assert fine.ok
+
+
+def test_a_stage_may_be_built_again_alone(clean: Daemon) -> None:
+    text = (
+        "FROM busybox AS a\nRUN echo a\nFROM busybox AS b\nRUN echo b\nFROM busybox\nRUN echo c\nCOPY --from=a / /a\n"
+        "COPY --from=b / /b\n"
+    )
+    build(clean, text).ok
+    made = build(clean, text, sampan__no__cache__filter=["b"], sampan__explain=1).ok
+
+    assert made.text.count("Not cached: the cache is not used") == 1
+    assert "RUN echo b\n ---> Not cached" in made.text

@@ -248,15 +248,33 @@ def test_keys_do_not_run_together_and_explanations_name_the_input(tmp_path: Path
         ("FROM a\nARG DB_PASSWORD\n", "SecretsUsedInArgOrEnv"),
         ("FROM --platform=linux/amd64 a\n", "FromPlatformFlagConstDisallowed"),
         ("FROM scratch\nENV A=$NOPE\n", "UndefinedVar"), ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing"),
-        ("FROM a\nEXPOSE 1.2.3.4:80:80\n", "ExposeInvalidFormat"),
+        ("FROM a\nEXPOSE 1.2.3.4:80:80\n", "ExposeInvalidFormat"), ("FROM a\nRUN x \\\n\n  y\n", "NoEmptyContinuation"),
+        ("ARG T\nFROM busybox:${T}\n", "InvalidDefaultArgInFrom"), ("ARG T\nFROM $T\n", "InvalidDefaultArgInFrom"),
     ],
 )  # fmt: skip
 def test_checks_name_their_rule(text: str, rule: str) -> None:
-    assert any(line.startswith(f"{rule} - ") for line in check(plan(parse(text.encode()), Request())))
+    request = Request(arguments={"T": "1"})
+    assert any(line.startswith(f"{rule} - ") for line in check(plan(parse(text.encode()), request)))
     skipped = f"# check=skip={rule}\n{text}"
-    assert not any(line.startswith(f"{rule} - ") for line in check(plan(parse(skipped.encode()), Request())))
+    assert not any(line.startswith(f"{rule} - ") for line in check(plan(parse(skipped.encode()), request)))
+
+
+@pytest.mark.parametrize("text", ["ARG T=1\nFROM busybox:$T\n", "ARG B=stage\nFROM a AS stage\nFROM $B\n", "FROM busybox\n"])
+def test_good_defaults_are_no_warning(text: str) -> None:
+    assert check(plan(parse(text.encode()), Request())) == ["Check complete, no warnings found."]
+
+
+def test_files_that_are_left_out_are_named() -> None:
+    text = b"FROM a\nCOPY x ./in /d/\nCOPY --from=b x /\nCOPY *.md $y /e/\nADD http://x/x /\n"
+    found = check(plan(parse(text), Request()), Request(), Ignore(["x", "*.md", "http:*"]))
+
+    assert [line.partition(" - ")[0] for line in found if "CopyIgnored" in line] == ["CopyIgnoredFile"]
+    assert "Attempting to Copy file 'x' that is excluded by .dockerignore" in found[0]
 
 
 def test_checks_can_be_errors() -> None:
     with pytest.raises(InvalidRequest, match="JSONArgsRecommended"):
         check(plan(parse(b"# check=error=true\nFROM a\nCMD x\n"), Request()))
+    request = Request(arguments={"BUILDKIT_DOCKERFILE_CHECK": "error=true"})
+    with pytest.raises(InvalidRequest, match="JSONArgsRecommended"):
+        check(plan(parse(b"FROM a\nCMD x\n"), request), request)

@@ -16,7 +16,7 @@ import msgspec
 from sampan.build import image
 from sampan.build.agents import Sessions
 from sampan.build.cache import Cache, StepRecord
-from sampan.build.checks import check
+from sampan.build.checks import check, settings
 from sampan.build.context import Context
 from sampan.build.digests import Digests
 from sampan.build.exchange import CONFIG, FromUpload, Source, chosen, record_of, sources
@@ -112,10 +112,13 @@ class Builder:
         brought = Brought(context, Named(self._contexts, self._images, self._loans))
         try:
             prepared, options = await self._prepare(brought, tar, options, remote)
-            if options.check:
-                for line in check(prepared, options.request):
+            if options.check or settings(prepared, options.request).strict:
+                root = await finish(lambda: context.root(options.dockerfile))
+                lines = check(prepared, options.request, root.ignore)
+                for line in lines if options.check else ():
                     yield Progress(stream=line + "\n")
-                return
+                if options.check:
+                    return
             entry = self.history.begin(Watched(options.name, options.request.target))
             self._later(asyncio.to_thread(self.history.write_begin, entry))
             task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait, entry))

@@ -4,44 +4,76 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 
 from sampan.build import instructions as i
 from sampan.build.evaluate import Base, evaluate
 from sampan.build.lines import Remark
 from sampan.build.plan import Plan
-from sampan.build.scope import Request
+from sampan.build.remote import is_remote
+from sampan.build.scope import Request, Scope, platform_arguments
 from sampan.build.source import suggestion
 from sampan.errors import InvalidRequest
+from sampan.files.ignore import Ignore, clean
+from sampan.oci import reference
 
+ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 URL = "https://docs.docker.com/go/dockerfile/rule"
 _SECRET = frozenset("apikey auth credential credentials key password pword passwd secret token".split())
 _INNOCENT = frozenset(("public", "file", "version"))
 _SINGLE = ("CMD", "ENTRYPOINT", "HEALTHCHECK")
 
 
-def check(plan: Plan, request: Request | None = None) -> list[str]:
-    """Return the warnings as lines for people, in the order of the file; the directive `check=skip=...` is honoured.
+@dataclass(frozen=True)
+class Settings:
+    """The directive `check=skip=RULE,...;error=true`, or the build argument that takes its place."""
 
-    Raises InvalidRequest with them all when the file says `check=error=true`.
-    """
-    skip, strict = _directive(plan.dockerfile.directives.get("check", ""))
-    found = sorted((one for one in remarks(plan, request or Request()) if one.rule not in skip), key=lambda one: one.line)
-    lines = [f"{one.rule} - {URL}/{_kebab(one.rule)}/\n  line {one.line}: {one.message}" for one in found if "all" not in skip]
-    if strict and lines:
-        raise InvalidRequest("lint violation found for rules:\n" + "\n".join(lines))
-    return lines or ["Check complete, no warnings found."]
+    skip: frozenset[str] = frozenset()
+    strict: bool = False
 
 
-def _directive(text: str) -> tuple[set[str], bool]:
-    skip: set[str] = set()
+def settings(plan: Plan, request: Request) -> Settings:
+    """Return how the file, or the request, wants to be checked."""
+    skip: frozenset[str] = frozenset()
     strict = False
-    for part in text.split(";"):
+    for part in (request.arguments.get(ARGUMENT) or plan.dockerfile.directives.get("check", "")).split(";"):
         name, _, value = part.strip().partition("=")
         if name == "skip":
             skip |= {one.strip() for one in value.split(",")}
         elif name == "error":
             strict = value.strip().lower() in ("true", "1")
-    return skip, strict
+    return Settings(skip, strict)
+
+
+def check(plan: Plan, request: Request | None = None, ignore: Ignore | None = None) -> list[str]:
+    """Return the warnings as lines for people, in the order of the file.  ignore: what the context leaves out.
+
+    Raises InvalidRequest with them all when they are to be errors.
+    """
+    request = request or Request()
+    wanted = settings(plan, request)
+    every = [*remarks(plan, request), *_ignored(plan, ignore or Ignore(()))]
+    found = sorted((one for one in every if one.rule not in wanted.skip), key=lambda one: one.line)
+    lines = [
+        f"{one.rule} - {URL}/{_kebab(one.rule)}/\n  line {one.line}: {one.message}" for one in found if "all" not in wanted.skip
+    ]
+    if wanted.strict and lines:
+        raise InvalidRequest("lint violation found for rules:\n" + "\n".join(lines))
+    return lines or ["Check complete, no warnings found."]
+
+
+def _ignored(plan: Plan, ignore: Ignore) -> Iterator[Remark]:
+    """Sources of the context that are not in it."""
+    for stage in plan.dockerfile.stages:
+        for one in stage.steps:
+            if not isinstance(one, i.Copy) or one.source_from:
+                continue
+            for source in one.sources:
+                path = clean(source)
+                if path and not is_remote(source) and not any(sign in path for sign in "*?[$") and ignore.excludes(path):
+                    text = f"Attempting to {one.keyword.capitalize()} file {source!r} that is excluded by .dockerignore"
+                    yield Remark("CopyIgnoredFile", one.line.first, text)
 
 
 def _kebab(rule: str) -> str:
@@ -51,7 +83,9 @@ def _kebab(rule: str) -> str:
 def remarks(plan: Plan, request: Request) -> Iterator[Remark]:
     """Yield every warning."""
     file = plan.dockerfile
+    yield from file.remarks
     yield from _casing(file)
+    yield from _defaults(file, request)
     seen: dict[str, int] = {}
     for stage in file.stages:
         yield from _stage_names(stage, seen)
@@ -64,6 +98,25 @@ def remarks(plan: Plan, request: Request) -> Iterator[Remark]:
                 hint = suggestion(name, declared)
                 yield Remark("UndefinedArgInFrom", stage.start.line.first, f"FROM argument '{name}' is not declared{hint}")
     yield from _undefined(plan, request)
+
+
+def _defaults(file: i.Dockerfile, request: Request) -> Iterator[Remark]:
+    """Base names that cannot be, when nobody gives the global arguments other values than their defaults."""
+    scope = Scope(file.escape)
+    scope.args.update(platform_arguments(request, ""))
+    for one in file.arguments:
+        with suppress(InvalidRequest):
+            scope.declare(one, Request(), {})
+    names = {stage.start.name for stage in file.stages} - {""}
+    for stage in file.stages:
+        base = stage.start.base
+        try:
+            text = scope.text(stage.start, base)
+            if "$" in base and text.lower() not in names:
+                reference.parse(text)
+        except InvalidRequest:
+            text = f"Default value for ARG {base} results in empty or invalid base image name"
+            yield Remark("InvalidDefaultArgInFrom", stage.start.line.first, text)
 
 
 def _names_in(text: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sampan.build.lines import Heredoc, Logical
+from sampan.build.lines import Heredoc, Logical, Remark
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A parsed file.  arguments: the ARGs before the first FROM."""
+    """A parsed file.  arguments: the ARGs before the first FROM; remarks: what was seen on the way and is not an error."""
 
     directives: dict[str, str]
     escape: str
     arguments: tuple[Arg, ...]
     stages: tuple[Stage, ...]
     lines: tuple[Logical, ...]
+    remarks: tuple[Remark, ...] = ()

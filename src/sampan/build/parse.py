@@ -55,7 +55,7 @@ def parse(content: bytes) -> Dockerfile:
     if len(stages) > MAX_STAGES:
         raise InvalidRequest(f"the Dockerfile has more than {MAX_STAGES} stages")
     named = tuple(Stage(number, start, tuple(steps)) for number, (start, steps) in enumerate(stages))
-    return Dockerfile(lexed.directives, lexed.escape, tuple(arguments), named, lexed.lines)
+    return Dockerfile(lexed.directives, lexed.escape, tuple(arguments), named, lexed.lines, lexed.remarks)
 
 
 def trigger(text: str, escape: str = "\\") -> Instruction:

@@ -42,9 +42,11 @@ async def inspect(request: Request) -> Response:
 
 @route("POST", "/containers/{}/start", job="start")
 async def start(request: Request) -> Response:
-    """ContainerStart.  204, 304 already running; 400 a body, 404, 409."""
+    """ContainerStart.  204, 304 already running; 400 a body, 404, 409, 501 a checkpoint."""
     if request.body.chunked or request.body.length > 7:
         raise InvalidRequest("starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24")
+    if request.query.text("checkpoint"):
+        raise Unsupported("checkpointing is not supported yet")
     await request.engine.containers.start(named(request))
     return empty(204)
 

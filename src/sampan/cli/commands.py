@@ -82,6 +82,8 @@ COMMANDS: dict[str, Command] = {
                     examples=("sampan stop -t 2 web",)),
     "start": Command("[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers", "start:run", (
         flag("-a --attach", "bool", "Attach STDOUT/STDERR and forward signals"), _KEYS,
+        flag("--checkpoint", "string", "Restore from this checkpoint"),
+        flag("--checkpoint-dir", "string", "Use a custom checkpoint storage directory"),
         flag("-i --interactive", "bool", "Attach container's STDIN"), _PROXY,
     ), ANY, False, ("sampan start -ai web",)),
     "restart": Command("[OPTIONS] CONTAINER [CONTAINER...]", "Restart one or more containers", "verbs:restart", _STOP, ANY,
@@ -217,6 +219,8 @@ COMMANDS: dict[str, Command] = {
                               examples=("sampan network repair",)),
     "network prune": Command("[OPTIONS]", "Remove all unused networks", "networks:prune", _PRUNE,
                              examples=("sampan network prune -f",)),
+    "completion": Command("bash|zsh|fish", "Print a shell's completion script", "complete:script", (), (1, 1),
+                          examples=("source <(sampan completion bash)", "sampan completion fish | source")),
     "version": Command("[OPTIONS]", "Show the Sampan version information", "version:run", (
         flag("--client", "bool", "Only the client's; no daemon is asked"), _INSPECT), examples=("sampan version --client",)),
     "info": Command("[OPTIONS]", "Display system-wide information", "info:run", (_INSPECT,), examples=("sampan info",)),
@@ -261,6 +265,8 @@ def find(name: str) -> Command | None:
     name = ALIASES.get(name, name)
     if name in ("run", "create"):
         return _run(name)
+    if name == "__complete":  # asked by the completion scripts, shown to nobody
+        return Command("SHELL WORD...", "", "complete:answer", (), ANY, True)
     return _daemon() if name == "daemon" else COMMANDS.get(name)
 
 

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from sampan.cli import mounts, ports
 from sampan.cli.environment import environment, labels
+from sampan.cli.gpus import gpus
 from sampan.cli.main import Exit
 from sampan.cli.options import Options
 from sampan.cli.units import parse_bytes, parse_cpus
@@ -54,6 +55,9 @@ def _check(o: Options, detach: bool) -> None:
         raise Exit(125, "conflicting options: cannot specify both --restart and --rm")
     if o.no_healthcheck and any(o[key] for key in _HEALTH):
         raise Exit(125, "--no-healthcheck conflicts with --health-* options")
+    if o.use_api_socket:
+        raise Exit(125, "--use-api-socket is not supported: whoever can write to the daemon's socket is root on the host; "
+                        "mount it with -v where that is meant")  # fmt: skip
     if o.memory_swappiness is not None and not -1 <= o.memory_swappiness <= 100:
         raise Exit(125, f"invalid value: {o.memory_swappiness}. Valid memory swappiness range is 0-100")
     if o.pull not in ("always", "missing", "never"):
@@ -154,6 +158,7 @@ def _resources(o: Options) -> dict[str, Any]:
         "blkio_weight": o.blkio_weight or 0, "cpu_period": o.cpu_period or 0, "cpu_quota": o.cpu_quota or 0,
         "cpu_realtime_period": o.cpu_rt_period or 0, "cpu_realtime_runtime": o.cpu_rt_runtime or 0,
         "cpuset_cpus": o.cpuset_cpus, "cpuset_mems": o.cpuset_mems, "devices": [mounts.device(one) for one in o.device],
+        "device_requests": gpus(o.gpus) if o.gpus else None,
         "device_cgroup_rules": o.device_cgroup_rule or None, "memory_reservation": o.memory_reservation or 0,
         "memory_swap": o.memory_swap or 0, "memory_swappiness": o.memory_swappiness if o.memory_swappiness != -1 else None,
         "oom_kill_disable": o.oom_kill_disable if "oom_kill_disable" in o.given else None, "pids_limit": o.pids_limit,

@@ -74,6 +74,8 @@ CREATE: tuple[Flag, ...] = (
     *(flag(names, "duration", text) for names, text in _DURATIONS),
     *(flag(names, "bool", text) for names, text in _BOOLS),
     flag("--cpus", "decimal", "Number of CPUs"),
+    flag("--gpus", "string", "GPU devices to add to the container ('all' to pass all GPUs)"),
+    flag("--use-api-socket", "bool", "Docker's; refused: -v /run/sampan/sampan.sock:/var/run/docker.sock says what it means"),
     flag("--disable-content-trust", "bool", "Accepted and ignored", True),
     flag("--pull", "string", "Pull image before creating (always, missing, never)", "missing"),
     flag("--restart", "string", "Restart policy to apply when a container exits", "no"),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def run(call: Invocation) -> int:
     """Print the names; attached, the exit code is the container's."""
     o = call.options
+    if o.checkpoint or o.checkpoint_dir:
+        raise Exit(1, "checkpointing is not supported yet")
     if not (o.attach or o.interactive):
         return each(call.arguments, call.client.containers.start)
     if len(call.arguments) > 1:

@@ -10,7 +10,9 @@ import os
 import socket
 import tarfile
 import time
+import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -336,6 +338,43 @@ def test_prune_frees_what_only_the_cache_needs(clean: Daemon) -> None:
     assert len(freed["CachesDeleted"]) == 1
     assert freed["SpaceReclaimed"] >= 3 << 20
     assert build(clean, "FROM busybox\nRUN dd if=/dev/zero of=/big bs=1M count=3\n").ok.cached == 0
+
+
+def test_prune_goes_by_age_size_and_type(clean: Daemon) -> None:
+    """Steps and cache mounts: the longest unused go first, until what stays is small enough."""
+
+    def step(number: int) -> str:
+        return f"FROM busybox\nRUN --mount=type=cache,id=c{number},target=/c dd if=/dev/zero of=/c/f bs=1M count=1 && \\\n" \
+            f"  dd if=/dev/zero of=/f{number} bs=1M count=1\n"  # fmt: skip
+
+    def here() -> list[tuple[str, str]]:
+        return sorted(
+            (one["Type"], one["Description"]) for one in clean.ok("GET", "/system/df?type=build-cache")["BuildCache"] or []
+        )
+
+    def ask(**query: str) -> dict[str, Any]:
+        pruned: dict[str, Any] = clean.ok("POST", "/build/prune?" + urllib.parse.urlencode(query))
+        return pruned
+
+    for number in range(3):
+        made = build(clean, step(number), t="pruned").ok
+    clean.ok("DELETE", f"/images/{made.id}?force=1")
+    clean.ok("POST", "/images/prune?filters=%7B%22dangling%22:%5B%22true%22%5D%7D")
+    young = ask(all="1", filters='{"until":["1h"]}')
+    only = ask(filters='{"type":["exec.cachemount"],"description":["c1 "]}')
+    after = here()
+    small = ask(all="1", **{"keep-storage": str(3 << 20)})
+
+    assert young["CachesDeleted"] is None
+    assert len(only["CachesDeleted"]) == 1
+    assert only["SpaceReclaimed"] >= 1 << 20
+    assert [kind for kind, _ in after] == ["exec.cachemount"] * 2 + ["regular"] * 3
+    assert after[0][1] == "c0 mounted at /c"
+    assert 2 <= len(small["CachesDeleted"]) <= 3
+    left = [text for _, text in here()]
+    assert any("c2" in text for text in left), "the last to be used stays"
+    assert not any("c0" in text for text in left)
+    assert len(ask(all="1", filters='{"until":["0s"]}')["CachesDeleted"]) == len(left)
 
 
 def test_check_warns_and_builds_nothing(clean: Daemon) -> None:

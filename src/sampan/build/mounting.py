@@ -15,7 +15,7 @@ import secrets
 import socket
 import stat
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from sampan.oci.runtime import Mount
 from sampan.storage.mounts import writable
 from sampan.storage.overlay import Overlay
 
+_ABOUT = "about"
 Sources = Mapping[str, tuple[Root, Built | None]]
 
 
@@ -54,7 +55,7 @@ class Mounts:
     def caches(self) -> list[Path]:
         """Return the folders of cache mounts that nothing uses."""
         found = [path for path in self.folder.iterdir() if path.is_dir()]
-        return [path for path in found if not self.busy.get(path.name)]
+        return [path for path in found if not self.busy.get(path.name) and not path.name.startswith("tmp-")]
 
 
 class Lent:
@@ -193,15 +194,19 @@ class Lent:
 
     def _cache(self, mount: Wanted, number: int, userns: Fd | None) -> Fd:
         folder = self._shared.folder / self._folders[number]
-        if not folder.exists():
-            self._new_cache(mount, folder)
-        with open_fd(folder / "data", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW) as place:
-            return _mapped(clone_tree("", at=place), userns)
+        while True:
+            if not folder.exists():
+                self._new_cache(mount, folder)
+            with suppress(FileNotFoundError):  # pruned a moment ago
+                os.utime(folder)  # for prune by age
+                with open_fd(folder / "data", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW) as place:
+                    return _mapped(clone_tree("", at=place), userns)
 
     def _new_cache(self, mount: Wanted, folder: Path) -> None:
         made = folder.with_name(f"tmp-{secrets.token_hex(8)}")
         (made / "data").mkdir(parents=True)
         made.chmod(0o700)
+        (made / _ABOUT).write_text(f"{mount.identity or mount.target} mounted at {mount.target}"[:512], errors="replace")
         with open_fd(made / "data", os.O_RDONLY | os.O_DIRECTORY) as data:
             if mount.source_from:
                 root, _ = self._sources[mount.source_from]
@@ -216,6 +221,14 @@ class Lent:
         except OSError as error:  # somebody else was first
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
+
+
+def about(folder: Path) -> str:
+    """Return what a cache mount is, for people."""
+    try:
+        return (folder / _ABOUT).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _names(name: str) -> list[str]:

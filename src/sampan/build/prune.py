@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sampan.build.cache import StepRecord
+from sampan.build.mounting import about
 from sampan.build.solve import Shop
 from sampan.engine.images.filters import check_keys, until
 from sampan.wire.images import BuildPruned
 
+STEP, MOUNT = "regular", "exec.cachemount"
 KEYS = ("until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private", "internal")
 
 
@@ -25,44 +26,84 @@ class Wanted:
     keep: int = 0
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Something that builds keep.  used: nanoseconds; spare: nothing but later builds needs it; folder: of a cache mount."""
+
+    key: str
+    kind: str
+    text: str
+    size: int
+    used: int
+    spare: bool = True
+    folder: Path | None = None
+
+
+def kept(shop: Shop) -> list[Kept]:
+    """Return the steps and cache mounts that no build under way relies on, the one used last at the end.  Blocks."""
+    images = {chain for record in shop.stores.catalogue.all() for chain in record.chain_ids}
+    found = [
+        Kept(key, STEP, one.text, one.size, one.used, not one.layers or one.layers[-1].chain_id not in images)
+        for key, one in shop.cache.all()
+        if not shop.cache.in_use(key)
+    ]
+    for folder in shop.mounts.caches():
+        found.append(Kept(folder.name, MOUNT, about(folder), _size(folder), folder.stat().st_mtime_ns, folder=folder))
+    return sorted(found, key=lambda one: one.used)
+
+
 def prune(shop: Shop, wanted: Wanted, held: ExitStack, now: int) -> BuildPruned:
-    """Remove and return what went.  Steps that a running build relies on stay.  Blocks.  Raises InvalidRequest."""
+    """Remove and return what went, the longest unused first.  Blocks.  Raises InvalidRequest.
+
+    Cache mounts go with `all`, or when a filter asks for their type.
+    """
     check_keys(wanted.filters, KEYS)
     given = dict(wanted.filters)
     if "unused-for" in given:
         given["until"] = given.pop("unused-for")
     before = until(given, now)
-    images = {chain for record in shop.stores.catalogue.all() for chain in record.chain_ids}
-    steps = sorted(shop.cache.all(), key=lambda item: item[1].used)
-    total = sum(record.size for _, record in steps)
+    mounts = wanted.all or MOUNT in wanted.filters.get("type", ())
+    found = [one for one in kept(shop) if one.kind == STEP or mounts]
+    total = sum(one.size for one in found)
     gone: list[str] = []
-    for key, record in steps:
-        if shop.cache.in_use(key) or (before is not None and record.used >= before) or not _fits(key, record, wanted):
-            continue
-        if not wanted.all and record.layers and record.layers[-1].chain_id in images:
+    freed = 0
+    for one in found:
+        if (before is not None and one.used >= before) or not _fits(one, wanted) or not (wanted.all or one.spare):
             continue
         if wanted.keep and total <= wanted.keep:
             break
-        shop.cache.forget(key)
-        total -= record.size
-        gone.append(key)
-    freed, _ = shop.stores.collect()
+        if one.folder is None:
+            shop.cache.forget(one.key)
+        elif not _throw(one.folder):
+            continue
+        else:
+            freed += one.size
+        total -= one.size
+        gone.append(one.key)
+    freed += shop.stores.collect()[0]
     if wanted.all and not wanted.filters and not wanted.keep:
         shop.cache.forget_times()
-        for folder in shop.mounts.caches():
-            freed += _size(folder)
-            gone.append(folder.name)
-            shutil.rmtree(folder, ignore_errors=True)
     return BuildPruned(caches_deleted=gone or None, space_reclaimed=freed)
 
 
-def _fits(key: str, record: StepRecord, wanted: Wanted) -> bool:
+def _throw(folder: Path) -> bool:
+    """Remove a cache mount; under another name first, so that a step that begins now finds all of it or nothing."""
+    going = folder.with_name(f"tmp-{folder.name}")
+    try:
+        folder.rename(going)
+    except OSError:
+        return False
+    shutil.rmtree(going, ignore_errors=True)
+    return True
+
+
+def _fits(one: Kept, wanted: Wanted) -> bool:
     ids, texts = wanted.filters.get("id", ()), wanted.filters.get("description", ())
     kinds = wanted.filters.get("type", ())
     return (
-        (not ids or any(key.startswith(one) for one in ids if one))
-        and (not texts or any(one in record.text for one in texts))
-        and (not kinds or "regular" in kinds)
+        (not ids or any(one.key.startswith(text) for text in ids if text))
+        and (not texts or any(text in one.text for text in texts))
+        and (not kinds or one.kind in kinds)
     )
 
 

@@ -224,6 +224,7 @@ class Handed(Message, frozen=True, kw_only=True):
     Before the body goes one byte: how many of the first descriptors wake the keeper, which sleeps on them with the message
     unread; 0 means at once.
     group: the control group's path, "" for none.  filter: a memfd with the compiled seccomp filter, for execs; None: unconfined.
+    mounts: the mount namespace, held so that the kernel takes it apart after the container's end has been told, not before.
     stdin, stdout, stderr: the outer ends of the pipes; master: the terminal's.
     socket: inode and change time of keeper.sock, so that the keeper never removes its successor's.
     """
@@ -239,6 +240,7 @@ class Handed(Message, frozen=True, kw_only=True):
     log: LogTarget
     attachments: tuple[Attachment, ...]
     pidfd: int
+    mounts: int
     listener: int
     filter: int | None = None
     stdin: int | None = None

@@ -809,3 +809,14 @@ def test_a_keeper_that_leaves_late_takes_nothing_of_its_successors(boxes: Boxes)
             process.wait()
             group.remove()
             hierarchy.remove_empty(os.path.dirname(path))
+
+
+def test_the_end_is_told_before_the_mounts_are_taken_apart(boxes: Boxes) -> None:
+    """Unmounting writes the file system below back, which may take seconds; nobody waits for it."""
+    box = boxes.start("/bin/sh", "-c", "exit 3")
+    assert box.hear(messages.Exited).status == 3
+    with pidfd_open(box.answer.keeper_pid) as keeper:
+        held = [os.readlink(f"/proc/{box.answer.keeper_pid}/fd/{name}") for name in os.listdir(f"/proc/{box.answer.keeper_pid}/fd")]
+        assert any(name.startswith("mnt:[") for name in held)
+        box.control.send(messages.Release())
+        assert select.select([keeper], [], [], 10)[0]

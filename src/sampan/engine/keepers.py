@@ -5,20 +5,42 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 
 from sampan import messages as m
 from sampan.kernel.fds import Fd
+from sampan.kernel.process import pidfd_open
 from sampan.launch.channel import Channel
 
 log = logging.getLogger("sampan.engine")
 Heard = tuple[m.AnyMessage | None, list[Fd]]
 
 
+def gone(pid: int) -> Future[None]:
+    """Return a future that is done when the process has ended; for the loop's own thread, to be awaited by any."""
+    future: Future[None] = Future()
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError:  # it has ended
+        future.set_result(None)
+        return future
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(pidfd.fileno())
+        pidfd.close()
+        future.set_result(None)
+
+    loop.add_reader(pidfd.fileno(), ended)
+    return future
+
+
 class Keeper:
     """One connection.  Messages during the start are awaited; later ones go to the callbacks."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, pid: int = 0) -> None:
         self._channel = channel
+        self.pid = pid
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[Heard] | None = None
         self._early: list[Heard] = []

@@ -100,7 +100,7 @@ async def _meet(container: Container) -> bool:
             fd.close()
         keeper.close()
         return False
-    rooms = container.rooms
+    rooms, keeper.pid = container.rooms, message.keeper_pid
     container.keeper, container.pidfd = keeper, Fd(fds[0].take()) if fds else None
     for problem in connections.take_up(container):
         log.warning("network of container %s: %s", container.id[:12], problem)

@@ -146,8 +146,11 @@ class Container:
         if self.group is None:
             return False
         killed = self.group.oom_killed()
-        self.group.kill()
-        if self.group.remove_empty():
+        gone = self.group.remove_empty()
+        if not gone:
+            self.group.kill()
+            gone = self.group.remove_empty()
+        if gone:
             self._group, self._group_path = None, ""
         return killed
 

@@ -231,6 +231,7 @@ class _Start:
         for fd in fds:
             self._outer["master"] = self._own(fd)
         warnings = newborn.built(brood.pid, message, self._inner[0 if self._launch.open_stdin else 1 :])
+        self._outer["mounts"] = self._own(open_fd(f"/proc/{brood.pid}/ns/mnt", os.O_RDONLY))
         return warnings + newborn.adjust_oom(brood.pid, self._spec.process.oom_score_adj)
 
     def _hand_over(self, brood: Brood, started_at: int) -> None:
@@ -244,7 +245,7 @@ class _Start:
 
         # First those that wake the keeper.
         numbers = {"pidfd": place(brood.pidfd)}
-        for name in ("listener", "stdout", "stderr", "master", "stdin"):
+        for name in ("listener", "stdout", "stderr", "master", "stdin", "mounts"):
             if name in self._outer:
                 numbers[name] = place(self._outer[name])
         log = launch.log

@@ -7,6 +7,8 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +16,7 @@ import msgspec
 from sampan import messages as m
 from sampan.engine.containers.healthcheck import Health
 from sampan.engine.context import Rooms
-from sampan.engine.keepers import Keeper
+from sampan.engine.keepers import Keeper, gone
 from sampan.engine.records import ContainerRecord
 from sampan.errors import Conflict
 from sampan.kernel.fds import Fd
@@ -24,6 +26,8 @@ from sampan.wire.containers import HostConfig
 
 if TYPE_CHECKING:
     from sampan.engine.execs.execs import Exec
+
+_LEAVING = 60.0  # seconds: the file system below is written back at the unmount
 
 
 class Container:
@@ -35,6 +39,7 @@ class Container:
         self.lock = asyncio.Lock()
         self.keeper: Keeper | None = None
         self.pidfd: Fd | None = None
+        self._left: Future[None] | None = None
         self.endpoints: tuple[Endpoint, ...] = ()
         self.pending: list[tuple[socket.socket, m.Attachment]] = []
         self.execs: dict[str, Exec] = {}
@@ -143,6 +148,19 @@ class Container:
 
     def log_path(self) -> str:
         return str(self.rooms.folder(self.id) / f"{self.id}-json.log")
+
+    def let_keeper_go(self) -> None:
+        """The container has ended and that is recorded: its keeper leaves, and the mounts with it (see `left`)."""
+        if self.keeper is not None:
+            self._left = gone(self.keeper.pid)
+            with suppress(OSError):
+                self.keeper.send(m.Release())
+        self.drop_keeper()
+
+    def left(self) -> None:
+        """Wait until nothing of the last run has the container's snapshot mounted.  Blocks, in a thread but the loop's."""
+        if self._left is not None:
+            self._left.result(_LEAVING)
 
     def drop_keeper(self) -> None:
         if self.keeper is not None:

@@ -52,12 +52,7 @@ def heard_exit(container: Container, exited: m.Exited | None) -> None:
         error=exited.error, finished=finished, restarting=again, bound={},
         lost_lines=exited.lost_lines, backoff=_delay(record, finished) if again else record.backoff,
     )  # fmt: skip
-    if container.keeper is not None:
-        try:
-            container.keeper.send(m.Release())
-        except OSError:
-            pass
-    container.drop_keeper()
+    container.let_keeper_go()
     for found in list(container.execs.values()):
         if found.exit_code is None:
             found.ended(137)

@@ -90,7 +90,7 @@ async def _start(container: Container, undo: ExitStack) -> None:
         parts.close()
         raise
     endpoints, started = await container.rooms.launcher.start(lambda: _launch(container, parts, undo))
-    container.keeper, container.pidfd, container.endpoints = Keeper(started.keeper), started.pidfd, endpoints
+    container.keeper, container.pidfd, container.endpoints = Keeper(started.keeper, started.keeper_pid), started.pidfd, endpoints
     _running(container, started)
     container.keeper.settle()
 
@@ -98,6 +98,7 @@ async def _start(container: Container, undo: ExitStack) -> None:
 def _launch(container: Container, parts: Parts, undo: ExitStack) -> tuple[tuple[Endpoint, ...], Started]:
     """Everything that blocks, in one thread.  `undo` gets what must be undone.  Raises StepFailed, Broken, OSError."""
     try:
+        container.left()
         endpoints = _gather(container, parts, undo)
         launch = _described(container, parts)
 

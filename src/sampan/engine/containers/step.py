@@ -96,6 +96,7 @@ async def run(container: Container, mounts: Sequence[tuple[Mount, Fd]], output: 
             await asyncio.shield(start.start(container))
         await _pump(stream, output)
         await ended
+        await asyncio.to_thread(container.left)  # its changes become a layer
     finally:
         ended.cancel()
         stream.close()

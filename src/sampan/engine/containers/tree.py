@@ -51,6 +51,7 @@ def root(container: Container, *, writable: bool = False) -> tuple[Fd, int | Non
     """
     record = container.record
     if not record.running:
+        container.left()
         layers = container.rooms.layers
         if writable:
             return layers.mount(record.id), None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
+from urllib.parse import urlencode
 
 import pytest
 
 from sampan.build.git import parse
 from sampan.errors import InvalidRequest
-from support.builds import Built, build, config, show
+from support.builds import Built, before, build, config, show
 from support.daemon import Daemon
 
 
@@ -93,6 +98,67 @@ def test_a_repository_is_a_context(daemon: Daemon, served: tuple[str, Path]) -> 
 
     assert show(daemon, made.id, "cat /a") == "main"
     assert config(daemon, made.id)["Config"]["Labels"] == {"l": "1"}
+
+
+def test_a_repository_comes_with_its_git_folder_when_asked(daemon: Daemon, served: tuple[str, Path]) -> None:
+    address, repository = served
+    commit = git(repository, "rev-parse", "v1")
+    made = build(daemon, f"FROM busybox\nADD --keep-git-dir=true {address}#v1 /kept\nADD {address}#v1 /bare\n").ok
+    arguments = urlencode({"remote": f"{address}#v1", "buildargs": '{"BUILDKIT_CONTEXT_KEEP_GIT_DIR":"1"}'})
+    context = Built(daemon.call("POST", f"/build?{arguments}")).ok
+
+    assert show(daemon, made.id, "cat /kept/.git/HEAD; ls /kept/.git/hooks /bare/.git 2>&1 | grep -c 'No such'") == f"{commit}\n2\n"
+    assert show(daemon, context.id, "cat /a") == "main"
+
+
+class _Locked(http.server.BaseHTTPRequestHandler):
+    """Notes who comes with which credentials; /away leads to another host."""
+
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((f"{self.headers['Host'].partition(':')[0]}{self.path}", self.headers.get("Authorization", "")))
+        if self.path == "/away":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")  # type: ignore[attr-defined]
+            self.end_headers()
+            return
+        self.send_response(404 if ".git" in self.path else 200)
+        self.end_headers()
+        self.wfile.write(b"content")
+
+    def log_message(self, *words: object) -> None:
+        return
+
+
+def test_row_50_credentials_go_to_the_host_they_are_for(daemon: Daemon) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Locked)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    host = f"127.0.0.1:{server.server_port}"
+    secrets = {f"HTTP_AUTH_TOKEN_{host}": "dG9rZW4=", f"GIT_AUTH_TOKEN.{host}": "Z2l0"}
+    try:
+        text = (
+            f"FROM busybox\nADD http://{host}/one /one\nADD http://{host}/away /two\n"
+            f"ADD http://localhost:{server.server_port}/x /x\n"
+        )
+        before(daemon, text, {}, {"secrets": secrets}).ok
+        before(daemon, f"FROM busybox\nADD http://{host}/x.git /r\n", {}, {"secrets": secrets})
+        before(daemon, f"FROM busybox\nADD http://localhost:{server.server_port}/x.git /r\n", {}, {"secrets": secrets})
+        wrong = before(daemon, f"FROM busybox\nADD http://{host}/b /b\n", {}, {"secrets": {f"HTTP_AUTH_TOKEN_{host}": "YQpi"}})
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    seen = dict(_Locked.seen)
+    assert (seen["127.0.0.1/one"], seen["127.0.0.1/away"]) == ("Bearer token", "Bearer token")
+    assert (seen["localhost/elsewhere"], seen["localhost/x"]) == ("", "")
+    git_seen = {name.partition("?")[0]: given for name, given in seen.items() if "info/refs" in name}
+    assert git_seen == {
+        "127.0.0.1/x.git/info/refs": "basic " + base64.b64encode(b"x-access-token:git").decode(), "localhost/x.git/info/refs": ""
+    }  # fmt: skip
+    assert "one line of printable ASCII is expected" in wrong.error
 
 
 def test_a_repository_is_a_named_context(daemon: Daemon, served: tuple[str, Path]) -> None:

@@ -28,8 +28,9 @@ from sampan.build.parse import parse
 from sampan.build.plan import Plan, plan
 from sampan.build.prefix import Before, Pieces, read_prefix
 from sampan.build.prune import Wanted, prune
+from sampan.build.remote import Fetching
 from sampan.build.report import Console, failure
-from sampan.build.scope import consumable, given
+from sampan.build.scope import consumable, given, keep_git
 from sampan.build.solve import Shop, Solver
 from sampan.build.squash import squash
 from sampan.build.synced import Entry, Synced
@@ -144,6 +145,7 @@ class Builder:
         def work() -> tuple[Plan, Options]:
             name = options.dockerfile
             before = read_prefix(tar) if options.prefixed else Before()
+            named.secrets = before.secrets
             for upload in before.uploads:
                 pieces = Pieces(tar)
                 if upload.kind == "cache":
@@ -152,7 +154,7 @@ class Builder:
                     named.take(upload, pieces)
                 pieces.drain()
             if remote:
-                name = context.fetch(remote, name)
+                name = context.fetch(Fetching(remote, "", keep_git(options.request), before.secrets), name)
             elif before.context:
                 context.take(before.context, tar, lambda: None)
             else:

@@ -50,18 +50,18 @@ class Context:
         plain = open_decompressed(Watched(tar, check))[1]
         apply(plain, self.fd, whiteouts=Whiteouts.PLAIN, options=Options(owner=(0, 0), special=False))
 
-    def fetch(self, url: str, dockerfile: str) -> str:
+    def fetch(self, wanted: remote.Fetching, dockerfile: str) -> str:
         """Take the context from a URL: an archive, or the text of a Dockerfile; return the Dockerfile's path.  Blocks.
 
         Raises InvalidRequest, Unavailable, Unsupported.
         """
         with ExitStack() as held:
-            fetched = remote.fetch(url, "", self._place, lambda: None, held)
+            fetched = remote.fetch(wanted, self._place, lambda: None, held)
             if fetched.packed:
                 self.unpack(fetched.file, lambda: None)
                 return dockerfile
             if fetched.size > MAX_TEXT:
-                raise InvalidRequest(f"{url[:200]} is neither an archive nor a Dockerfile")
+                raise InvalidRequest(f"{wanted.source[:200]} is neither an archive nor a Dockerfile")
             self.write("Dockerfile", fetched.file.read())
             return "Dockerfile"
 

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ _TIMEOUT = 600  # seconds for one command of git's
 _SETTINGS = {
     "core.hooksPath": "/dev/null", "protocol.allow": "never", "protocol.https.allow": "always", "protocol.http.allow": "always",
     "protocol.git.allow": "always", "protocol.ssh.allow": "always", "core.fsmonitor": "false", "core.symlinks": "true",
-    "transfer.fsckObjects": "true", "advice.detachedHead": "false", "credential.helper": "",
+    "core.logAllRefUpdates": "false", "transfer.fsckObjects": "true", "advice.detachedHead": "false", "credential.helper": "",
 }  # fmt: skip
 
 
@@ -60,10 +61,38 @@ def parse(text: str) -> Repository:
     return Repository(address, ref, clean(folder))
 
 
+def line_of(name: str, secret: bytes) -> str:
+    """Return a secret as part of a header.  Raises InvalidRequest, which names it and does not tell it."""
+    text = secret.decode("latin-1").strip()
+    if not text.isprintable() or not text.isascii():
+        raise InvalidRequest(f"secret {name[:200]}: one line of printable ASCII is expected")
+    return text
+
+
+def login(address: str, secrets: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the git setting that logs in at the address's host and nowhere else; none without a secret, or without HTTP."""
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in ("http", "https"):
+        return {}
+    for suffix in (f".{parts.netloc.rpartition('@')[2]}", ""):
+        header, token = f"GIT_AUTH_HEADER{suffix}", f"GIT_AUTH_TOKEN{suffix}"
+        if header in secrets:
+            value = line_of(header, secrets[header])
+        elif token in secrets:
+            value = "basic " + b64encode(f"x-access-token:{line_of(token, secrets[token])}".encode()).decode()
+        else:
+            continue
+        return {f"http.{parts.scheme}://{parts.netloc}/.extraHeader": f"Authorization: {value}"}
+    return {}
+
+
 class Checkout:
     """A repository at one commit, in a folder that goes with `held`.  commit: its full name."""
 
-    def __init__(self, repository: Repository, check: Callable[[], None], held: ExitStack) -> None:
+    def __init__(
+        self, repository: Repository, check: Callable[[], None], held: ExitStack, secrets: Mapping[str, bytes] | None = None
+    ) -> None:
+        self._settings = {**_SETTINGS, **login(repository.address, secrets or {})}
         if shutil.which("git") is None:
             raise Unsupported(f"{repository.address}: git is not installed on the daemon's host")
         self._top = tempfile.mkdtemp(prefix="sampan-git-", dir="/var/tmp")
@@ -76,11 +105,11 @@ class Checkout:
     def _git(self, *words: str) -> str:
         """Run one command of git's as nobody.  Raises Unavailable with what it said."""
         self._check()
-        settings = {f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(_SETTINGS)}
-        settings |= {f"GIT_CONFIG_VALUE_{n}": value for n, value in enumerate(_SETTINGS.values())}
+        settings = {f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(self._settings)}
+        settings |= {f"GIT_CONFIG_VALUE_{n}": value for n, value in enumerate(self._settings.values())}
         environment = {
             "PATH": "/usr/bin:/bin", "HOME": self._top, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "LANG": "C",
-            "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "GIT_CONFIG_COUNT": str(len(_SETTINGS)),
+            "GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "GIT_CONFIG_COUNT": str(len(self._settings)),
             **settings,
         }  # fmt: skip
         try:
@@ -95,7 +124,7 @@ class Checkout:
         return done.stdout.decode(errors="replace")
 
     def _fetch(self, repository: Repository) -> None:
-        self._git("init", "--quiet", ".")
+        self._git("init", "--quiet", "--template=", ".")
         ref = repository.ref or "HEAD"
         try:
             self._git("fetch", "--quiet", "--depth=1", "--no-tags", "--", repository.address, ref)

@@ -53,6 +53,7 @@ class Named:
         self._fetches: dict[str, asyncio.Task[Fd]] = {}
         self._loaded: list[Digest] = []
         self._gone = threading.Event()
+        self.secrets: Mapping[str, bytes] = {}
         self.result = ""  # the image that was built; it stays
 
     @property
@@ -101,7 +102,7 @@ class Named:
     def _fetch(self, source: str) -> Fd:
         with ExitStack() as held:
             self._place.mkdir(mode=0o700, exist_ok=True)
-            fetched = remote.fetch(source, "", self._place, self._check, held)
+            fetched = remote.fetch(remote.Fetching(source, secrets=self.secrets), self._place, self._check, held)
             if fetched.packed:
                 return self._unpack(fetched.file)
             tree = self._folder()

@@ -10,15 +10,16 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import IO
 
 from sampan.build import git
 from sampan.build.chmod import change
 from sampan.build.copying import Stream, Target, apply_stream
+from sampan.build.git import line_of
 from sampan.errors import InvalidRequest, Unavailable
 from sampan.files.compression import Compression, detect, open_decompressed
 from sampan.files.tar_entry import Entry, Kind
@@ -40,6 +41,19 @@ def is_git(text: str) -> bool:
     if text.startswith(("git://", "ssh://", "git@")):
         return True
     return text.startswith(("http://", "https://")) and bare.endswith(".git")
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """What to fetch.  checksum: of the content, or the commit; keep_git: with the repository itself; secrets: to log in with.
+
+    Secrets: HTTP_AUTH_TOKEN_<host> and HTTP_AUTH_HEADER_<host>; for git GIT_AUTH_TOKEN and GIT_AUTH_HEADER, with .<host> or not.
+    """
+
+    source: str
+    checksum: str = ""
+    keep_git: bool = False
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,25 +114,31 @@ class _NoOther(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         if not newurl.startswith(("http://", "https://")):
             raise InvalidRequest(f"{req.full_url[:200]} redirects to {newurl[:80]!r}, which is not HTTP")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if following is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            following.remove_header("Authorization")  # credentials are for the host they were given for (row 50)
+        return following
 
 
-def fetch(source: str, checksum: str, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
+def fetch(wanted: Fetching, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
     """Fetch a URL to a file that has no name.  Blocks.
 
     Raises InvalidRequest for a bad URL or checksum, Unavailable when the server does not give it.
     """
+    source, checksum = wanted.source, wanted.checksum
     if is_git(source):
-        return _git(source, checksum, folder, check, held)
+        return _git(wanted, folder, check, held)
     parts = urllib.parse.urlsplit(source)
     if not parts.hostname or any(ord(sign) < 33 for sign in source):
         raise InvalidRequest(f"invalid URL {source[:200]!r}")
     opener = urllib.request.build_opener(_NoOther())
+    headers = {"User-Agent": "sampan", **_login(parts, wanted.secrets)}
     hashing = hashlib.sha256()
     file = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (closed by `held`)
     size = 0
     try:
-        with opener.open(urllib.request.Request(source, headers={"User-Agent": "sampan"}), timeout=_TIMEOUT) as reply:
+        with opener.open(urllib.request.Request(source, headers=headers), timeout=_TIMEOUT) as reply:
             modified = reply.headers.get("Last-Modified")
             while data := reply.read(_CHUNK):
                 check()
@@ -137,18 +157,29 @@ def fetch(source: str, checksum: str, folder: os.PathLike[str], check: Callable[
     return Fetched(source, name, digest, size, _time(modified), file)
 
 
-def _git(source: str, checksum: str, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
+def _login(parts: urllib.parse.SplitResult, secrets: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the header that the secrets give for a host.  Raises InvalidRequest naming the secret, never its value."""
+    for host in (parts.netloc, parts.hostname or ""):
+        for name, begin in ((f"HTTP_AUTH_TOKEN_{host}", "Bearer "), (f"HTTP_AUTH_HEADER_{host}", "")):
+            if name in secrets:
+                return {"Authorization": begin + line_of(name, secrets[name])}
+    return {}
+
+
+def _git(wanted: Fetching, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
     """Fetch a repository; what there is to unpack is its archive.  Raises as `fetch`."""
+    source, checksum = wanted.source, wanted.checksum
     repository = git.parse(source)
-    checkout = git.Checkout(repository, check, held)
+    checkout = git.Checkout(repository, check, held, wanted.secrets)
     if checksum and not checkout.commit.startswith(checksum.removeprefix("sha1:")):
         raise InvalidRequest(f"commit {checkout.commit}: {checksum} was expected of {source[:200]}")
     file = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (closed by `held`)
     size = 0
-    for data in checkout.tar(repository.folder):
+    for data in checkout.tar(repository.folder, keep_git=wanted.keep_git):
         size += len(data)
         file.write(data)
-    return Fetched(source, "", f"{checkout.commit}:{repository.folder}", size, time.time_ns(), file, archive=True)
+    digest = f"{checkout.commit}:{repository.folder}{':git' if wanted.keep_git else ''}"
+    return Fetched(source, "", digest, size, time.time_ns(), file, archive=True)
 
 
 def _time(text: str | None) -> int:

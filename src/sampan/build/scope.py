@@ -77,6 +77,11 @@ def given(request: Request) -> dict[str, str]:
     return {name: value for name, value in request.arguments.items() if value is not None}
 
 
+def keep_git(request: Request) -> bool:
+    """Whether a context that is a repository keeps its .git."""
+    return (request.arguments.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR") or "").lower() in ("1", "true")
+
+
 class Scope:
     """The variables of one stage while its instructions are evaluated.
 

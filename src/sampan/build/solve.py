@@ -32,7 +32,7 @@ from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
 from sampan.engine.images.images import Images
 from sampan.engine.images.streams import Cancelled
-from sampan.errors import InvalidRequest, SampanError, Unsupported
+from sampan.errors import InvalidRequest, SampanError
 from sampan.oci.image import History
 
 T = TypeVar("T")
@@ -202,11 +202,11 @@ class Solver:
     ) -> tuple[LayerRef, ...]:
         root, _ = await self.root(op.source_from, planned.index)
         urls = [text for text in op.sources if op.adds and remote.is_remote(text)]
-        if op.keep_git_dir and any(remote.is_git(url) for url in urls):
-            raise Unsupported("ADD --keep-git-dir is not supported yet: only the files of a repository are copied")
+        secrets = self.options.secrets
+        fetches = [remote.Fetching(url, op.checksum, op.keep_git_dir, secrets) for url in urls]
         fetched = [
-            await self.blocking(lambda url=url: remote.fetch(url, op.checksum, self.shop.scratch, self._check, held))  # type: ignore[misc]
-            for url in urls
+            await self.blocking(lambda one=one: remote.fetch(one, self.shop.scratch, self._check, held))  # type: ignore[misc]
+            for one in fetches
         ]
         copying = await self.blocking(lambda: do_files.prepare(op, root, built.top, self.shop.digests, fetched))
         chain = () if op.link else built.chain

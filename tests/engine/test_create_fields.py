@@ -300,3 +300,40 @@ def test_security_options_that_cannot_be_are_refused(daemon: Daemon, option: str
     answer = daemon.call("POST", "/containers/create", {"Image": "busybox", "Cmd": ["true"], HOST: {"SecurityOpt": [option]}})
 
     assert answer.status == 400, answer
+
+
+def test_a_link_is_removed_from_what_runs_and_what_is_linked_stays(daemon: Daemon) -> None:
+    daemon.docker("run", "-d", "--name", "store", "busybox", "sleep", "600")
+    daemon.docker("run", "-d", "--name", "app", "--link", "store:one", "--link", "store:two", "busybox", "sleep", "600")
+    daemon.docker("exec", "app", "sh", "-c", "echo 192.0.2.1 own >>/etc/hosts")
+    names = [one["Names"] for one in daemon.ok("GET", "/containers/json")]
+    assert names == [["/app"], ["/store", "/app/one", "/app/two"]]
+    assert daemon.docker("ps", "--format", "{{.Names}}").stdout == b"app\nstore\n"
+    assert daemon.ok("GET", "/containers/app/one/json")["Name"] == "/store"
+
+    assert daemon.docker("rm", "--link", "/app/one").stdout == b"/app/one\n"
+
+    hosts = daemon.docker("exec", "app", "cat", "/etc/hosts").stdout.decode()
+    assert "\tone" not in hosts and "\ttwo" in hosts and "\tstore" in hosts and "192.0.2.1 own" in hosts
+    assert daemon.ok("GET", "/containers/app/json")[HOST]["Links"] == ["/store:/app/two"]
+    assert daemon.ok("GET", "/containers/store/json")["State"]["Running"]
+    for ref, status, words in (("app/one", 404, "No such container: app/one"), ("nobody/x", 404, "No such container"),
+                               ("app", 500, "cannot remove the default link name of the container")):  # fmt: skip
+        answer = daemon.call("DELETE", f"/containers/{ref}?link=1")
+        assert answer.status == status and words in answer.json["message"], answer
+    daemon.restart()
+    assert daemon.ok("GET", "/containers/app/json")[HOST]["Links"] == ["/store:/app/two"]
+
+
+def test_programs_find_dockerenv_and_it_is_no_change(daemon: Daemon) -> None:
+    code, output = daemon.run("ls", "-l", "/.dockerenv", HostConfig={"ReadonlyRootfs": True})
+    assert code == 0 and output.split()[:5] == [b"-rwxr-xr-x", b"1", b"root", b"root", b"0"]
+    container = daemon.create("true")
+    assert daemon.ok("GET", f"/containers/{container}/changes") is None
+    shown = daemon.ok("GET", f"/containers/{container}/json?size=1")
+    assert shown["SizeRw"] == 0
+    image = daemon.ok("POST", f"/commit?container={container}", {})["Id"]
+    assert b".dockerenv" in daemon.ok("GET", f"/containers/{container}/export")[:4096]
+    saved = daemon.ok("GET", f"/images/{image}/get")
+    assert b"bin/busybox" in saved and b".dockerenv" not in saved  # its layers are plain tars
+    daemon.ok("DELETE", f"/images/{image}")

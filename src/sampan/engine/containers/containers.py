@@ -20,6 +20,7 @@ from sampan.engine.containers import (
     create,
     export,
     inspect,
+    legacy_links,
     listing,
     logs,
     prune,
@@ -28,6 +29,7 @@ from sampan.engine.containers import (
     stats,
     stop,
     top,
+    unlink,
     update,
     validate,
     waiting,
@@ -54,8 +56,16 @@ class Containers:
         self.statistics = stats.Collector()
 
     def find(self, ref: str) -> Container:
-        """Return the container that `ref` means.  Raises NotFound, InvalidRequest."""
-        return self.all[self.rooms.index.find(ref)]
+        """Return the container that `ref` means, also by another's link to it.  Raises NotFound, InvalidRequest."""
+        try:
+            return self.all[self.rooms.index.find(ref)]
+        except NotFound:
+            parent, _, alias = ref.removeprefix("/").partition("/")
+            owner = self.all.get(self.rooms.index.find(parent)) if parent and alias else None
+            target = legacy_links.target(owner.record, alias) if owner is not None else ""
+            if not target:
+                raise
+            return self.find(target)
 
     def add(self, container: Container) -> None:
         self.all[container.id] = container
@@ -85,9 +95,10 @@ class Containers:
 
     async def list(self, *, all: bool, limit: int, size: bool, filters: Filters) -> List[c.ContainerSummary]:
         found = listing.selected(self.rooms, self.all, filters, all=all, limit=limit)
+        links = legacy_links.names(one.record for one in self.all.values())
         if size:
-            return await asyncio.to_thread(lambda: [inspect.summary(one, {}, size=True) for one in found])
-        return [inspect.summary(one, {}, size=False) for one in found]
+            return await asyncio.to_thread(lambda: [inspect.summary(one, links, size=True) for one in found])
+        return [inspect.summary(one, links, size=False) for one in found]
 
     async def inspect(self, ref: str, *, size: bool = False) -> c.ContainerInspect:
         container = self.find(ref)
@@ -178,9 +189,13 @@ class Containers:
             await stop.unpause(container)
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
-        if link:
-            raise InvalidRequest("legacy links are not supported")
         container = self.find(ref)
+        if link:
+            parent, alias = unlink.split(ref)
+            async with (owner := self.find(parent)).lock:
+                self._present(owner)
+                await unlink.unlink(owner, alias)
+            return
         if container.removing:
             raise Conflict(f"removal of container {container.id} is already in progress")
         if container.record.running and not force:

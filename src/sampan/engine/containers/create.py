@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from sampan.engine.context import Rooms
 from sampan.engine.images.image import Image
 from sampan.engine.records import ContainerRecord
 from sampan.errors import InvalidRequest, NotFound
+from sampan.kernel.fds import Fd
 from sampan.wire import containers as c
 
 
@@ -38,10 +40,8 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
     command = [*validate.words(config.entrypoint), *validate.words(config.cmd)]
     if not command or not command[0]:
         raise InvalidRequest("no command specified")
-    endpoints = {
-        key: value or c.EndpointSettings()
-        for key, value in ((body.networking_config and body.networking_config.endpoints_config) or {}).items()
-    }
+    wishes = (body.networking_config and body.networking_config.endpoints_config) or {}
+    endpoints = {key: value or c.EndpointSettings() for key, value in wishes.items()}
     others = tuple(place for text in host.volumes_from or () for place in places.volumes_from(rooms, text))
     found = image_mounts.resolved(rooms, places.of_body(rooms.data_root, config, host, others))
     record = ContainerRecord(
@@ -59,6 +59,7 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
         with rooms.state.batch():
             rooms.layers.prepare(identity, image.chain_ids)
             undo.callback(rooms.layers.remove, identity)
+            _mark(rooms, identity)
             rooms.records.put(identity, record)
             made = volumes.claim(rooms, record, places.volume_options(host), undo)
         undo.pop_all()
@@ -68,6 +69,12 @@ def create(rooms: Rooms, name: str | None, body: c.CreateBody, platform: str) ->
     container = Container(rooms, record)
     container.emit("create")
     return container, _warnings(host)
+
+
+def _mark(rooms: Rooms, identity: str) -> None:
+    """Put an empty /.dockerenv into its layer, by which programs see that they are in a container; no change of its own."""
+    with Fd(os.open(rooms.layers.upper(identity), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as upper:
+        os.close(os.open(".dockerenv", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755, dir_fd=upper.fileno()))
 
 
 def merge(body: c.ContainerConfig, image: c.ContainerConfig, identity: str, host: c.HostConfig) -> c.ContainerConfig:

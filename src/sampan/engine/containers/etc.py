@@ -11,6 +11,8 @@ from sampan.kernel.fds import Fd, open_fd
 from sampan.network import names
 from sampan.network.records import Endpoint
 
+_HOSTS_LIMIT = 1 << 20  # the container may have filled it
+
 
 def write(container: Container, endpoints: tuple[Endpoint, ...]) -> None:
     """Write hosts, hostname and resolv.conf; with another's network, its files are used.  Raises InvalidRequest, OSError."""
@@ -71,6 +73,17 @@ def joined(container: Container, endpoint: Endpoint) -> None:
     if endpoint.names and not any(one.names for one in container.endpoints if one.id != endpoint.id):
         with _open(folder / "resolv.conf", os.O_TRUNC) as fd:
             os.write(fd.fileno(), names.resolv_file(names.host_resolver(), _resolver(container), served=True))
+
+
+def forget(container: Container, gone: set[str]) -> None:
+    """Take NAME:ADDRESS lines out of a running container's hosts, in place; what it wrote itself stays."""
+    wanted = {f"{address}\t{name}" for name, _, address in (text.partition(":") for text in gone)}
+    path = container.rooms.folder(container.id) / "hosts"
+    with open_fd(str(path), os.O_RDWR | os.O_NOFOLLOW) as fd:
+        lines = os.pread(fd.fileno(), _HOSTS_LIMIT, 0).decode(errors="surrogateescape").splitlines(keepends=True)
+        kept = "".join(line for line in lines if line.rstrip("\n") not in wanted).encode(errors="surrogateescape")
+        os.ftruncate(fd.fileno(), 0)
+        os.pwrite(fd.fileno(), kept, 0)
 
 
 def _open(path: Path, how: int) -> Fd:

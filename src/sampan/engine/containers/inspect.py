@@ -123,8 +123,8 @@ def command_line(record: ContainerRecord) -> str:
     return " ".join(f"'{word}'" if " " in word else word for word in (record.path, *record.args))
 
 
-def summary(container: Container, tags: dict[str, tuple[str, ...]], *, size: bool) -> c.ContainerSummary:
-    """Return the row of the list."""
+def summary(container: Container, links: dict[str, list[str]], *, size: bool) -> c.ContainerSummary:
+    """Return the row of the list.  links: names that containers have by others' links."""
     record = container.record
     own = size_of(container) if size else (UNSET, UNSET)
     rows = []
@@ -145,7 +145,7 @@ def summary(container: Container, tags: dict[str, tuple[str, ...]], *, size: boo
                 rows.append(c.PortSummary(private_port=number, type=protocol))
     annotations = record.host.annotations
     return c.ContainerSummary(
-        id=record.id, names=[f"/{record.name}"], image=record.image_ref, image_id=record.image,
+        id=record.id, names=[f"/{record.name}", *sorted(links.get(record.name, ()))], image=record.image_ref, image_id=record.image,
         command=command_line(record), created=record.created // 10**9, ports=rows, labels=record.labels,
         state="removing" if container.removing else record.state, status=status(container),
         host_config=c.SummaryHostConfig(network_mode=record.host.network_mode, annotations=annotations),

@@ -5,6 +5,8 @@ On user-defined networks links are names that the daemon answers for (engine/con
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from sampan.engine.context import Rooms
@@ -45,6 +47,23 @@ def normal(rooms: Rooms, host: c.HostConfig, own: str) -> c.HostConfig:
             raise InvalidRequest(f"could not get container for {target}: No such container: {target}")
         made.append(f"/{found.name}:/{own}/{alias}")
     return replace(host, links=made)
+
+
+def names(containers: Iterable[ContainerRecord]) -> dict[str, list[str]]:
+    """Return the names that containers have by others' links: {"db": ["/web/dbx"]}."""
+    made: dict[str, list[str]] = {}
+    for record in containers:
+        if record.host.links and record.host.network_mode == DEFAULT:
+            for text in record.host.links:
+                target, alias = parse(text)
+                made.setdefault(target, []).append(f"/{record.name}/{alias}")
+    return made
+
+
+def target(record: ContainerRecord, alias: str) -> str:
+    """Return the container that a link of `record` leads to, "" when there is no such link."""
+    found = (parse(text) for text in record.host.links or ())
+    return next((name for name, own in found if own == alias), "")
 
 
 def _linked(rooms: Rooms, record: ContainerRecord) -> list[tuple[str, ContainerRecord, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,20 @@ def test_row_91_a_name_that_is_a_path_is_refused(text: str) -> None:
 def test_row_105_a_cgroup_parent_stays_beneath(text: str) -> None:
     with pytest.raises(InvalidRequest):
         validate.host(c.HostConfig(cgroup_parent=text))
+
+
+@pytest.mark.parametrize(
+    ("option", "sign", "without"),
+    [("apparmor=docker-default", "_APPARMOR", "apparmor=unconfined"), ("label=type:container_t", "_SELINUX", "label=disable")],
+)
+def test_p17_a_label_is_refused_with_the_reason_wherever_the_host_has_the_module(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str, sign: str, without: str
+) -> None:
+    for there, words in ((True, f"--security-opt {without}"), (False, "this host has no")):
+        monkeypatch.setattr(spec_security, sign, tmp_path if there else tmp_path / "none")
+        with pytest.raises(InvalidRequest, match=words):
+            validate.host(c.HostConfig(security_opt=[option]))
+        validate.host(c.HostConfig(security_opt=[without]))
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,19 @@ class OomWatch:
         try:
             group = group_of(container)
             notice = group.oom_notice()
-            self._epoll.register(notice.fileno(), select.EPOLLIN if hierarchy().version == 1 else select.EPOLLPRI)
         except (SampanError, OSError) as error:  # it has ended, or there is no such controller
+            log.debug("out-of-memory notices of %s: %s", container.id[:12], error)
+            return
+        try:
+            self._epoll.register(notice.fileno(), select.EPOLLIN if hierarchy().version == 1 else select.EPOLLPRI)
+            missed = resumed and not container.record.oom_killed and group.oom_killed()
+        except (SampanError, OSError) as error:  # its group went meanwhile
+            notice.close()  # and with it, epoll's interest in it
             log.debug("out-of-memory notices of %s: %s", container.id[:12], error)
             return
         self._watched[notice.fileno()] = (container, notice)
         self._numbers[container] = notice.fileno()
-        if resumed and not container.record.oom_killed and group.oom_killed():
+        if missed:
             self._tell(container)
 
     def ended(self, container: Container) -> None:
@@ -64,14 +70,24 @@ class OomWatch:
             if number not in self._watched:
                 continue
             container, _ = self._watched[number]
-            if not group_of(container).exists():  # the eventfd's last word is the group's end
+            try:
+                killed = group_of(container).exists() and self._killed(container, number)
+            except (SampanError, OSError) as error:  # v2: a file of a group that went meanwhile is ENODEV
+                log.debug("out-of-memory notices of %s: %s", container.id[:12], error)
                 self._forget(number)
                 continue
-            if hierarchy().version == 1:
-                os.read(number, 8)
+            if killed:
                 self._tell(container)
-            elif b"oom_kill 0\n" not in os.pread(number, 4096, 0) and not container.record.oom_killed:
-                self._tell(container)
+            elif not group_of(container).exists():  # the eventfd's last word is the group's end
+                self._forget(number)
+
+    @staticmethod
+    def _killed(container: Container, number: int) -> bool:
+        """Read the notice, so that epoll is quiet until the next.  Raises OSError when the group has gone."""
+        if hierarchy().version == 1:
+            os.read(number, 8)
+            return True
+        return b"oom_kill 0\n" not in os.pread(number, 4096, 0) and not container.record.oom_killed
 
     def _tell(self, container: Container) -> None:
         if container.record.running:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 
 from msgspec import UNSET
 
@@ -28,6 +29,7 @@ MASKED = (
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _IPC = ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 _KERNEL, _MACHINE = kernel_version(), platform.machine()
+_APPARMOR, _SELINUX = Path("/sys/module/apparmor"), Path("/sys/fs/selinux")
 _profiles: dict[tuple[str, ...], Seccomp] = {}
 
 
@@ -66,6 +68,12 @@ def capability_sets(names: tuple[str, ...]) -> Capabilities:
     return Capabilities(bounding=names, effective=names, permitted=names)
 
 
+def _no_label(asked: str, module: str, sign: Path, without: str) -> str:
+    """Say why a label is refused: a protection is never silently missing (P17)."""
+    lacks = f"Sampan does not apply {module} labels; --security-opt {without} says that none is needed"
+    return f"{asked} asked for, and {lacks if sign.exists() else f'this host has no {module}'}"
+
+
 class Options:
     """HostConfig.SecurityOpt, understood.  Raises InvalidRequest."""
 
@@ -83,11 +91,11 @@ class Options:
             elif key == "apparmor" and value == "unconfined":
                 pass
             elif key == "apparmor":
-                raise InvalidRequest(f"AppArmor profile {value!r} was asked for, and this host has no AppArmor")
+                raise InvalidRequest(_no_label(f"AppArmor profile {value!r} was", "AppArmor", _APPARMOR, "apparmor=unconfined"))
             elif key == "label" and value == "disable":
                 pass
             elif key == "label":
-                raise InvalidRequest("SELinux labels were asked for, and this host has no SELinux")
+                raise InvalidRequest(_no_label("SELinux labels were", "SELinux", _SELINUX, "label=disable"))
             elif key == "systempaths" and value == "unconfined":
                 self.all_paths = True
             elif key == "writable-cgroups" and value in ("true", "false"):

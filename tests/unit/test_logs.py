@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -276,3 +277,72 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
     line = json.dumps({"log": "a", "stream": "stdout", "time": text}).encode()
 
     assert json_read.runs(line) == []
+
+
+def _grouped(path: Path, sizes: list[int], count: int, *, other: int = 0) -> list[bytes]:
+    """Write `count` lines as a container would that writes `sizes` of them at a time, every `other`th to stderr."""
+    writer = json_file.Writer(folder_fd(path), "log", {"max-size": "-1"})
+    written: list[bytes] = []
+    batch = moment = 0
+    while len(written) < count:
+        lines = [b"line %d of those that come by and by\n" % (len(written) + i) for i in range(sizes[batch % len(sizes)])]
+        moment += 1
+        batch += 1
+        writer.write("stderr" if other and batch % other == 0 else "stdout", b"".join(lines), NOW + moment)
+        written += lines
+    writer.close()
+    return written
+
+
+def _without_times(path: Path) -> list[bytes]:
+    with reader.Follower(str(path), "log", times=False) as follower:
+        found = []
+        while runs := follower.poll():
+            found += [line for run in runs for line in run.lines()]
+    return found
+
+
+@pytest.mark.parametrize("other", [0, 3])
+@pytest.mark.parametrize("sizes", [[1], [2, 1], [20], [1, 200, 3], [5000]], ids=str)
+def test_lines_are_the_same_however_many_came_at_a_time(tmp_path: Path, sizes: list[int], other: int) -> None:
+    written = _grouped(tmp_path, sizes, 6000, other=other)
+
+    assert _without_times(tmp_path) == written
+    assert lines(tmp_path) == written
+
+
+def test_reading_costs_about_as_much_however_few_lines_came_at_a_time(tmp_path: Path) -> None:
+    """The end of a short run is looked for near by: twenty lines at a time once cost five times as much as one at a time."""
+    costs = []
+    for sizes in ([1], [20]):
+        folder = tmp_path / str(sizes[0])
+        folder.mkdir()
+        _grouped(folder, sizes, 20_000)
+        took = []
+        for _ in range(7):
+            begin = time.process_time()
+            _without_times(folder)
+            took.append(time.process_time() - begin)
+        costs.append(min(took))
+
+    assert costs[1] < 2.5 * costs[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"log":"cut', b'{"log":"x\\n","stream":"stdout"}', b"", b'{"log":"half","stream":"stdout","time":"2026-11-24T10:00:00Z"}'],
+)
+def test_what_stands_among_whole_lines_costs_only_itself(tmp_path: Path, damage: bytes) -> None:
+    record = b'{"log":"%d\\n","stream":"stdout","time":"2026-11-24T10:00:0%dZ"}\n'
+    (tmp_path / "log").write_bytes(record % (1, 1) + damage + b"\n" + record % (2, 2))
+
+    found = _without_times(tmp_path)
+    assert next(line for line in found if line.endswith(b"\n")) == b"1\n" and b"".join(found).endswith(b"2\n")
+
+
+def test_a_backslash_and_n_that_were_written_are_not_the_end_of_a_line(tmp_path: Path) -> None:
+    """As JSON, a line that was cut after a backslash and n ends like one that ends in a newline."""
+    record = b'{"log":"%b","stream":"stdout","time":"2026-11-24T10:00:0%dZ"}\n'
+    (tmp_path / "log").write_bytes(record % (b"one\\\\n", 1) + record % (b"two\\n", 2))
+
+    assert b"".join(_without_times(tmp_path)) == b"one\\ntwo\n"

@@ -8,6 +8,7 @@ A record that cannot be read (cut short by a crash, or edited) is skipped.
 from __future__ import annotations
 
 import calendar
+import re
 from itertools import groupby
 from operator import attrgetter
 from typing import Literal
@@ -18,7 +19,7 @@ from sampan.logs.runs import STDERR, STDOUT, Run, run
 
 _HEAD = b'{"log":"'
 _TAIL = b'","stream":"'
-_WINDOW = 1 << 16  # bytes looked at for the end of a run, at first
+_WINDOW = 1 << 12  # bytes looked at for the end of a run, at first; a run that fills half of it is worth a cut of its own
 _PIECE = 1 << 15  # bytes of records that stand alone, decoded at once
 
 
@@ -32,6 +33,10 @@ class _Json(_Short):
     attrs: dict[str, str] = {}
 
 
+# What lies between two whole lines of one stream; an escaped quote is none of these, so no line can hold it.
+_BETWEEN = {
+    name: re.compile(rb'\\n","stream":"%b","[^\n]*"}\n(?:{"log":")?' % name) for name in (b"stdout", b"stderr")
+}  # fmt: skip
 _decode = msgspec.json.Decoder(_Json).decode
 _decode_all = msgspec.json.Decoder(list[_Json]).decode
 _decode_short = msgspec.json.Decoder(list[_Short]).decode
@@ -70,8 +75,9 @@ def runs(block: bytes, *, times: bool = True) -> list[Run]:
         cut = block.rfind(_TAIL, place, end)
         tail = block[cut:end]
         following = block.find(b"\n", end) + 1
-        if cut >= 0 and following and block.endswith(tail, end, following):
-            end = _run_end(block, following, tail)
+        same = _run_end(block, following, tail) if cut >= 0 and following and block.endswith(tail, end, following) else 0
+        if same - place > _WINDOW // 2:
+            end = same
             found += _run(block[place:end], tail)
         else:
             if end < size and end - place < _PIECE:
@@ -85,11 +91,12 @@ def _run_end(block: bytes, end: int, tail: bytes) -> int:
     """Return where the last record with this tail ends, of those that follow each other; one ends at `end`."""
     window = _WINDOW
     while end < len(block):
-        edge = min(len(block), end + window)
-        last = block.rfind(tail, end, edge)
+        last = block.rfind(tail, end, min(len(block), end + window))
         if last < 0:
             break
-        end = last + len(tail)
+        grown, end = last + len(tail) - end, last + len(tail)
+        if grown < window // 2:  # it has ended here, or goes on in lines longer than this: then they are a run of their own
+            break
         window *= 2
     return end
 
@@ -139,6 +146,10 @@ def _stream(one: _Short) -> int:
 
 def _together(region: bytes) -> list[Run]:
     """As _alone, without times: the lines of a stream that follow each other are one run."""
+    stream = STDERR if b'","stream":"stderr","' in region else STDOUT
+    pieces = _BETWEEN[b"stderr" if stream == STDERR else b"stdout"].split(region[len(_HEAD) :])
+    if _plain(region, pieces):
+        return [Run(stream, 0, pieces[:-1])]
     try:
         decoded = _decode_short(b"[" + region.rstrip(b"\n").replace(b"\n", b",") + b"]")
         return [
@@ -147,6 +158,17 @@ def _together(region: bytes) -> list[Run]:
         ]
     except (msgspec.DecodeError, ValueError):
         return _alone(region)
+
+
+def _plain(region: bytes, pieces: list[bytes]) -> bool:
+    """Return whether the pieces are the region's lines: each whole, of one stream, with nothing escaped in it."""
+    records = len(pieces) - 1
+    return (
+        not pieces[-1]
+        and region.startswith(_HEAD)
+        and region.count(b"\n") == records
+        and region.count(b"\\") == records  # those of the newlines
+    )
 
 
 def tail_start(block: bytes, *, at_end: bool, wanted: int) -> tuple[int, int]:

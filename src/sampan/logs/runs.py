@@ -35,7 +35,7 @@ def run(stream: int, time_ns: int, data: bytes, attributes: tuple[tuple[str, str
 
 
 class _Heads(dict[int, bytes]):
-    """Length of a line without its newline -> its frame's head and what is written before it."""
+    """Length of a line without its newline -> the end of the line before, its frame's head and what is written before it."""
 
     def __init__(self, stream: int, before: bytes) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Heads(dict[int, bytes]):
 
     def __missing__(self, length: int) -> bytes:
         size = len(self._before) + length + 1
-        made = self[length] = self._start + size.to_bytes(4, "big") + self._before
+        made = self[length] = b"\n" + self._start + size.to_bytes(4, "big") + self._before
         return made
 
 
@@ -67,13 +67,14 @@ class Framer:
             return made + b"\n" * bool(pieces) + (before + rest if rest else b"")
         if before and len(pieces) == 1 and not rest:
             line = before + pieces[0]
-            return self._plain[found.stream][len(line)] + line + b"\n"
+            return self._plain[found.stream][len(line)][1:] + line + b"\n"
         heads = _Heads(found.stream, before) if before else self._plain[found.stream]
         if len(heads) > 4096:
             heads.clear()
-        made = b"\n".join([heads[len(piece)] + piece for piece in pieces])
-        if pieces:
-            made += b"\n"
+        woven = [b"\n"] * (2 * len(pieces) + 1)  # by calls over the whole list, never by a loop over lines
+        woven[:-1:2] = map(heads.__getitem__, map(len, pieces))
+        woven[1::2] = pieces
+        made = b"".join(woven)[1:] if pieces else b""
         if rest:
             made += bytes((found.stream, 0, 0, 0)) + (len(before) + len(rest)).to_bytes(4, "big") + before + rest
         return made

@@ -39,7 +39,9 @@ def manager(world: World) -> Networks:
 def wrong(world: World, table: list[tuple[str, Fd, str, int, bool]]) -> list[str]:
     """Return the rows (what, from, address, port, whether it opens) that are not so."""
     return [
-        what for what, space, address, port, opens in table if opens != world.reaches(space, address, port, 3 if opens else BLOCKED)
+        what
+        for what, space, address, port, opens in table
+        if opens != world.reaches(space, address, port, 10 if opens else BLOCKED)
     ]
 
 

@@ -1,0 +1,181 @@
+"""Throughput and connection rate of container networks, Sampan and dockerd in turns, each in a host namespace of its own.
+
+    bench/network.py [--rounds N] [--seconds S]
+
+Each engine runs in a network namespace that has a second host behind it, so that no engine's rules cost the other anything.
+From container to container, from the second host to a published port, and from the host's 127.0.0.1 to it.  What counts is
+the ratio of the upper quartiles: on a machine that does other things too, a slice that was left alone says more
+than one that was not.  Needs root, /bin/busybox (static), dockerd and iproute2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from peers import Peer, UnixHttp, dockerd, sampan, workspace
+
+from sampan.kernel import netns
+from sampan.kernel.fds import Fd, open_fd
+
+CHUNK = bytes(1 << 17)
+PORT, PUBLISHED = 80, 8080
+LAN = "10.213.200.1"
+
+
+class Place:
+    """An engine in a namespace of its own, with two containers, and a second host beside it."""
+
+    def __init__(self, name: str, work: Path, stack: ExitStack) -> None:
+        self.names = [f"smpbench-{name}", f"smpbench-{name}-lan"]
+        for one in self.names:
+            subprocess.run(["ip", "netns", "add", one], check=True)
+            stack.callback(subprocess.run, ["ip", "netns", "delete", one], check=False)
+            subprocess.run(["ip", "-n", one, "link", "set", "lo", "up"], check=True)
+        host, lan = self.names
+        for words in (
+            f"link add lan0 netns {host} type veth peer name eth0 netns {lan}", f"-n {host} addr add {LAN}/24 dev lan0",
+            f"-n {host} link set lan0 up", f"-n {lan} addr add 10.213.200.2/24 dev eth0", f"-n {lan} link set eth0 up",
+        ):  # fmt: skip
+            subprocess.run(["ip", *words.split()], check=True)
+        self.host, self.lan = (stack.enter_context(open_fd(f"/run/netns/{one}", os.O_RDONLY)) for one in self.names)
+        with netns.inside(self.host):  # the engine is its child, and has its namespace
+            found = sampan(work) if name == "sampan" else dockerd(work)
+        if found is None:
+            raise SystemExit("dockerd is not installed")
+        self.peer: Peer = found
+        stack.callback(found.stop)
+        found.wait_until_ready()
+        found.import_image()
+        self.server = self._container(stack, {f"{PORT}/tcp": [{"HostPort": str(PUBLISHED)}]})
+        self.client = self._container(stack, {})
+        self.address = self._address
+
+    def _container(self, stack: ExitStack, ports: dict[str, object]) -> Fd:
+        connection = UnixHttp(self.peer.sock)
+        exposed: dict[str, object] = {port: {} for port in ports}
+        body = {"Image": "busybox", "Cmd": ["sleep", "3600"], "ExposedPorts": exposed, "HostConfig": {"PortBindings": ports}}
+        made = json.loads(self.peer.call(connection, "POST", "/containers/create", body))["Id"]
+        self.peer.call(connection, "POST", f"/containers/{made}/start")
+        state = json.loads(self.peer.call(connection, "GET", f"/containers/{made}/json"))
+        if ports:
+            self._address = state["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+        return stack.enter_context(open_fd(f"/proc/{state['State']['Pid']}/ns/net", os.O_RDONLY))
+
+
+def listening(space: Fd) -> socket.socket:
+    with netns.inside(space):
+        made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind(("0.0.0.0", PORT))
+    made.listen(1024)
+    return made
+
+
+def _swallow(server: socket.socket) -> None:
+    space = bytearray(1 << 18)
+    while True:
+        connection, _ = server.accept()
+        with connection, suppress(ConnectionError):
+            connection.send(b"!")
+            while connection.recv_into(space):
+                pass
+
+
+@contextmanager
+def swallowing(server: socket.socket) -> Iterator[None]:
+    """Run a process that accepts and reads until each connection's end."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _swallow(server)
+        finally:
+            os._exit(1)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def connected(space: Fd, to: tuple[str, int]) -> socket.socket:
+    with netns.inside(space):
+        made = socket.socket()
+    # Closed with a reset: nothing is left in TIME_WAIT, and ports do not run out.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    made.connect(to)
+    return made
+
+
+def throughput(space: Fd, to: tuple[str, int], seconds: float) -> list[float]:
+    """Return megabits a second."""
+    with connected(space, to) as client:
+        sent, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            sent += client.send(CHUNK)
+        return [sent * 8 / (time.perf_counter() - began) / 1e6]
+
+
+def connections(space: Fd, to: tuple[str, int], seconds: float) -> list[float]:
+    """Return for each connection what its duration makes a second; it counts when the container has said something: a
+    proxy accepts by itself."""
+    made, end = [], time.perf_counter() + seconds
+    while (began := time.perf_counter()) < end:
+        with connected(space, to) as client:
+            client.recv(1)
+        made.append(1 / (time.perf_counter() - began))
+    return made
+
+
+def ways(place: Place) -> dict[str, tuple[Fd, tuple[str, int]]]:
+    return {
+        "container to container": (place.client, (place.address, PORT)),
+        "second host to a published port": (place.lan, (LAN, PUBLISHED)),
+        "127.0.0.1 to a published port": (place.host, ("127.0.0.1", PUBLISHED)),
+    }
+
+
+def measure(places: list[Place], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
+    """Return for each measure the figures of each engine."""
+    found: dict[str, list[list[float]]] = {}
+    with ExitStack() as serving:
+        for place in places:
+            serving.enter_context(swallowing(serving.enter_context(listening(place.server))))
+        for what in ways(places[0]):
+            for unit, look in (("Mbit/s", throughput), ("connections/s", connections)):
+                columns = found[f"{what}, {unit}"] = [[] for _ in places]
+                for number in range(rounds):  # short and close together: what else the machine does meets both alike
+                    for side in range(len(places)) if number % 2 else reversed(range(len(places))):
+                        columns[side] += look(*ways(places[side])[what], seconds)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=0.1)
+    arguments = parser.parse_args()
+    work = workspace()
+    try:
+        with ExitStack() as stack:
+            found = measure([Place(name, work, stack) for name in ("sampan", "dockerd")], arguments.rounds, arguments.seconds)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    print(f"{'upper quartile':46} {'sampan':>9} {'dockerd':>9}  sampan/dockerd (at least 1)")
+    for what, columns in found.items():
+        ours, theirs = (statistics.quantiles(column, n=4)[2] for column in columns)
+        print(f"{what:46} {ours:9.0f} {theirs:9.0f} {ours / theirs:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

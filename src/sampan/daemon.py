@@ -20,6 +20,7 @@ import msgspec
 from sampan import __version__
 from sampan.api import backend, listeners, server
 from sampan.build.builder import Builder
+from sampan.build.options import allowed
 from sampan.cgroups import Hierarchy, checked_path
 from sampan.engine import defaults, supervise
 from sampan.engine.containers import log_target
@@ -102,6 +103,7 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     default_stop_timeout: int = 10
     no_new_privileges: bool = False
     seccomp_profile: str = ""
+    build_allow: tuple[str, ...] = ("network.host",)
     config_file: str = ""
     flags: dict[str, Any] = {}  # what of the reloadable keys the command line set
 
@@ -126,6 +128,7 @@ def _understood(settings: dict[str, Any]) -> DaemonOptions:
     given.update({key.replace("-", "_"): value for key, value in settings.items()})
     options = msgspec.convert(given, DaemonOptions)
     _level(options)
+    allowed(options.build_allow)
     _defaults(options)
     _network_defaults(options).check()
     return options
@@ -283,7 +286,9 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     )  # fmt: skip
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)
-    builder = engine.builder = Builder(rooms, engine.containers)  # before the sweep: its cache needs layers
+    builder = engine.builder = Builder(
+        rooms, engine.containers, allowed(options.build_allow)
+    )  # before the sweep: its cache needs layers
     undo.callback(engine.close)
     await supervise.take_up(rooms, engine.containers)
     builder.sweep()

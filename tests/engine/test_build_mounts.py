@@ -215,6 +215,27 @@ def test_row_63_no_step_is_privileged(clean: Daemon) -> None:
     assert "Seccomp:\t2" in made.text
 
 
+def test_row_63_a_privileged_step_needs_both_sides(clean: Daemon) -> None:
+    text = "FROM busybox\nRUN --security=insecure grep -E '^(Seccomp|CapEff):' /proc/self/status\n"
+    host = "FROM busybox\nRUN --network=host true\n"
+    other = Daemon("--build-allow", "security.insecure").start()
+    try:
+        other.import_busybox()
+        alone = build(other, text)
+        both = build(other, text, sampan__allow="security.insecure").ok
+        ordinary = build(other, "FROM busybox\nRUN grep -E '^Seccomp:' /proc/self/status\n", sampan__allow="security.insecure").ok
+        network = build(other, host, sampan__allow="network.host")
+    finally:
+        other.close()
+
+    assert "the build was not asked to allow it (--allow security.insecure)" in alone.error
+    assert "Seccomp:\t0" in both.text
+    assert "Seccomp:\t2" in ordinary.text
+    assert "network.host is not allowed: this daemon does not grant it" in network.error
+    assert "the build was not asked to allow it (--allow network.host)" in build(clean, host).error
+    assert build(clean, host, sampan__allow="network.host").ok
+
+
 def test_row_66_a_foreign_frontend_is_not_run(clean: Daemon) -> None:
     made = build(clean, "#syntax=evil/frontend:1\nFROM busybox\nRUN echo ours\n").ok
 

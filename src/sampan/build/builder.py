@@ -66,9 +66,10 @@ class Brought:
 
 
 class Builder:
-    """Builds of one data root: any number side by side."""
+    """Builds of one data root: any number side by side.  granted: what their steps may ask for (SECURITY.md row 63)."""
 
-    def __init__(self, rooms: Rooms, containers: Containers) -> None:
+    def __init__(self, rooms: Rooms, containers: Containers, granted: frozenset[str]) -> None:
+        self._granted = granted
         self._images = rooms.images
         self._stores = rooms.images.stores
         self.cache = Cache(rooms.state)
@@ -162,7 +163,7 @@ class Builder:
             request = replace(options.request, contexts=named.names)
             session = self.sessions.find(before.session)
             secrets = {**options.secrets, **before.secrets}
-            found = replace(options, request=request, secrets=secrets, dockerfile=name, session=session)
+            found = replace(options, request=request, secrets=secrets, dockerfile=name, session=session, granted=self._granted)
             return plan(parse(context.dockerfile(name)), request), found
 
         prepared, options = await finish(work)  # nothing is taken away while the thread still brings

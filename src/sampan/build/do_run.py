@@ -34,11 +34,12 @@ def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
     """Return what to run.  Raises Forbidden for what both sides have to allow (SECURITY.md row 63)."""
     host = options.host
     if op.security == "insecure":
-        raise Forbidden("security.insecure is not allowed: steps of a build are never privileged")
+        _entitled("security.insecure", options)
+        host = structs.replace(host, privileged=True)
     if op.devices:
         raise Unsupported(f"RUN --device={op.devices[0][:60]}: CDI devices are not supported yet")
-    if op.network == "host" and "network.host" not in options.allow:
-        raise Forbidden("network.host is not allowed: the build was not asked to allow it (--allow network.host)")
+    if op.network == "host":
+        _entitled("network.host", options)
     if op.network != "default":
         host = structs.replace(host, network_mode=op.network)
     tmpfs = {mount.target: f"exec,size={mount.size}" if mount.size else "exec" for mount in op.mounts if mount.type == "tmpfs"}
@@ -51,6 +52,13 @@ def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
         chain=built.chain, argv=op.argv, env=op.environment, host=host, user=op.user, folder=op.folder,
         image=built.image or built.base, hostname="" if joins else name,
     )  # fmt: skip
+
+
+def _entitled(name: str, options: Options) -> None:
+    if name not in options.granted:
+        raise Forbidden(f"{name} is not allowed: this daemon does not grant it (sampan daemon --build-allow {name})")
+    if name not in options.allow:
+        raise Forbidden(f"{name} is not allowed: the build was not asked to allow it (--allow {name})")
 
 
 def limits(options: Options) -> str:

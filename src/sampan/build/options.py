@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sampan.build.agents import Session
 from sampan.build.scope import Request
-from sampan.errors import SampanError
+from sampan.errors import InvalidRequest, SampanError
 from sampan.wire.containers import HostConfig
 
 EPOCH = "SOURCE_DATE_EPOCH"
+
+
+ENTITLEMENTS = ("network.host", "security.insecure")
+
+
+def allowed(names: Iterable[str]) -> frozenset[str]:
+    """Return what the daemon lets steps ask for.  Raises InvalidRequest for a name that means nothing."""
+    found = frozenset(names)
+    for name in sorted(found - set(ENTITLEMENTS)):
+        raise InvalidRequest(f"build-allow: {name[:60]!r} is unknown: {', '.join(ENTITLEMENTS)}")
+    return found
 
 
 class BuildFailed(SampanError):
@@ -41,6 +52,7 @@ class Options:
 
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
     cache_from: names of caches and images of other daemons, which this build trusts; cache_to: where its own steps go.
+    allow, granted: what steps may ask for, as the client says and as the daemon says: both must.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
     contexts: named ones that are not uploaded, by name.  session: of the agents that the client lends.
     epoch: the latest time, in seconds, that the image may show; None: real times.
@@ -60,6 +72,7 @@ class Options:
     epoch: int | None = None
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     allow: frozenset[str] = frozenset()
+    granted: frozenset[str] = frozenset()
     cache_from: tuple[str, ...] = ()
     cache_to: tuple[CacheTo, ...] = ()
     prefixed: bool = False

@@ -23,6 +23,7 @@ DAEMON = (
     flag("-b --bridge", "string", "Attach containers to this network bridge (default sampan0)"),
     flag("--bip", "string", "IPv4 address of the bridge with its prefix"),
     flag("--default-address-pool", "list", "Where new networks' subnets come from (base=CIDR,size=PREFIX)"),
+    flag("--build-allow", "list", "What builds may ask for with --allow: network.host (default), security.insecure"),
     flag("--cgroup-parent", "string", "Parent cgroup for all containers (default /sampan)"),
     flag("-p --pidfile", "string", "Path to use for the daemon PID file"),
     flag("-G --group", "string", "Group for the unix socket"),

@@ -6,13 +6,13 @@ import http.server
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.builds import before, build, config, context, link, show
+from support.builds import web as served
 from support.daemon import Daemon
 
 DANGLING = "/images/prune?filters=%7B%22dangling%22:%5B%22true%22%5D%7D"
@@ -129,13 +129,8 @@ class _Files(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(_Files) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_urls_are_archives_or_files(clean: Daemon, web: str) -> None:

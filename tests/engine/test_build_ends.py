@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.builds import build, context
+from support.builds import begin, build, until
 from support.daemon import Daemon
 
 MOUNTED = (
@@ -46,22 +45,6 @@ def wait_for(none: Callable[[], list[str]]) -> list[str]:
     while (found := none()) and time.monotonic() < deadline:
         os.sched_yield()
     return found
-
-
-def begin(daemon: Daemon, text: str) -> socket.socket:
-    body = context({"Dockerfile": text})
-    client = socket.socket(socket.AF_UNIX)
-    client.connect(str(daemon.sock))
-    client.sendall(b"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    return client
-
-
-def until(client: socket.socket, words: bytes) -> None:
-    seen = b""
-    while words not in seen:
-        data = client.recv(65536)
-        assert data, seen
-        seen += data
 
 
 def running(daemon: Daemon, count: int) -> None:

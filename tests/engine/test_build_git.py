@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 
 from sampan.build.git import parse
 from sampan.errors import InvalidRequest
-from support.builds import Built, before, build, config, show
+from support.builds import Built, before, build, config, show, web
 from support.daemon import Daemon
 
 
@@ -132,24 +131,14 @@ class _Locked(http.server.BaseHTTPRequestHandler):
 
 
 def test_row_50_credentials_go_to_the_host_they_are_for(daemon: Daemon) -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Locked)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    host = f"127.0.0.1:{server.server_port}"
-    secrets = {f"HTTP_AUTH_TOKEN_{host}": "dG9rZW4=", f"GIT_AUTH_TOKEN.{host}": "Z2l0"}
-    try:
-        text = (
-            f"FROM busybox\nADD http://{host}/one /one\nADD http://{host}/away /two\n"
-            f"ADD http://localhost:{server.server_port}/x /x\n"
-        )
+    with web(_Locked) as port:
+        host = f"127.0.0.1:{port}"
+        secrets = {f"HTTP_AUTH_TOKEN_{host}": "dG9rZW4=", f"GIT_AUTH_TOKEN.{host}": "Z2l0"}
+        text = f"FROM busybox\nADD http://{host}/one /one\nADD http://{host}/away /two\nADD http://localhost:{port}/x /x\n"
         before(daemon, text, {}, {"secrets": secrets}).ok
         before(daemon, f"FROM busybox\nADD http://{host}/x.git /r\n", {}, {"secrets": secrets})
-        before(daemon, f"FROM busybox\nADD http://localhost:{server.server_port}/x.git /r\n", {}, {"secrets": secrets})
+        before(daemon, f"FROM busybox\nADD http://localhost:{port}/x.git /r\n", {}, {"secrets": secrets})
         wrong = before(daemon, f"FROM busybox\nADD http://{host}/b /b\n", {}, {"secrets": {f"HTTP_AUTH_TOKEN_{host}": "YQpi"}})
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
     seen = dict(_Locked.seen)
     assert (seen["127.0.0.1/one"], seen["127.0.0.1/away"]) == ("Bearer token", "Bearer token")

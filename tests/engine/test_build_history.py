@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from sampan.build import history
 from sampan.build.history import MAX_LOG, History, Log, Watched
 from sampan.state import State
-from support.builds import before, build, context
+from support.builds import before, begin, build, until
 from support.daemon import Daemon
 
 
@@ -59,13 +58,8 @@ def test_builds_are_remembered_with_their_steps_and_words(clean: Daemon) -> None
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_build_that_was_given_up_says_so(clean: Daemon, killed: bool) -> None:
-    body = context({"Dockerfile": "FROM busybox\nRUN echo started && sleep 1000\n"})
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(clean.sock))
-        client.sendall(b"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        seen = b""
-        while b"started\\n" not in seen:
-            seen += client.recv(65536)
+    with begin(clean, "FROM busybox\nRUN echo started && sleep 1000\n") as client:
+        until(client, b"started\\n")
         (running,) = settled(clean, "running")
         if killed:
             clean.restart()

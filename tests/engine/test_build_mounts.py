@@ -8,7 +8,6 @@ import io
 import json
 import os
 import tarfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import urlencode
 import pytest
 
 from support.builds import Built, build, config, context, link, show
+from support.builds import web as served
 from support.daemon import Daemon
 
 SECRET = "hunter2-" + "x" * 20
@@ -328,13 +328,8 @@ class _Files(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(_Files) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_add_fetches_urls(clean: Daemon, web: str) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
+import socket
 import tarfile
+import threading
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from support.daemon import Answer, Daemon
@@ -84,6 +88,38 @@ def before(daemon: Daemon, text: str, files: Mapping[str, File], told: dict[str,
     path = "/build?" + urllib.parse.urlencode([(k.replace("__", "-"), v) for k, v in query.items()], doseq=True)
     headers = {"Content-Type": "application/vnd.sampan.build"}
     return Built(daemon.call("POST", path, body + context({"Dockerfile": text, **files}), headers=headers, timeout=120))
+
+
+def begin(daemon: Daemon, text: str) -> socket.socket:
+    """Begin a build and return its connection; whoever closes it gives the build up."""
+    body = context({"Dockerfile": text})
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(daemon.sock))
+    client.sendall(b"POST /build HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    return client
+
+
+def until(client: socket.socket, words: bytes) -> None:
+    """Read on until the words have come."""
+    seen = b""
+    while words not in seen:
+        data = client.recv(65536)
+        assert data, seen
+        seen += data
+
+
+@contextmanager
+def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Serve HTTP on a port of 127.0.0.1."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def show(daemon: Daemon, image: str, command: str) -> str:

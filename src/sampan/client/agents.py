@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
 from sampan.client.api import Client
-from sampan.client.connect import Hijacked
 from sampan.client.errors import ProtocolError
 
 MAX_MESSAGE = 256 << 10
@@ -45,7 +44,7 @@ class Lent:
         self._link.close()
 
     def _exactly(self, size: int) -> bytes:
-        return _exactly(self._link, size)
+        return _exactly(self._link.read, size)
 
     def _serve(self) -> None:
         with suppress(OSError, ProtocolError):
@@ -72,27 +71,17 @@ def ask(path: str, message: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX) as agent:
             agent.connect(path)
             agent.sendall(len(message).to_bytes(4, "big") + message)
-            size = int.from_bytes(_received(agent, 4), "big")
-            return _received(agent, size) if 0 < size <= MAX_MESSAGE else _FAILURE
+            size = int.from_bytes(_exactly(agent.recv, 4), "big")
+            return _exactly(agent.recv, size) if 0 < size <= MAX_MESSAGE else _FAILURE
     except (OSError, ProtocolError):
         return _FAILURE
 
 
-def _received(agent: socket.socket, size: int) -> bytes:
+def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
     out = b""
     while len(out) < size:
-        data = agent.recv(size - len(out))
+        data = read(size - len(out))
         if not data:
-            raise ProtocolError("the agent hung up")
-        out += data
-    return out
-
-
-def _exactly(link: Hijacked, size: int) -> bytes:
-    out = b""
-    while len(out) < size:
-        data = link.read(size - len(out))
-        if not data:
-            raise ProtocolError("the daemon hung up")
+            raise ProtocolError("the other side hung up")
         out += data
     return out

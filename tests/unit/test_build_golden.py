@@ -2,7 +2,7 @@
 
 expected.json:  error (the first line) and at (line:column), or any of config (the given keys of the image's
 configuration), history, run (argv of every RUN), plan (the stages that are built), ops (fields of steps), author.
-request.json:   target, arguments, labels, platform; base: the configuration of every image named in FROM.
+request.json:   target, arguments, labels, platform, contexts; base: the configuration of every image named in FROM.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _solve(folder: Path) -> tuple[Plan, Evaluated]:
     if (folder / "request.json").exists():
         wanted = json.loads((folder / "request.json").read_text())
     settings = msgspec.convert(wanted.pop("base", BASE), Settings)
-    request = Request(**wanted)
+    request = Request(**{**wanted, "contexts": frozenset(wanted.get("contexts", ()))})
     made = plan(parse((folder / "Dockerfile").read_bytes()), request)
     done: dict[int, Evaluated] = {}
     for one in made.stages:

@@ -231,6 +231,13 @@ def test_sampan_build_verifies_that_it_is_reproducible(daemon: Daemon, folder: P
     assert b"layers 3 differ" in other.stderr
 
 
+def test_sampan_build_shows_its_plan(daemon: Daemon, folder: Path) -> None:
+    (folder / "Dockerfile").write_text("FROM busybox AS a\nRUN false\nFROM busybox AS un\nFROM busybox\nCOPY --from=a /x /x\n")
+    shown = daemon.sampan("build", "--plan", str(folder)).stdout.decode()
+
+    assert shown == "a: from busybox\n  RUN false\n2: from busybox after a (target)\n  COPY --from=a /x /x\nun: not needed\n"
+
+
 def test_sampan_builder_history(daemon: Daemon, folder: Path) -> None:
     daemon.sampan("build", "-t", "told-of", str(folder))
     daemon.ok("POST", "/build/prune")  # waits for what is written in the background

@@ -99,7 +99,7 @@ def options_of(q: Query) -> Options:
         no_cache=q.flag("nocache"),
          pull=q.flag("pull"), quiet=q.flag("q"), squash=q.flag("squash"), explain=q.flag("sampan-explain"),
         epoch=q.number("sampan-epoch"),
-        check=q.flag("sampan-check"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
+        check=q.flag("sampan-check"), plan=q.flag("sampan-plan"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
         contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=_cache_from(q),
         cache_to=_cache_to(q, arguments),
     )  # fmt: skip

@@ -121,6 +121,9 @@ class Builder:
                     yield Progress(stream=line + "\n")
                 if options.check:
                     return
+            if options.plan:
+                yield Progress(stream=prepared.describe())
+                return
             entry = self.history.begin(Watched(options.name, options.request.target))
             self._later(asyncio.to_thread(self.history.write_begin, entry))
             task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait, entry))

@@ -145,9 +145,10 @@ def run(call: Invocation) -> int:
     caches = Caches(o.cache_from, o.cache_to)
     query = {**_query(o, source), "t": tags, "sampan-context": contexts.sources, "sampan-cache-to": caches.exports}
     query["cachefrom"] = json.dumps(caches.names) if caches.names else None
-    if o.check:
+    if o.check or o.plan:
+        wanted = {"sampan-check": o.check, "sampan-plan": o.plan}
         along = Along(uploads=contexts.uploads())
-        return _show_plain(call.client.builder.build(source.pieces(), {**query, "sampan-check": "1"}, along=along))
+        return _show_plain(call.client.builder.build(source.pieces(), {**query, **wanted}, along=along))
     with lent(call.client, agents(o.ssh)) as session:
         before = Before(_secrets(o.secret), contexts, caches, session)
         if o.verify:

@@ -73,7 +73,7 @@ def test_networks_and_their_endpoint_settings() -> None:
 WRONG = [
     (["--rm", "--restart", "always"], "conflicting options: cannot specify both --restart and --rm"),
     (["-d", "-a", "stdout"], "conflicting options: cannot specify both --attach and --detach"),
-    (["--restart", "sometimes"], "invalid restart policy: unknown policy 'sometimes'"),
+    (["--restart", "on-failure:x"], "invalid restart policy format: maximum retry count must be an integer"),
     (["--pull", "maybe"], "invalid pull option: 'maybe'"),
     (["-a", "stdlog"], "valid streams are STDIN, STDOUT and STDERR"),
     (["-v", "/a:"], "empty section between colons"),

@@ -89,7 +89,10 @@ def test_the_number_of_arguments_is_told_in_dockers_words() -> None:
 
 def test_unknown_flags_name_the_commands_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--bogus", "img"]) == 125
-    assert capsys.readouterr().err == "unknown flag: --bogus\nSee 'sampan run --help'.\n"
+    assert capsys.readouterr().err == (
+        "unknown flag: --bogus\n\nUsage:  sampan run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\n"
+        "Run 'sampan run --help' for more information\n"
+    )
     assert main(["bogus"]) == 1
     assert "unknown command: sampan bogus" in capsys.readouterr().err
 

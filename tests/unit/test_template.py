@@ -93,7 +93,7 @@ def test_an_unreadable_template_is_told_in_gos_words(text: str, wanted: str) -> 
 
 FAILING = [
     ("{{.Nope}}", 'template: :1:2: executing "" at <.Nope>: map has no entry for key "Nope"'),
-    ("{{.Id.Nope}}", 'template: :1:2: executing "" at <.Id.Nope>: can\'t evaluate field Nope in type string'),
+    ("{{.Id.Nope}}", 'template: :1:5: executing "" at <.Id.Nope>: can\'t evaluate field Nope in type string'),
     ("{{index .Config.Env 9}}", 'template: :1:2: executing "" at <index>: error calling index: index out of range: 9'),
     ("{{lt 1 \"a\"}}", 'template: :1:2: executing "" at <lt>: error calling lt: incompatible types for comparison'),
 ]  # fmt: skip

@@ -83,11 +83,11 @@ def run(call: Invocation) -> int:
     o, ref = call.options, call.arguments[0]
     found = call.client.containers.inspect(ref)
     if found.state.paused:
-        raise Exit(1, "cannot attach to a paused container, unpause it first")
+        raise Exit(1, "You cannot attach to a paused container, unpause it first")
     if found.state.restarting:
-        raise Exit(1, "cannot attach to a restarting container, wait until it is running")
+        raise Exit(1, "You cannot attach to a restarting container, wait until it is running")
     if not found.state.running:
-        raise Exit(1, "cannot attach to a stopped container, start it first")
+        raise Exit(1, "You cannot attach to a stopped container, start it first")
     tty, stdin = found.config.tty, found.config.open_stdin and not o.no_stdin
     session.check_terminal(tty=tty, stdin=stdin)
     waiter = Waiter(call.client.containers.begin_wait(found.id))

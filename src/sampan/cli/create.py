@@ -23,7 +23,10 @@ def create(call: Invocation) -> int:
 
 
 def failed(call: Invocation, error: Exception) -> int:
-    """125 in docker's form, when it was not the container that failed."""
+    """125 in docker's form, when it was not the container that failed; what the daemon says of a create is 1, and no more words."""
+    if call.name.endswith("create") and not isinstance(error, Exit):
+        print(describe(error), file=sys.stderr)
+        return 1
     text = error.text if isinstance(error, Exit) else describe(error)
     print(f"sampan: {text}\n\nRun 'sampan {call.name} --help' for more information", file=sys.stderr)
     return error.code if isinstance(error, Exit) else 125

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.cli.logs import when
 from sampan.cli.main import Exit
-from sampan.cli.table import filters
+from sampan.cli.table import filters, whole_as_json
 
 if TYPE_CHECKING:
     from sampan.cli.main import Invocation
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def run(call: Invocation) -> int:
     o = call.options
     read = _template(o.format) if o.format else None
-    found = call.client.system.events(since=when("since", o.since), until=when("until", o.until), wanted=filters(o.filter))
+    whole = whole_as_json(o.format)
+    found = call.client.system.events(since=when("", o.since), until=when("", o.until), wanted=filters(o.filter))
     for event in found:
-        print(line(event) if read is None else read.execute(_value(event)), flush=True)
+        print(line(event) if read is None else read.execute(_value(event, whole=whole)), flush=True)
     return 0
 
 
@@ -34,15 +35,17 @@ def _template(form: str) -> Template:
         raise Exit(64, f"Error parsing format: {error}") from None
 
 
-def _value(event: EventMessage) -> Any:
+def _value(event: EventMessage, *, whole: bool) -> Any:
+    """Return what a template sees: the members under Go's names too, unless it prints the whole event as JSON."""
     import msgspec
 
     from sampan.cli.template_run import typed
 
     value = msgspec.to_builtins(event)
-    if "status" in value:
-        value["Status"] = value["status"]
-    return typed(value)
+    if whole:
+        return typed(value)
+    names = {"status": "Status", "id": "ID", "from": "From", "scope": "Scope", "time": "Time", "timeNano": "TimeNano"}
+    return typed({**value, **{name: value[key] for key, name in names.items() if key in value}})
 
 
 def line(event: EventMessage) -> str:

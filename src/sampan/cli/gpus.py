@@ -24,7 +24,7 @@ def gpus(text: str) -> list[DeviceRequest]:
     return [
         DeviceRequest(
             driver=fields.get("driver", ""), count=_count(fields.get("count", ""), devices is None), device_i_ds=devices,
-            capabilities=[capabilities if "gpu" in capabilities else ["gpu", *capabilities]], options=options,
+            capabilities=[capabilities if "gpu" in capabilities else [*capabilities, "gpu"]], options=options,
         )
     ]  # fmt: skip
 
@@ -35,5 +35,6 @@ def _count(text: str, wanted: bool) -> int:
     if text == "all":
         return -1
     if not (text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and len(text) < 10):
-        raise Exit(125, f'invalid argument "{text}" for "--gpus" flag: count must be an integer')
+        why = f'invalid count ({text}): value must be either "all" or an integer: invalid syntax'
+        raise Exit(125, f'invalid argument "{text}" for "--gpus" flag: {why}')
     return int(text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sampan.cli import units
 from sampan.cli.main import Exit, describe
-from sampan.cli.table import filters, short, show
+from sampan.cli.table import filters, raw, short, show
 from sampan.client.errors import ApiError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [("Repository", "REPOSITORY"), ("Tag", "TAG"), ("ID", "IMAGE ID"), ("CreatedSince", "CREATED"), ("Size", "SIZE")]
 HISTORY = [("ID", "IMAGE"), ("CreatedSince", "CREATED"), ("CreatedBy", "CREATED BY"), ("Size", "SIZE"), ("Comment", "COMMENT")]
+RAW = (("repository", "Repository"), ("tag", "Tag"), ("image_id", "ID"), ("created_at", "CreatedAt"), ("virtual_size", "Size"))
 NONE = "<none>"
 
 
@@ -32,7 +33,10 @@ def listing(call: Invocation) -> int:
             print(row["ID"])
         return 0
     columns = [*COLUMNS[:2], ("Digest", "DIGEST"), *COLUMNS[2:]] if o.digests else COLUMNS
-    show(rows, columns, o.format, "*formatter.imageContext")
+    if o.format == "raw":
+        raw(rows, RAW)
+    else:
+        show(rows, columns, o.format, "*formatter.imageContext")
     return 0
 
 

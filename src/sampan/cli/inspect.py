@@ -39,14 +39,22 @@ def _show(names: list[str], form: str, find: Finder) -> int:
         except LookupError as error:
             errors.append(str(error.args[0]))
     if form:
-        for one in found:
-            print(render(form, one))
+        _rendered(form, found)
     else:
         print(json.dumps(found, indent=4, ensure_ascii=False))
     sys.stdout.flush()
     for text in errors:
         print(text, file=sys.stderr)
     return 1 if errors else 0
+
+
+def _rendered(form: str, found: list[Any]) -> None:
+    """Print each through the template; an empty line when there is nothing, as docker does.  Raises Exit."""
+    lines: list[str] = []
+    try:
+        lines.extend(render(form, one) for one in found)
+    finally:
+        print("\n".join(lines))
 
 
 def render_check(form: str) -> None:

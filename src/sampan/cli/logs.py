@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def when(flag: str, text: str) -> str:
-    """A time for the API.  Raises Exit."""
+    """A time for the API; `flag` is named in the refusal.  Raises Exit."""
     try:
         return parse_when(text, time.time())
     except (ValueError, OverflowError) as error:
-        raise Exit(1, f'invalid value for "{flag}": {error}') from None
+        raise Exit(1, f'invalid value for "{flag}": {error}' if flag else str(error)) from None
 
 
 def run(call: Invocation) -> int:

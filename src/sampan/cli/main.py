@@ -159,7 +159,8 @@ def _call(name: str, command: Command, common: Options, words: list[str]) -> int
             print(f"sampan: {error}\n\nUsage:  sampan {name} {command.usage}\n\nRun 'sampan {name} --help' for more information",
                   file=sys.stderr)  # fmt: skip
         else:
-            print(f"{error}\nSee 'sampan {name} --help'.", file=sys.stderr)
+            print(f"{error}\n\nUsage:  sampan {name} {command.usage}\n\nRun 'sampan {name} --help' for more information",
+                  file=sys.stderr)  # fmt: skip
         return error.code
     module, _, function = command.run.partition(":")
     from importlib import import_module

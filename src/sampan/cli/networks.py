@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sampan.cli.main import Exit, describe
-from sampan.cli.table import filters, labels, show
+from sampan.cli.table import filters, labels, raw, show
 from sampan.client.errors import ApiError
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ def listing(call: Invocation) -> int:
         }
         for one in found
     )  # fmt: skip
-    show(rows, COLUMNS, o.format, "*network.networkContext")
+    if o.format == "raw":
+        raw(rows, (("network_id", "ID"), ("name", "Name"), ("driver", "Driver"), ("scope", "Scope")))
+    else:
+        show(rows, COLUMNS, o.format, "*network.networkContext")
     return 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
 from sampan.cli import units
-from sampan.cli.table import filters, labels, short, show
+from sampan.cli.table import filters, labels, raw, short, show, whole_as_json
 
 if TYPE_CHECKING:
     from sampan.cli.main import Invocation
@@ -20,20 +21,30 @@ COLUMNS = [
     ("Ports", "PORTS"), ("Names", "NAMES"),
 ]  # fmt: skip
 KIND = "*formatter.ContainerContext"
+RAW = (
+    ("container_id", "ID"), ("image", "Image"), ("command", "Command"), ("created_at", "CreatedAt"), ("state", "State"),
+    ("status", "Status"), ("names", "Names"), ("labels", "Labels"), ("ports", "Ports"),
+)  # fmt: skip
 
 
 def run(call: Invocation) -> int:
     o = call.options
     last = 1 if o.latest else max(o.last, 0)
-    size = o.size or ".Size" in o.format
+    size = o.size or ".Size" in o.format or (o.format != "json" and whole_as_json(o.format))
+    if o.quiet and o.format:
+        print("WARNING: Ignoring custom format, because both --format and --quiet are set.", file=sys.stderr)
     found = call.client.containers.list(all=o.all or last > 0, limit=last, size=size, wanted=filters(o.filter))
-    if o.quiet and not o.format:
+    if o.quiet:
         for one in found:
             print(one.id if o.no_trunc else one.id[:12])
         return 0
     now = time.time()
     columns = [*COLUMNS, ("Size", "SIZE")] if o.size else COLUMNS
-    show((row(one, now, whole=o.no_trunc) for one in found), columns, o.format, KIND)
+    rows = [row(one, now, whole=o.no_trunc) for one in found]
+    if o.format == "raw":
+        raw(rows, (*RAW, ("size", "Size")) if o.size else RAW)
+    else:
+        show(rows, columns, o.format, KIND)
     return 0
 
 
@@ -63,7 +74,7 @@ def row(one: ContainerSummary, now: float, *, whole: bool = False) -> dict[str, 
         "Mounts": ",".join(mount if whole else short(mount, 15) for mount in mounts),
         "LocalVolumes": str(sum(mount.type == "volume" for mount in one.mounts)),
         "Networks": ",".join(sorted(one.network_settings.networks)),
-        "Platform": "linux",
+        "Platform": None,
     }
 
 
@@ -83,18 +94,18 @@ def ports(found: list[PortSummary]) -> str:
         plain.append((ip if public else "", one.private_port, public, one.type))
     plain.sort(key=lambda p: (p[1], p[0], p[2], p[3]))
     runs: list[list[Any]] = []  # ip, protocol, first private, last private, first public
+    others: list[list[Any]] = []  # published as another port: each by itself, at the end
     open_runs: dict[tuple[str, str], list[Any]] = {}
     for ip, private, public, protocol in plain:
         run = open_runs.get((ip, protocol))
-        mapped = public == private
-        if run is not None and private == run[3] + 1 and (mapped if run[4] else not public):
+        if public and public != private:
+            others.append([ip, protocol, private, private, public])
+        elif run is not None and private == run[3] + 1:
             run[3] = private
-            continue
-        run = [ip, protocol, private, private, public]
-        runs.append(run)
-        if mapped or not public:
-            open_runs[ip, protocol] = run
-    return ", ".join(_port(*run) for run in runs)
+        else:
+            run = open_runs[ip, protocol] = [ip, protocol, private, private, public]
+            runs.append(run)
+    return ", ".join(_port(*run) for run in (*runs, *others))
 
 
 def _port(ip: str, protocol: str, first: int, last: int, public: int) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import TYPE_CHECKING
 
 from sampan.cli import session
 from sampan.cli.attach import Waiter, beside
 from sampan.cli.main import Exit
 from sampan.cli.verbs import each
+from sampan.client.errors import ApiError
 
 if TYPE_CHECKING:
     from sampan.cli.main import Invocation
+
+
+def _start(call: Invocation, failed: list[str], ref: str) -> None:
+    try:
+        call.client.containers.start(ref)
+    except ApiError:
+        failed.append(ref)
+        raise
 
 
 def run(call: Invocation) -> int:
@@ -19,7 +30,11 @@ def run(call: Invocation) -> int:
     if o.checkpoint or o.checkpoint_dir:
         raise Exit(1, "checkpointing is not supported yet")
     if not (o.attach or o.interactive):
-        return each(call.arguments, call.client.containers.start)
+        failed: list[str] = []
+        code = each(call.arguments, functools.partial(_start, call, failed))
+        if failed:
+            print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+        return code
     if len(call.arguments) > 1:
         raise Exit(1, "you cannot start and attach multiple containers at once")
     found = call.client.containers.inspect(call.arguments[0])

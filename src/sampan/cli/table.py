@@ -25,6 +25,12 @@ def show(rows: Iterable[dict[str, Any]], columns: Sequence[tuple[str, str]], for
             _templated(rows, form, kind, None)
 
 
+def raw(rows: Iterable[dict[str, Any]], names: Sequence[tuple[str, str]]) -> None:
+    """Print docker's old `--format raw`: a line for each field, and a blank one.  names: (what is printed, field)."""
+    for row in rows:
+        print("".join(f"{name}: {row[field]}".rstrip() + "\n" for name, field in names))
+
+
 def table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
     """Print columns three spaces apart."""
     print(align([headings, *rows]), end="")
@@ -72,6 +78,13 @@ def _heading(form: str, kind: str, headings: dict[str, str]) -> str:
 
     same = dict.fromkeys(("json", "split", "join", "title", "lower", "upper", "pad", "truncate"), lambda value, *rest: value)
     return Template(form, same).execute(Row(kind, {**headings, "Label": label}))
+
+
+def whole_as_json(form: str) -> bool:
+    """Return whether a --format prints the object itself as JSON."""
+    import re
+
+    return form == "json" or re.search(r"json\s+\.\s*[|}]", form) is not None
 
 
 def short(text: str, limit: int) -> str:

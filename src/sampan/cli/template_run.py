@@ -200,7 +200,7 @@ class _Run:
     def _field(self, value: Any, key: str, source: str, one: Operand) -> Any:
         if isinstance(value, Row):
             if key in value.fields:
-                return value.fields[key]
+                return Nil("<nil>") if value.fields[key] is None else value.fields[key]
             raise _failed(source, one, f"can't evaluate field {key} in type {value.kind}")
         if isinstance(value, dict):
             if key in value:
@@ -230,6 +230,8 @@ def _name(one: Operand) -> str:
 def _failed(source: str, one: Operand, why: str) -> TemplateError:
     name = _name(one)
     at = source.find(name)
+    if at >= 0 and len(one.fields) > (one.kind == "dot"):  # Go names the place of what is taken from the first operand
+        at += len(str(one.value)) if one.kind == "variable" else len(one.fields[0]) + 1 if one.kind == "dot" else 0
     return TemplateError(f'template: :1:{max(at, 0) + 2}: executing "" at <{name}>: {why}', parsing=False)
 
 

@@ -73,8 +73,15 @@ def wait(call: Invocation) -> int:
 
 
 def rename(call: Invocation) -> int:
-    old, new = call.arguments
-    call.client.containers.rename(old, new)
+    old, new = (name.strip() for name in call.arguments)
+    if not old or not new:
+        print("Error: Neither old nor new names may be empty", file=sys.stderr)
+        return 1
+    try:
+        call.client.containers.rename(old, new)
+    except ApiError as error:
+        print(f"{describe(error)}\nError: failed to rename container named {old}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -91,7 +98,7 @@ def port(call: Invocation) -> int:
     if wanted:
         wanted = wanted if "/" in wanted else wanted + "/tcp"
         if not ports.get(wanted):
-            print(f"no public port '{wanted}' published for {call.arguments[0]}", file=sys.stderr)
+            print(f"Error: No public port '{wanted}' published for {call.arguments[0]}", file=sys.stderr)
             return 1
     for name in sorted(ports, key=lambda key: (int(key.split("/")[0]), key)):
         for bound in ports[name] or ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sampan.cli.main import Exit
-from sampan.cli.table import filters, labels, show
+from sampan.cli.table import filters, labels, raw, show
 from sampan.cli.units import size
 from sampan.wire import volumes as v
 
@@ -39,7 +39,10 @@ def listing(call: Invocation) -> int:
         for one in found:
             print(one.name)
         return 0
-    show((row(one) for one in found), COLUMNS, o.format, "*formatter.volumeContext")
+    if o.format == "raw":
+        raw((row(one) for one in found), (("name", "Name"), ("driver", "Driver")))
+    else:
+        show((row(one) for one in found), COLUMNS, o.format, "*formatter.volumeContext")
     return 0
 
 

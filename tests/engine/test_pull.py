@@ -9,6 +9,7 @@ import gzip
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import zstandard
 
 from sampan.errors import Broken, Forbidden, InvalidRequest, NotFound, SampanError, Unauthorized, Unsupported
+from sampan.oci.digest import of
 from sampan.wire.registry import AuthConfig
 from support.places import QUICK, Place, collect
 from support.registry import DOCKER, INDEX, MANIFEST, Handler, Registry, config_of, descriptor, digest
@@ -192,11 +194,17 @@ def test_a_cut_transfer_goes_on_where_it_broke_and_no_byte_comes_twice(place: Pl
 def test_a_later_daemon_goes_on_with_what_an_earlier_one_had(place: Place, registry: Registry) -> None:
     made = registry.image("a", "1", BASE, LARGE)
     name, size = digest(made.blobs[1]), len(made.blobs[1])
-    stop: list[Any] = [
-        once(is_blob(name), cut_after(2_000_000)),
-        lambda handler: is_blob(name)(handler) and (handler.cut() or True),
-    ]
-    registry.hooks += stop
+
+    def cut(handler: Handler) -> bool:
+        if not is_blob(name)(handler):
+            return False
+        deadline = time.monotonic() + 20
+        while place.images.catalogue.find_layer(of(BASE)) is None and time.monotonic() < deadline:
+            time.sleep(0.01)  # the other layer is whole before the pull fails
+        handler.cut()
+        return True
+
+    registry.hooks += [once(is_blob(name), cut_after(2_000_000)), cut]
     with pytest.raises(Broken):
         place.pull(f"{registry.host}/a")
     assert registry.sent[name] == 2_000_000

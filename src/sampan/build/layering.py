@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from sampan.content.images import LayerRef
 from sampan.engine.images.context import Stores
-from sampan.files.compression import open_decompressed
+from sampan.files.compression import looked_at
 from sampan.files.stubs import remove_stubs
 from sampan.kernel.fds import Fd, open_fd
 from sampan.oci import image as oci
@@ -68,7 +68,8 @@ def keep(stores: Stores, snapshot: str, record: Callable[[LayerRef], None], epoc
 def rebase(stores: Stores, layer: LayerRef, parent: Digest | None, record: Callable[[LayerRef], None]) -> LayerRef:
     """Return a layer that depends on nothing below it, over another parent."""
     with stores.catalogue.adding(), stores.blobs.open(layer.blob) as tar:
-        made = stores.layers.apply(parent, open_decompressed(tar)[1], layer.diff_id)
+        kind, source = looked_at(tar)
+        made = stores.layers.apply(parent, source, layer.diff_id, kind=kind)
         found = LayerRef(
             diff_id=layer.diff_id, chain_id=made.chain_id, blob=layer.blob, blob_size=layer.blob_size,
             media_type=layer.media_type, size=layer.size,

@@ -74,18 +74,24 @@ def detect(head: bytes) -> Compression:
     return next((kind for magic, kind in _MAGICS if head.startswith(magic)), Compression.PLAIN)
 
 
-def open_decompressed(stream: Readable) -> tuple[Compression, Readable]:
-    """Return how `stream` is compressed, and a reader of its plain content.
-
-    The reader raises BadArchive when the compressed data is damaged or cut.
-    """
+def looked_at(stream: Readable) -> tuple[Compression, Readable]:
+    """Return how `stream` is compressed, and a reader of all of it as it is."""
     source = _Source(stream)
-    kind = detect(source.peek(6))
+    return detect(source.peek(6)), source
+
+
+def decompressed(stream: Readable, kind: Compression) -> Readable:
+    """Return a reader of the plain content; it raises BadArchive when the compressed data is damaged or cut."""
     if kind is Compression.PLAIN:
-        return kind, source
-    if kind is Compression.ZSTD:
-        return kind, _ZstdReader(source)
-    return kind, _MemberReader(source, kind)
+        return stream
+    source = stream if isinstance(stream, _Source) else _Source(stream)
+    return _ZstdReader(source) if kind is Compression.ZSTD else _MemberReader(source, kind)
+
+
+def open_decompressed(stream: Readable) -> tuple[Compression, Readable]:
+    """Return how `stream` is compressed, and a reader of its plain content, as `decompressed` gives it."""
+    kind, source = looked_at(stream)
+    return kind, decompressed(source, kind)
 
 
 class _Source:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sampan.files.compression import Compression
 from sampan.files.digests import Readable
 from sampan.files.tar_apply import Budget
 from sampan.kernel.fds import Fd
@@ -48,8 +49,11 @@ class Driver(Protocol):
 
     name: str
 
-    def apply(self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()) -> Layer:
-        """Unpack an uncompressed layer tar on top of the chain `parent`; durable when it returns.
+    def apply(
+        self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *,
+        kind: Compression = Compression.PLAIN, budget: Budget = Budget(),
+    ) -> Layer:  # fmt: skip
+        """Unpack a layer tar, compressed as `kind`, on top of the chain `parent`; durable when it returns.
 
         A layer that is stored already is not unpacked again (the tar is read and verified none the less).  Raises
         InvalidRequest when the tar is malformed, breaks a budget, or is not `expected`; then nothing stays.

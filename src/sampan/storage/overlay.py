@@ -13,7 +13,6 @@ recorded; a folder without a record is what a crash left.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -23,16 +22,20 @@ from pathlib import Path
 import msgspec
 
 from sampan.errors import InvalidRequest, NotFound
-from sampan.files.digests import CountingReader, HashingReader, Readable
-from sampan.files.tar_apply import Budget, OverBudget, Whiteouts, apply
+from sampan.files.compression import Compression, decompressed
+from sampan.files.digests import HashingReader, Readable
+from sampan.files.tar_apply import Budget
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.sync import Syncs
 from sampan.oci.digest import Digest, chain_id, encoded
 from sampan.state import State, Table
 from sampan.storage import mounts
 from sampan.storage.driver import Layer, Usage
+from sampan.storage.ground import Ground
 from sampan.storage.measure import measure
 from sampan.storage.trash import Trash
+from sampan.storage.unpackers import Unpackers
+from sampan.storage.unpacking import drain
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -74,6 +77,8 @@ class Overlay:
             folder.mkdir(mode=0o700, exist_ok=True)
         self._trash = Trash(self.root / "trash")
         self._syncs = Syncs()
+        self._ground = Ground(self.temporary)
+        self._unpackers = Unpackers()
         self._state = state
         self._layer_records = Table(state, "layer", LayerRecord)
         self._snapshot_records = Table(state, "snapshot", SnapshotRecord)
@@ -86,37 +91,38 @@ class Overlay:
         """Return the folder of a layer's files."""
         return self._layers_folder / encoded(chain) / "diff"
 
-    def apply(self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget()) -> Layer:
+    def apply(
+        self, parent: Digest | None, tar: Readable, expected: Digest | None = None, *,
+        kind: Compression = Compression.PLAIN, budget: Budget = Budget(),
+    ) -> Layer:  # fmt: skip
         if parent is not None and self.layer(parent) is None:
             raise NotFound(f"layer {parent} is not stored")
         if expected is not None and (known := self.layer(chain_id(parent, expected))) is not None:
-            reader = HashingReader(tar)
-            _finish(reader, budget)
+            reader = HashingReader(decompressed(tar, kind))
+            drain(reader, budget)
             _match(Digest(reader.digest), expected)
             return known
-        with self.stage(tar, expected, budget=budget) as staged:
+        with self.stage(tar, expected, kind=kind, budget=budget) as staged:
             return self.adopt(staged, parent)
 
     @contextmanager
     def stage(
-        self, tar: Readable, expected: Digest | None = None, *, budget: Budget = Budget(), known: Callable[[], Digest] | None = None
-    ) -> Iterator[Staged]:
+        self, tar: Readable, expected: Digest | None = None, *, kind: Compression = Compression.PLAIN,
+        budget: Budget = Budget(), known: Callable[[], Digest] | None = None,
+    ) -> Iterator[Staged]:  # fmt: skip
         """Unpack a layer where nobody sees it, for `adopt`: the layers of an image can be unpacked side by side.
 
-        Unpacked and flushed when the body begins; what was not adopted is gone after it.  known: tells the digest of `tar`
-        after its end, when somebody else has computed it.  Raises as `apply`.
+        Unpacked and flushed when the body begins; what was not adopted is gone after it.  known: tells the plain
+        tar's digest after its end, when somebody else has computed it.  Raises as `apply`.
         """
         with ExitStack() as undo:
-            place = self.temporary / secrets.token_hex(16)
-            (place / "diff").mkdir(mode=0o700, parents=True)
-            place.chmod(0o700)
+            place = self._ground.place()
             undo.callback(self._trash.throw, place)
-            reader = HashingReader(tar) if known is None else CountingReader(tar)
+            (place / "diff").mkdir(mode=0o700)
             with open_fd(place / "diff", os.O_RDONLY | os.O_DIRECTORY) as folder:
                 self._like_parent(folder, None)
-                result = apply(reader, folder, whiteouts=Whiteouts.OVERLAY, budget=budget)
-                _finish(reader, budget)
-                diff_id = Digest(reader.digest) if isinstance(reader, HashingReader) else known() if known else Digest("")
+                result = self._unpackers.unpack(tar, kind, folder, budget=budget, hashed=known is None)
+                diff_id = Digest(result.digest) if known is None else known()
                 _match(diff_id, expected)
                 self._syncs.sync(folder)
             yield Staged(place, diff_id, result.size, result.has_root)
@@ -326,16 +332,9 @@ class Overlay:
         return removed
 
     def close(self) -> None:
+        self._unpackers.close()
         self.settle()
         self._trash.close()
-
-
-def _finish(reader: HashingReader | CountingReader, budget: Budget) -> None:
-    """Read what is left of a layer's tar."""
-    most = budget.max_bytes + (budget.max_entries << 10) + (1 << 20)  # headers and padding count too
-    while reader.read(1 << 20):
-        if reader.count > most:
-            raise OverBudget(f"archive is larger than {most} bytes")
 
 
 def _match(found: Digest, expected: Digest | None) -> None:

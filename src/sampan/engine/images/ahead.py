@@ -15,7 +15,7 @@ from sampan.content.blobs import Ingest
 from sampan.engine.images.context import Stores
 from sampan.engine.images.streams import Watched
 from sampan.errors import SampanError
-from sampan.files.compression import Compression, open_decompressed
+from sampan.files.compression import Compression, looked_at
 from sampan.files.tar_apply import Budget
 from sampan.oci.digest import Digest
 from sampan.storage.overlay import Staged
@@ -73,10 +73,10 @@ class Ahead:
 
     def _unpack(self, ingest: Ingest, size: int) -> Ready:
         with ExitStack() as held, ingest.growing() as stored:
-            kind, plain = open_decompressed(Watched(stored, self._go_on))
+            kind, source = looked_at(Watched(stored, self._go_on))
             budget = Budget() if kind is Compression.PLAIN else Budget.for_compressed(size)
             known = (lambda: ingest.digest) if kind is Compression.PLAIN else None
-            staged = held.enter_context(self._stores.layers.stage(plain, budget=budget, known=known))
+            staged = held.enter_context(self._stores.layers.stage(source, kind=kind, budget=budget, known=known))
             return Ready(staged, kind, held.pop_all())
 
     def _go_on(self) -> None:

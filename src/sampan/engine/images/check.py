@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from io import BufferedReader
 
@@ -21,12 +21,13 @@ from sampan.engine.images.image import short
 from sampan.engine.images.threads import finish
 from sampan.engine.images.trees import differences
 from sampan.errors import Conflict, InvalidRequest, NotFound, SampanError
-from sampan.files.compression import open_decompressed
+from sampan.files.compression import looked_at
 from sampan.oci.digest import Digest, algorithm, chain_ids, encoded
 from sampan.oci.reference import parse
 from sampan.registry.client import Client
 from sampan.registry.credentials import ANONYMOUS
 from sampan.registry.download import download
+from sampan.storage.overlay import Overlay, Staged
 from sampan.wire.system import Finding
 
 
@@ -120,11 +121,17 @@ def _layer_fault(stores: Stores, layer: LayerRef, bad: set[Digest]) -> str:
     if layer.blob in bad:
         return ""
     try:
-        with stores.blobs.open(layer.blob) as stored, stores.layers.stage(open_decompressed(stored)[1], layer.diff_id) as staged:
+        with stores.blobs.open(layer.blob) as stored, _staged(stores.layers, stored, layer) as staged:
             found = differences(folder, staged.place / "diff")
     except InvalidRequest as error:
         return f"its blob does not unpack: {error}"
     return "; ".join(found)
+
+
+def _staged(layers: Overlay, stored: BufferedReader, layer: LayerRef) -> AbstractContextManager[Staged]:
+    """Return the layer's blob unpacked once more, aside."""
+    kind, source = looked_at(stored)
+    return layers.stage(source, layer.diff_id, kind=kind)
 
 
 class _Repair:
@@ -195,7 +202,7 @@ class _Repair:
 
     def _unpack(self, stored: BufferedReader, layer: LayerRef, parent: Digest | None) -> str:
         layers = self._stores.layers
-        with layers.stage(open_decompressed(stored)[1], layer.diff_id) as staged:
+        with _staged(layers, stored, layer) as staged:
             if any(layer.chain_id in chain for chain in layers.snapshots().values()):
                 raise Conflict("a container uses it; remove the container first")
             layers.remove_layer(layer.chain_id)

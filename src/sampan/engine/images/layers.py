@@ -22,7 +22,7 @@ from sampan.engine.images.context import Stores
 from sampan.engine.images.streams import Cancelled, Watched
 from sampan.engine.images.threads import finish
 from sampan.errors import Conflict, InvalidRequest
-from sampan.files.compression import Compression, open_decompressed
+from sampan.files.compression import Compression, looked_at
 from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, chain_id, encoded
@@ -241,14 +241,14 @@ class _Fetch:
             return self._unpack(Watched(stored, self._check, self._tell), staging)
 
     def _unpack(self, stored: Watched, staging: ExitStack) -> Staged:
-        kind, plain = open_decompressed(stored)
+        kind, source = looked_at(stored)
         announced = MEDIA_TYPES[self._wanted.descriptor.media_type]
         if kind not in (Compression.PLAIN, Compression.GZIP, Compression.ZSTD):
             raise InvalidRequest(f"layer {self._wanted.digest} is compressed with {kind.value}, announced was {announced.value}")
         size = self._wanted.descriptor.size
         budget = Budget() if kind is Compression.PLAIN else Budget.for_compressed(size)
         try:
-            staged = staging.enter_context(self._stores.layers.stage(plain, self._wanted.diff_id, budget=budget))
+            staged = staging.enter_context(self._stores.layers.stage(source, self._wanted.diff_id, kind=kind, budget=budget))
         except InvalidRequest as error:
             raise InvalidRequest(f"failed to register layer {self._wanted.shown}: {error}") from error
         while stored.read(1 << 20):  # what follows the archive belongs to the blob, and is verified with it

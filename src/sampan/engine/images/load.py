@@ -16,7 +16,7 @@ from sampan.engine.images.image import short
 from sampan.engine.images.plans import Plan, plans
 from sampan.engine.images.streams import Reporter, Watched
 from sampan.errors import InvalidRequest
-from sampan.files.compression import Compression, detect, open_decompressed
+from sampan.files.compression import Compression, detect, looked_at, open_decompressed
 from sampan.files.digests import Readable
 from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
@@ -151,8 +151,8 @@ def _store_layer(stores: Stores, step: Step, reporter: Hearer, quiet: bool, ahea
         made = _from_ahead(stores, step, ahead)
         if made is None:
             with part.open() as stored:
-                plain = open_decompressed(Watched(stored, reporter.check, watch))[1]
-                made = stores.layers.apply(parent, plain, diff_id, budget=budget)
+                _, source = looked_at(Watched(stored, reporter.check, watch))
+                made = stores.layers.apply(parent, source, diff_id, kind=kind, budget=budget)
         watch(part.size)
     except InvalidRequest as error:
         text = str(error).replace("invalid diffID:", f"invalid diffID for layer {step.number}:")

@@ -12,7 +12,8 @@ STARTS = {"os.posix_spawn", "os.posix_spawnp", "os.system", "os.popen", "os.spaw
 NEVER = {"tarfile", "zipfile", "pickle", "marshal", "shelve", "multiprocessing", "yaml", "concurrent.futures.process", "pty"}
 # The spawner and what it forks, keepers among them: single-threaded to their end.
 MAY_FORK = {"launch/keeper.py", "launch/spawner.py", "launch/logger.py", "logs/rotate.py"}
-MAY_START = {"launch/client.py", "network/resolver.py", "logs/syslog.py"}  # the sealed interpreter, as a fresh program
+# The interpreter, as a fresh program; the sealed one, but for the unpackers, which never enter a container.
+MAY_START = {"launch/client.py", "network/resolver.py", "logs/syslog.py", "storage/unpackers.py"}
 # Programs of the host's, by absolute names or as the user's own: never in a container, never on its start path.
 MAY_RUN = {"engine/images/bootstrap.py", "cli/credentials.py", "cli/build_ssh.py", "cli/serve.py", "cli/editor.py"}
 

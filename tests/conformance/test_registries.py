@@ -130,6 +130,33 @@ def test_skopeo_copies_ours_and_we_read_its_copies(daemon: Daemon, registry: Deb
     daemon.docker("rmi", name)
 
 
+@needs("umoci")
+def test_umoci_reads_our_layout_and_we_read_what_it_changed(daemon: Daemon, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    tar = ["tar", "--format=ustar", "-C", str(layout)]
+    subprocess.run([*tar, "-x"], input=daemon.docker("save", "busybox").stdout, check=True)
+    before = json.loads((layout / "index.json").read_text())["manifests"]
+    assert tool("umoci", "list", "--layout", str(layout)).split() == ["latest"]
+    tool("umoci", "unpack", "--image", f"{layout}:latest", str(tmp_path / "bundle"))
+    assert (tmp_path / "bundle/rootfs/bin/busybox").stat().st_mode & 0o777 == 0o755
+
+    (tmp_path / "made").write_text("by umoci\n")
+    tool("umoci", "insert", "--image", f"{layout}:latest", "--tag", "changed", str(tmp_path / "made"), "/made")
+    tool("umoci", "config", "--image", f"{layout}:changed", "--config.label", "from=umoci")
+    index = json.loads((layout / "index.json").read_text())
+    (changed,) = [one for one in index["manifests"] if one["digest"] != before[0]["digest"]]
+    changed["annotations"]["io.containerd.image.name"] = "docker.io/library/umoci:changed"
+    (layout / "index.json").write_text(json.dumps({**index, "manifests": [changed]}))
+    (layout / "manifest.json").unlink()  # of what was there before
+    daemon.docker("load", input=subprocess.run([*tar, "-c", "."], capture_output=True, check=True).stdout)
+    manifest = json.loads((layout / "blobs" / changed["digest"].replace(":", "/")).read_text())
+    assert identity(daemon, "umoci:changed")[0] == manifest["config"]["digest"]
+    assert daemon.docker("run", "--rm", "umoci:changed", "cat", "/made").stdout == b"by umoci\n"
+    assert daemon.ok("GET", "/images/umoci:changed/json")["Config"]["Labels"] == {"from": "umoci"}
+    daemon.docker("rmi", "umoci:changed")
+
+
 @needs("podman")
 def test_podman_reads_ours_and_we_read_its(daemon: Daemon, registry: DebianRegistry) -> None:
     work = tempfile.mkdtemp(prefix="smp", dir="/var/tmp")  # it takes no long names

@@ -232,3 +232,14 @@ def test_golden_archives_list_as_recorded(path: Path) -> None:
     ]
 
     assert "\n".join(lines) + "\n" == path.with_suffix(".txt").read_text()
+
+
+def test_the_last_blocks_padding_may_be_missing_as_umoci_writes_it_but_no_content() -> None:
+    whole = archive(member("a", content=b"one"), member("b", content=b"by umoci\n"))
+    end = whole.index(b"by umoci\n") + len(b"by umoci\n")
+
+    for size in (end, end + 7):
+        reader = TarReader(io.BytesIO(whole[:size]))
+        assert [(entry.name, bytes(reader.read())) for entry in reader] == [("a", b"one"), ("b", b"by umoci\n")]
+    with pytest.raises(BadArchive, match="in the middle"):
+        list(TarReader(io.BytesIO(whole[: end - 1])))

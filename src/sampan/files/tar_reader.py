@@ -65,7 +65,8 @@ class TarReader:
 
     def next(self) -> Entry | None:
         """Return the next entry, skipping what is left of the last one; None at the end.  Raises BadArchive."""
-        self._skip(self._left + self._padding)
+        self._skip(self._left)
+        self._skip_padding()
         self._left = self._padding = 0
         start = self.offset
         try:
@@ -108,6 +109,11 @@ class TarReader:
     def _skip(self, size: int) -> None:
         while size:
             size -= len(self._some(size))
+
+    def _skip_padding(self) -> None:
+        """Skip what fills the last block; at the archive's end it may be missing, as umoci leaves it away."""
+        while self._padding and not self._at_end():
+            self._padding -= len(self._some(self._padding))
 
     def _at_end(self) -> bool:
         if not self._buffer:

@@ -175,7 +175,14 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 class Attach(Message, frozen=True, kw_only=True):
+    """Join a client.  gate: number of a stream socket; with one, output waits (a megabyte, then the program) until "+" comes on it.
+
+    First the keeper writes the time of now on the gate, in ns, eight bytes: what it has logged is not later, and the client's
+    first output follows on it, a line that has not ended yet included.  A gate that closes without a word ends the attachment.
+    """
+
     attachment: Attachment
+    gate: int = -1
 
 
 class Exec(Message, frozen=True, kw_only=True):

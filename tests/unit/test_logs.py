@@ -346,3 +346,11 @@ def test_a_backslash_and_n_that_were_written_are_not_the_end_of_a_line(tmp_path:
     (tmp_path / "log").write_bytes(record % (b"one\\\\n", 1) + record % (b"two\\n", 2))
 
     assert b"".join(_without_times(tmp_path)) == b"one\\ntwo\n"
+
+
+def test_a_reader_that_comes_while_files_are_moved_finds_the_oldest_too(tmp_path: Path) -> None:
+    """Rotation moves the oldest file first: for a moment one number is not there."""
+    for number, name in enumerate(("log.4", "log.3", "log.1", "log")):
+        (tmp_path / name).write_bytes(b'{"log":"%d\\n","stream":"stdout","time":"2026-11-24T10:00:00Z"}\n' % number)
+
+    assert lines(tmp_path) == [b"0\n", b"1\n", b"2\n", b"3\n"]

@@ -181,7 +181,8 @@ class Keeper:
     def _obey(self, message: messages.AnyMessage, fds: list[Fd]) -> None:
         if isinstance(message, messages.Attach):
             wanted = message.attachment
-            self._container.first.stdio.attach(Fd(fds[wanted.fd].take()), wanted)
+            gate = Fd(fds[message.gate].take()) if message.gate >= 0 else None
+            self._container.first.stdio.attach(Fd(fds[wanted.fd].take()), wanted, gate)
         elif isinstance(message, messages.Exec):
             self._exec(message, fds)
         elif isinstance(message, messages.Resize):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd
-from sampan.launch.logger import Driver, Link
+from sampan.launch.logger import Driver, Link, Log
 from sampan.launch.loop import Loop
 from sampan.logs import json_file, local, syslog
 from sampan.logs.options import Options, boolean, parse
@@ -21,14 +21,14 @@ def check(target: LogTarget, fds: Sequence[Fd]) -> None:
     _driver(target, parse(target.options, target.driver), os.dup(fds[target.fd].fileno())).close()
 
 
-def open_log(loop: Loop, target: LogTarget, fds: Sequence[Fd]) -> Driver | Link | None:
+def open_log(loop: Loop, target: LogTarget, fds: Sequence[Fd]) -> Log | Link | None:
     """Return what takes the output, None when it is not kept; it owns the descriptor.  Raises InvalidRequest, OSError."""
     if target.driver == "none" or target.fd is None:
         return None
     options = parse(target.options, target.driver)
     folder = fds[target.fd].take()
     if target.driver != "syslog" and not options.buffer:
-        return _driver(target, options, folder)
+        return _file(target, options, folder)
     try:
         return Link(loop, lambda: _driver(target, options, folder), [folder], options.buffer)
     except OSError as error:
@@ -37,11 +37,14 @@ def open_log(loop: Loop, target: LogTarget, fds: Sequence[Fd]) -> Driver | Link 
         os.close(folder)
 
 
+def _file(target: LogTarget, options: Options, folder: int) -> Log:
+    writer = json_file.Writer if target.driver == "json-file" else local.Writer
+    return writer(folder, target.name, options, target.attributes)
+
+
 def _driver(target: LogTarget, options: Options, folder: int) -> Driver:
-    if target.driver == "json-file":
-        return json_file.Writer(folder, target.name, options, target.attributes)
-    if target.driver == "local":
-        return local.Writer(folder, target.name, options, target.attributes)
+    if target.driver != "syslog":
+        return _file(target, options, folder)
     copy = None
     if boolean(target.options.get("cache-disabled", "false"), "cache-disabled"):
         os.close(folder)

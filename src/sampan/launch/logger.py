@@ -37,6 +37,12 @@ class Driver(Protocol):
     def close(self) -> None: ...
 
 
+class Log(Driver, Protocol):
+    """What the keeper writes to: a driver, or the link to one.  lines: what is cut into lines here."""
+
+    lines: Lines
+
+
 class Link:
     """The keeper's end.  on_room: called when `full` has ended."""
 
@@ -59,7 +65,7 @@ class Link:
         ours.setblocking(False)
         self._socket: socket.socket | None = ours
         self._loop, self._buffer = loop, buffer
-        self._lines = Lines()
+        self.lines = Lines()
         self._pending = bytearray()
         self._was_full = False
         self.lost = 0
@@ -72,7 +78,7 @@ class Link:
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         """Take output as it came."""
-        lines, pieces = self._lines.take(stream, data)
+        lines, pieces = self.lines.take(stream, data)
         for body in (lines, *pieces):
             if body:
                 self._put(stream, body, now_ns)
@@ -128,7 +134,7 @@ class Link:
 
     def close(self) -> None:
         """Let it write what waits, ten seconds at most; a second call does nothing."""
-        for stream, line in self._lines.rest():
+        for stream, line in self.lines.rest():
             self._put(stream, line, time.time_ns())
         if self._socket is None:
             return

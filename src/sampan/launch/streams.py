@@ -14,13 +14,14 @@ from functools import partial
 
 from sampan.errors import SampanError
 from sampan.kernel.fds import Fd
-from sampan.launch.logger import Driver, Link
+from sampan.launch.logger import Link, Log
 from sampan.launch.loop import GONE, READ, WRITE, Loop
 from sampan.messages import Attachment
 
 _CHUNK = 64 * 1024
 _ROOM = 1 << 20
 STDOUT, STDERR = 1, 2
+_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
 class Client:
@@ -33,18 +34,19 @@ class Client:
             self.streams.add(STDERR)
         self.stdin = wanted.stdin
         self.pending = bytearray()
+        self.gate: Fd | None = None  # while there is one, nothing is sent
 
 
 class Stdio:
     """The three streams of one process; owns every descriptor given to it."""
 
     def __init__(
-        self, loop: Loop, *, terminal: bool, log: Callable[[], Driver | Link | None] | None = None, stdin_once: bool = True
+        self, loop: Loop, *, terminal: bool, log: Callable[[], Log | Link | None] | None = None, stdin_once: bool = True
     ) -> None:
         self._loop = loop
         self._terminal = terminal
         self._open_log = log
-        self._log: Driver | Link | None = None
+        self._log: Log | Link | None = None
         self.lost_lines = 0  # of the log
         self._stdin_once = stdin_once
         self._outputs: dict[int, Fd] = {}
@@ -53,6 +55,7 @@ class Stdio:
         self._close_input = False
         self._clients: list[Client] = []
         self._paused = False
+        self._moment = 0  # of what was logged last; the clock may be set back, this never goes back
         self.ended = False
         self.on_drained: Callable[[], None] | None = None
         self.master: Fd | None = None
@@ -73,17 +76,53 @@ class Stdio:
             os.set_blocking(fd.fileno(), False)
         self._update()
 
-    def attach(self, fd: Fd, wanted: Attachment) -> None:
-        """Add a client.  After the end it is closed at once."""
+    def attach(self, fd: Fd, wanted: Attachment, gate: Fd | None = None) -> None:
+        """Add a client.  After the end it is closed at once.  gate: see messages.Attach."""
         client = Client(fd, wanted)
         os.set_blocking(fd.fileno(), False)
         if client.stdin and self._input is None:
             client.stdin = False
         self._clients.append(client)
-        if self.ended:
+        if gate is not None:
+            self._hold(client, gate)
+        elif self.ended:
             self._flush(client)
         else:
             self._watch(client)
+
+    def _hold(self, client: Client, gate: Fd) -> None:
+        """Say what the log has so far, and keep the rest for the client until the daemon has sent it that."""
+        client.gate = gate
+        self._moment = max(time.time_ns(), self._moment)
+        log = None if self.ended else self._log
+        for stream in sorted(client.streams):
+            unfinished = log.lines.unfinished(_NAMES[stream]) if log is not None else b""
+            if unfinished:
+                client.pending += self._framed(stream, unfinished)
+        self._loop.watch(gate.fileno(), READ, lambda _: self._let_go(client, gate))
+        try:
+            os.write(gate.fileno(), self._moment.to_bytes(8, "big"))
+        except OSError:  # the daemon has gone, and the client with it
+            self._drop(client)
+            return
+        self._watch(client)
+
+    def _let_go(self, client: Client, gate: Fd) -> None:
+        try:
+            told = os.read(gate.fileno(), 1)
+        except OSError:
+            told = b""
+        if told != b"+":
+            self._drop(client)
+            return
+        self._open_gate(client)
+        self._flush(client)
+
+    def _open_gate(self, client: Client) -> None:
+        gate, client.gate = client.gate, None
+        if gate is not None:
+            self._loop.forget(gate.fileno())
+            gate.close()
 
     def finish(self) -> None:
         """The process has ended: take what is still in the pipes, then let clients go as they drain."""
@@ -159,12 +198,15 @@ class Stdio:
             self._end_output(stream)
             return False
         self._keep(stream, data)
-        framed = data if self._terminal else b"%c\0\0\0%b%b" % (stream, len(data).to_bytes(4, "big"), data)
+        framed = self._framed(stream, data)
         for client in list(self._clients):
             if stream in client.streams:
                 client.pending += framed
                 self._flush(client)
         return True
+
+    def _framed(self, stream: int, data: bytes) -> bytes:
+        return data if self._terminal else b"%c\0\0\0%b%b" % (stream, len(data).to_bytes(4, "big"), data)
 
     def _keep(self, stream: int, data: bytes) -> None:
         """Write to the log.  It is opened with the first output: a container that says nothing costs nothing."""
@@ -175,7 +217,8 @@ class Stdio:
                 if isinstance(self._log, Link):
                     self._log.on_room = self._check_room
             if self._log is not None:
-                self._log.write("stdout" if stream == STDOUT else "stderr", data, time.time_ns())
+                self._moment = max(time.time_ns(), self._moment + 1)
+                self._log.write(_NAMES[stream], data, self._moment)
                 if isinstance(self._log, Link) and self._log.full:
                     self._check_room()
         except (OSError, SampanError):
@@ -221,7 +264,7 @@ class Stdio:
 
     def _watch(self, client: Client) -> None:
         reading = client.stdin and len(self._to_process) < _CHUNK
-        events = (READ if reading else 0) | (WRITE if client.pending else 0)
+        events = (READ if reading else 0) | (WRITE if client.pending and client.gate is None else 0)
         self._loop.watch(client.fd.fileno(), events, lambda seen: self._client_ready(client, seen))
 
     def _watch_stdin(self) -> None:
@@ -262,6 +305,9 @@ class Stdio:
             self._write_input()
 
     def _flush(self, client: Client) -> None:
+        if client.gate is not None:
+            self._check_room()
+            return
         while client.pending:
             try:
                 sent = os.write(client.fd.fileno(), client.pending[:_CHUNK])
@@ -281,6 +327,7 @@ class Stdio:
         if client not in self._clients:
             return
         self._clients.remove(client)
+        self._open_gate(client)
         self._loop.forget(client.fd.fileno())
         client.fd.close()
         if client.stdin and self._stdin_once and not self._terminal:

@@ -106,6 +106,7 @@ def open_one(folder: int | Fd | str, name: str) -> Fd:
 def open_all(folder: int | Fd | str, name: str) -> list[LogFile]:
     """Open the files, oldest first.  One that is rotated or compressed while we open is found once, by its identity."""
     files = [LogFile(open_one(folder, name), compressed=False)]
+    gap = False
     try:
         for number in range(1, MAX_FILES):
             found = None
@@ -116,7 +117,11 @@ def open_all(folder: int | Fd | str, name: str) -> list[LogFile]:
                 except FileNotFoundError:
                     continue
             if found is None:
-                break
+                if gap:
+                    break
+                gap = True  # a rotation, which moves the oldest first, may be just here
+                continue
+            gap = False
             if any(found.same(file) for file in files[-2:]):
                 found.close()
                 continue

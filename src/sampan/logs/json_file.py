@@ -78,7 +78,7 @@ class Writer:
         except InvalidRequest:
             os.close(dir_fd)
             raise
-        self._lines = Lines()
+        self.lines = Lines()
         self._attributes = b""
         if attributes:
             pairs = b",".join(b'"%b":"%b"' % (_string(key), _string(attributes[key])) for key in sorted(attributes))
@@ -89,7 +89,7 @@ class Writer:
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         """Take output as it came; whole lines go to the file at once, the rest waits for its end."""
-        lines, pieces = self._lines.take(stream, data)
+        lines, pieces = self.lines.take(stream, data)
         if not lines and not pieces:
             return
         tail = b'","stream":"%b",%b"time":"%b"}\n' % (stream.encode(), self._attributes, timestamp(now_ns))
@@ -101,7 +101,7 @@ class Writer:
 
     def flush(self) -> None:
         """Write lines that have not ended, as they are."""
-        for stream, line in self._lines.rest():
+        for stream, line in self.lines.rest():
             self._append(
                 b'%b%b","stream":"%b",%b"time":"%b"}\n'
                 % (_HEAD, escape(line), stream.encode(), self._attributes, timestamp(time.time_ns()))

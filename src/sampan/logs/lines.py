@@ -38,6 +38,10 @@ class Lines:
             del pending[:MAX_LINE]
         return pieces
 
+    def unfinished(self, stream: str) -> bytes:
+        """Return what waits for its end, and go on waiting."""
+        return bytes(self._pending[stream])
+
     def rest(self) -> Iterator[tuple[str, bytes]]:
         """Yield the lines that have not ended, as they are; they wait no longer."""
         for stream, pending in self._pending.items():

@@ -47,7 +47,7 @@ class Writer:
         except InvalidRequest:
             os.close(dir_fd)
             raise
-        self._lines = Lines()
+        self.lines = Lines()
         self._begin = record(_ATTRIBUTES, 0, msgspec.json.encode(attributes)) if attributes else b""
         self.lost = 0
         try:
@@ -60,14 +60,14 @@ class Writer:
 
     def write(self, stream: str, data: bytes, now_ns: int) -> None:
         """Take output as it came; whole lines go to the file at once, the rest waits for its end."""
-        lines, pieces = self._lines.take(stream, data)
+        lines, pieces = self.lines.take(stream, data)
         for body in (lines, *pieces):
             if body:
                 self._append(_KINDS[stream], now_ns, body)
 
     def close(self) -> None:
         """Write what waits and close; a second call does nothing."""
-        for stream, line in self._lines.rest():
+        for stream, line in self.lines.rest():
             self._append(_KINDS[stream], time.time_ns(), line)
         self._file.close()
 

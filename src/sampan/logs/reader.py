@@ -46,6 +46,7 @@ class Follower:
         path = folder if isinstance(folder, str) else f"/proc/self/fd/{int(folder)}"
         self._folder = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         self._name, self._since = name, since_ns
+        self._until: int | None = None
         self._times = times or since_ns is not None
         self._local = name.endswith(LOCAL)
         self._rest = b""
@@ -75,10 +76,16 @@ class Follower:
                     found = self._skipped(found)
                 if self._since is not None:
                     found = [run for run in found if run.time_ns >= self._since]
+                if self._until is not None:
+                    found = [run for run in found if run.time_ns <= self._until]
                 if found:
                     return found
             elif not self._next_file():
                 return []
+
+    def until(self, time_ns: int) -> None:
+        """From here on leave out what is later."""
+        self._until, self._times = time_ns, True
 
     def _decoded(self, block: bytes) -> list[Run]:
         if self._local:

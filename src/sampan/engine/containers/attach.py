@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Generator
-from contextlib import closing
 
 from sampan import messages as m
 from sampan.engine.containers.container import Container
-from sampan.engine.containers.logs import past
+from sampan.engine.containers.logs import Past
+from sampan.engine.keepers import Keeper
 from sampan.errors import Conflict
 
 Socket = socket.socket  # Stream has a property of the module's name
@@ -58,29 +57,52 @@ class Stream:
             self._far = None
             far.close()
 
-    def feed(self, far: Socket, before: Generator[bytes], wanted: m.Attachment | None) -> None:
-        """Send `before` as fast as the client takes it, then join; or end, when nothing is wanted after it."""
-        self._feeding = asyncio.ensure_future(self._feed(far, before, wanted))
+    def feed(self, far: Socket, past: Past, wanted: m.Attachment | None) -> None:
+        """Send the log as fast as the client takes it, then join so that no byte is missing or twice; or end."""
+        self._feeding = asyncio.ensure_future(self._feed(far, past, wanted))
 
-    async def _feed(self, far: Socket, before: Generator[bytes], wanted: m.Attachment | None) -> None:
+    async def _feed(self, far: Socket, past: Past, wanted: m.Attachment | None) -> None:
         far.setblocking(False)
         try:
-            with closing(before):
-                for chunk in before:
-                    await asyncio.get_running_loop().sock_sendall(far, chunk)
-            far.setblocking(True)
-            if wanted is not None:
-                self.join(far, wanted)
-                return
-        except (OSError, Conflict):  # the client has left, or the container has ended: so does the stream
+            with past:
+                await _send(far, past)
+                # Nothing is awaited from the log's end to here: a container that is not running now has not said more.
+                if wanted is not None and self._container.keeper is not None and self._container.record.running:
+                    await self._continue(self._container.keeper, far, past, wanted)
+                elif wanted is not None:
+                    self.join(far, wanted)
+                    return
+        except (OSError, Conflict):  # the client has left: so does the stream
             pass
         except BaseException:
             far.close()
             raise
         far.close()
 
+    async def _continue(self, keeper: Keeper, far: Socket, past: Past, wanted: m.Attachment) -> None:
+        """Join, and let the keeper send once the log up to the moment of joining has been sent."""
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.setblocking(False)
+            with theirs:
+                try:
+                    keeper.send(m.Attach(attachment=wanted, gate=1), [far.fileno(), theirs.fileno()])
+                except OSError:
+                    pass  # it has ended since, and closed its log: there is nothing to wait for
+            joined = await asyncio.get_running_loop().sock_recv(ours, 8)
+            if len(joined) == 8:
+                past.until(int.from_bytes(joined, "big"))
+            await _send(far, past)
+            if joined:
+                ours.send(b"+")
+
     def detached(self) -> None:
         self._container.emit("detach")
+
+
+async def _send(far: socket.socket, past: Past) -> None:
+    for chunk in past.chunks():
+        await asyncio.get_running_loop().sock_sendall(far, chunk)
 
 
 async def attach(container: Container, *, stdin: bool, stdout: bool, stderr: bool, stream: bool, logs: bool) -> Stream:
@@ -96,7 +118,7 @@ async def attach(container: Container, *, stdin: bool, stdout: bool, stderr: boo
     wanted = m.Attachment(fd=0, stdin=stdin and record.config.open_stdin, stdout=stdout, stderr=stderr) if stream else None
     container.emit("attach")
     if logs:
-        made.feed(far, past(container, stdout=stdout, stderr=stderr), wanted)
+        made.feed(far, Past(container, stdout=stdout, stderr=stderr), wanted)
     elif wanted is not None:
         made.join(far, wanted)
     else:

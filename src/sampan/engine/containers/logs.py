@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from sampan.engine.containers.container import Container, open_folder
 from sampan.errors import Unsupported
@@ -29,20 +29,47 @@ def file_of(container: Container) -> str | None:
     return f"{container.id}{reader.LOCAL}"
 
 
-def past(container: Container, *, stdout: bool, stderr: bool) -> Generator[bytes]:
-    """Yield what has been logged so far."""
-    name = file_of(container)
-    if name is None:
-        return
-    try:
-        follower = reader.Follower(str(container.rooms.folder(container.id)), name, times=False)
-    except FileNotFoundError:
-        return
-    wanted = (STDOUT,) * stdout + (STDERR,) * stderr
-    framer = Framer(tty=container.record.config.tty)
-    with follower:
-        while found := follower.poll():
-            yield framer.frames(run for run in found if run.stream in wanted)
+class Past:
+    """What has been logged so far, as often as it is asked for.  A context manager."""
+
+    def __init__(self, container: Container, *, stdout: bool, stderr: bool) -> None:
+        self._container, self._name = container, file_of(container)
+        self._wanted = (STDOUT,) * stdout + (STDERR,) * stderr
+        self._framer = Framer(tty=container.record.config.tty)
+        self._follower: reader.Follower | None = None
+        self._last: int | None = None
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield what has been added since the last call."""
+        if self._follower is None and not self._open():
+            return
+        assert self._follower is not None
+        while found := self._follower.poll():
+            yield self._framer.frames(run for run in found if run.stream in self._wanted)
+
+    def until(self, time_ns: int) -> None:
+        """From here on leave out what is later."""
+        self._last = time_ns
+        if self._follower is not None:
+            self._follower.until(time_ns)
+
+    def _open(self) -> bool:
+        if self._name is None:
+            return False
+        try:
+            self._follower = reader.Follower(str(self._container.rooms.folder(self._container.id)), self._name, times=False)
+        except FileNotFoundError:
+            return False
+        if self._last is not None:
+            self._follower.until(self._last)
+        return True
+
+    def __enter__(self) -> Past:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._follower is not None:
+            self._follower.close()
 
 
 def _tell(future: asyncio.Future[None]) -> None:

@@ -6,7 +6,7 @@ import errno
 import functools
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -92,7 +92,16 @@ async def _start(container: Container, undo: ExitStack) -> None:
     endpoints, started = await container.rooms.launcher.start(lambda: _launch(container, parts, undo))
     container.keeper, container.pidfd, container.endpoints = Keeper(started.keeper, started.keeper_pid), started.pidfd, endpoints
     _running(container, started)
+    _join_late(container, container.keeper)
     container.keeper.settle()
+
+
+def _join_late(container: Container, keeper: Keeper) -> None:
+    """Give the keeper those who attached while the start went on."""
+    for far, wish in container.pending:
+        with far, suppress(OSError):  # it has ended already: so does the stream
+            keeper.send(m.Attach(attachment=wish), [far.fileno()])
+    container.pending.clear()
 
 
 def _launch(container: Container, parts: Parts, undo: ExitStack) -> tuple[tuple[Endpoint, ...], Started]:

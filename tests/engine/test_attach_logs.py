@@ -81,7 +81,9 @@ def test_a_line_that_has_not_ended_is_seen_too(daemon: Daemon) -> None:
 
 def test_a_client_that_leaves_before_the_logs_end_holds_nothing_up(daemon: Daemon) -> None:
     """The client reads nothing: the program goes on as soon as it has left, and descriptors are as before."""
-    container = daemon.create("sh", "-c", "yes $(printf %0999d 0) | head -c 3000000; trap 'exit 7' USR1; echo; echo ready; sleep 600 & wait")
+    container = daemon.create(
+        "sh", "-c", "yes $(printf %0999d 0) | head -c 3000000; trap 'exit 7' USR1; echo; echo ready; sleep 600 & wait"
+    )
     daemon.ok("POST", f"/containers/{container}/start")
     for _ in range(3):
         Attached(daemon, container).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from network_steps import NETWORK_LIFE
 from table import Step, create, delete, filtered, get, post
 
 # What belongs to an image store, to an address pool, or to newer API versions.
@@ -86,4 +87,4 @@ SYSTEM = (
     get("checkpoints", "/containers/echo/checkpoints"),
 )  # fmt: skip
 
-MORE: tuple[Step, ...] = (*IMAGES, *NETWORKS, *ARCHIVE, *SYSTEM)
+MORE: tuple[Step, ...] = (*IMAGES, *NETWORKS, *ARCHIVE, *SYSTEM, *NETWORK_LIFE)

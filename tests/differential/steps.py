@@ -31,6 +31,13 @@ DIFFERENT: dict[str, str] = {
                      "image: import bad name", "distribution: bad name", "network: create without name", "archive: no path",
                      "network: create bad subnet", "network: connect to host", "archive: put no path"), _WORDS),
     **dict.fromkeys(("image: create nothing", "network: create bad driver", "archive: file as folder", "checkpoints"), _OWN),
+    **dict.fromkeys(("network life: overlap", "network life: gateway elsewhere", "network life: address of nobody's choice",
+                     "network life: connect to a bad address", "network life: remove used", "network life: disconnect again",
+                     "network life: start with a taken address", "network life: start with an address elsewhere"), _WORDS),
+    **dict.fromkeys(("network life: bad option", "network life: bad mtu"), _OWN),
+    "network life: inspect both": "20.10 shows an internal network's gateways only where they were asked for",
+    "network life: container on both": "20.10 gives a container on an internal network an IPv6 gateway, and none for IPv4",
+    "network life: list unused": "20.10 counts nobody's containers in a list, so every network is unused",
     "network: connect to nobody": "20.10 remembers the network for the next start; later ones look first",
 }  # fmt: skip
 # Parts of inspect and list that belong to the engine, to the host's kernel, or to newer API versions than the oracle's.

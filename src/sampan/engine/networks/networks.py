@@ -7,8 +7,6 @@ import re
 from builtins import list as List
 from collections.abc import Callable, Mapping
 
-from msgspec import UNSET
-
 from sampan.engine.containers.containers import Containers
 from sampan.engine.events import label_matches
 from sampan.engine.networks import audit, connect, create
@@ -105,7 +103,7 @@ class Networks:
             name=info.name, id=info.id, created=info.created, scope=info.scope, driver=info.driver, enable_ipv4=info.ipv4,
             enable_ipv6=info.ipv6, ipam=ipam, internal=info.internal, attachable=info.attachable,
             config_from=n.ConfigFrom(network=info.config_from), config_only=info.config_only, options=dict(info.options),
-            labels=dict(info.labels), containers=self._inside(info) if inside else UNSET,
+            labels=dict(info.labels), containers=self._inside(info) if inside else {},
         )  # fmt: skip
 
     def _inside(self, info: NetworkInfo) -> dict[str, n.NetworkEndpoint]:

@@ -116,6 +116,22 @@ def test_a_routed_port_takes_no_host_port_and_is_opened_and_closed_while_it_runs
         manager.publish_more(more, [PortBinding(81, "tcp", "127.0.0.1", 8081, 8081)])
 
 
+def test_row_74_a_trusted_interface_reaches_published_ports_directly_and_others_do_not(world: World, manager: Networks) -> None:
+    for number, (name, trusted) in enumerate((("trusting", "other0:lan0"), ("careful", "other0"))):
+        options = {f"{BRIDGE}trusted_host_interfaces": trusted}
+        world.network(manager, name, f"10.99.{number}.0/24", f"fd00:{number}::/64", options=options)
+    lan = world.add_neighbour()
+    (space, endpoint), (apart, apart_at) = (world.member(manager, name, PortBinding(80)) for name in ("trusting", "careful"))
+    for port in (80, 81):
+        world.listen(space, port)
+        world.listen(apart, port)
+
+    for own, other in ((endpoint.ip, apart_at.ip), (endpoint.ip6, apart_at.ip6)):
+        assert world.opens(lan, own, 80) and not world.reaches(lan, own, 81) and not world.reaches(lan, other, 80)
+    manager.publish_less(endpoint, endpoint.published)
+    assert not world.reaches(lan, endpoint.ip, 80)
+
+
 def test_row_81_an_isolated_network_is_closed_to_the_host_itself(world: World, manager: Networks) -> None:
     world.network(manager, "alone", "10.99.10.0/24", "fd00:10::/64", options=modes("isolated", "isolated"), internal=True)
     space, endpoint = world.member(manager, "alone")

@@ -134,7 +134,8 @@ def test_bridge_options_are_judged(world: World, host: Host) -> None:
     driver = Bridge(host)
     for key, value in (
         (f"{BRIDGE}enable_icc", "maybe"), (MTU_OPTION, "12"), (f"{BRIDGE}host_binding_ipv4", "x"), (f"{BRIDGE}name", "a b"),
-        (f"{BRIDGE}gateway_mode_ipv4", "wild"), ("com.docker.network.container_iface_prefix", "far-too-long-a-name"),
+        (f"{BRIDGE}gateway_mode_ipv4", "wild"),
+        (f"{BRIDGE}trusted_host_interfaces", "eth0:a/b"), ("com.docker.network.container_iface_prefix", "far-too-long-a-name"),
     ):  # fmt: skip
         with pytest.raises(InvalidRequest):
             driver.check(network("bridge", **{key: value}))

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from msgspec import structs
 
-from sampan.errors import Broken, Conflict, InvalidRequest, Unsupported
+from sampan.errors import Broken, Conflict, InvalidRequest
 from sampan.kernel import netns, rtnl
 from sampan.network import inside, shaping
 from sampan.network.addresses import mac_of
@@ -51,8 +51,6 @@ class Bridge:
                 raise InvalidRequest(f"unknown gateway mode {mode[:32]!r}: one of {', '.join(_MODES)}")
             if mode == "isolated" and not info.internal:
                 raise InvalidRequest("gateway mode 'isolated' can only be used for an internal network")
-        if options.get(f"{BRIDGE}trusted_host_interfaces"):
-            raise Unsupported(f"option {BRIDGE}trusted_host_interfaces is not supported yet")
         for key in (f"{BRIDGE}host_binding_ipv4", HOST_IPV4):
             with contextlib.suppress(ValueError):
                 ipaddress.IPv4Address(options.get(key) or "0.0.0.0")
@@ -60,7 +58,8 @@ class Bridge:
             raise InvalidRequest(f"invalid value for option {key}: {options[key][:64]!r} is no IPv4 address")
         name = options.get(f"{BRIDGE}name", "") or f"br-{info.id[:12]}"
         try:
-            rtnl.check_name(name)
+            for one in (name, *_trusted(info)):
+                rtnl.check_name(one)
             if PREFIX in options:
                 rtnl.check_name(f"{options[PREFIX]}100")
         except ValueError as error:
@@ -76,6 +75,7 @@ class Bridge:
             bridge=info.link, icc=info.enabled("enable_icc"), masquerade=info.enabled("enable_ip_masquerade"),
             internal=info.internal, guarded=info.options.get(GUARD, "").lower() not in ("0", "f", "false"), mode=info.mode(4),
             mode6=info.mode(6), ipv6=info.ipv6, source=info.options.get(HOST_IPV4, ""),
+            trusted=tuple(_trusted(info)),
         )  # fmt: skip
 
     def create(self, info: NetworkInfo) -> None:
@@ -201,6 +201,12 @@ class Bridge:
         lost = [one.name for one in links if one.master in masters and _MADE.fullmatch(one.name) and one.name not in known]
         names = {one.name for one in links}
         return [*lost, *(shaping.ifb(name) for name in lost if shaping.ifb(name) in names)]
+
+
+def _trusted(info: NetworkInfo) -> list[str]:
+    """Return the host's interfaces from where published ports are reached at the containers' own addresses too."""
+    text = info.options.get(f"{BRIDGE}trusted_host_interfaces", "")
+    return text.split(":") if text else []
 
 
 def _addresses(info: NetworkInfo) -> list[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:

@@ -65,6 +65,7 @@ class Zone(NamedTuple):
     mode6: str = "nat"
     ipv6: bool = False
     source: str = ""
+    trusted: tuple[str, ...] = ()
 
 
 Open = tuple[Zone, Endpoint]
@@ -83,14 +84,19 @@ def element(endpoint: Endpoint, port: Published) -> tuple[Family, str, bytes, by
     family, own = (V4, endpoint.ip) if host.version == 4 else (V6, endpoint.ip6)
     if not own:
         return None
-    packed, inner = ipaddress.ip_address(own).packed, port.container_port.to_bytes(2, "big")
     key = [bytes([PROTOCOLS[port.proto]]), port.host_port.to_bytes(2, "big")]
     if not port.host_port:
-        return family, "opened", nft.concatenation(packed, key[0], inner), None
-    data = nft.concatenation(packed, inner)
+        return family, "opened", _inner(endpoint, family, port), None
+    data = nft.concatenation(ipaddress.ip_address(own).packed, port.container_port.to_bytes(2, "big"))
     if port.host_ip == family.any:
         return family, "ports", nft.concatenation(*key), data
     return family, "ports_at", nft.concatenation(host.packed, *key), data
+
+
+def _inner(endpoint: Endpoint, family: Family, port: Published) -> bytes:
+    """Return a published port as the container knows it."""
+    own = ipaddress.ip_address(endpoint.ip if family is V4 else endpoint.ip6).packed
+    return nft.concatenation(own, bytes([PROTOCOLS[port.proto]]), port.container_port.to_bytes(2, "big"))
 
 
 def _dnat(family: Family, name: str) -> list[bytes]:
@@ -109,11 +115,12 @@ def _dnat(family: Family, name: str) -> list[bytes]:
 def _declare(batch: nft.Batch, family: Family) -> None:
     batch.set(nft.Set("ports", ("inet_proto", "inet_service"), (family.type, "inet_service")))
     batch.set(nft.Set("ports_at", (family.type, "inet_proto", "inet_service"), (family.type, "inet_service")))
-    batch.set(nft.Set("opened", (family.type, "inet_proto", "inet_service")))
+    for name in ("opened", "inner"):
+        batch.set(nft.Set(name, (family.type, "inet_proto", "inet_service")))
     for name in ("bridges", "internal", "masquerade", "unprotected", "routed"):
         batch.set(nft.Set(name, ("ifname",)))
     batch.set(nft.Set("addresses", (family.type,)))
-    for name in ("within", "icc"):
+    for name in ("within", "icc", "trusted"):
         batch.set(nft.Set(name, ("ifname", "ifname")))
     batch.set(nft.Set("sources", ("ifname",), (family.type,)))
     batch.chain("raw_prerouting", nft.Hook("filter", nft.PRE_ROUTING, -300))
@@ -153,6 +160,7 @@ def _rules(batch: nft.Batch, family: Family) -> None:
     words = family.size // 4
     port = (destination, nft.load_meta("l4proto", nft.REG + words), nft.load_dport(nft.REG + words + 1))
     batch.rule("forward", [*nft.in_set("opened", *port), accept])
+    batch.rule("forward", [*nft.in_set("trusted", *through), *nft.in_set("inner", *port), accept])
     echo = nft.match_bytes(nft.load_meta("l4proto"), bytes([family.icmp]))
     batch.rule("forward", [*nft.in_set("routed", into), *from_outside, *echo, accept])
     batch.rule("forward", [drop])
@@ -235,6 +243,7 @@ class Tables:
                     if wanted:
                         link = nft.ifname(zone.bridge)
                         sets.setdefault(name, []).append(link * 2 if name in ("within", "icc") else link)
+                sets.setdefault("trusted", []).extend(nft.ifname(one) + nft.ifname(zone.bridge) for one in zone.trusted)
             batch = self._batches[family.number]
             for name, keys in sets.items():
                 self._change(batch, name, dict.fromkeys(keys), add=add)
@@ -251,6 +260,8 @@ class Tables:
                 found = element(endpoint, port)
                 if found is not None and found[0].number in self._batches:
                     maps.setdefault((found[0].number, found[1]), {})[found[2]] = found[3]
+                    if zone.trusted:
+                        maps.setdefault((found[0].number, "inner"), {})[_inner(endpoint, found[0], port)] = None
             for family, text in ((V4, endpoint.ip), (V6, endpoint.ip6)):
                 if text and family.number in self._batches:
                     maps.setdefault((family.number, "addresses"), {})[ipaddress.ip_address(text).packed] = None

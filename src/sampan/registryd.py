@@ -69,7 +69,7 @@ def _context(options: Options) -> ssl.SSLContext | None:
 def _socket(listen: str, *, safe: bool) -> socket.socket:
     """Return the bound socket.  Raises InvalidRequest: an address for all the world needs TLS or it is told."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
         raise InvalidRequest(f"--listen {listen}: HOST:PORT is needed")
     host = host.strip("[]")
     if not safe and host not in ("127.0.0.1", "::1", "localhost"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 import pytest
 
@@ -46,6 +48,8 @@ def in_vm(place: Path, packages: tuple[str, ...], *words: str, timeout: int = 24
         shutil.copy(file, site)
     for folder in ("src/sampan", "tests/unit", "tests/kernel", "tests/support"):
         shutil.copytree(ROOT / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__", "conftest.py"))
+    for folder in (site, copied):  # compiling takes the emulated machine a minute
+        compileall.compile_dir(folder, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH, stripdir=folder)
     (copied / "run.py").write_text(IN_VM)
     command = copied / ".venv/bin/sampan"
     command.parent.mkdir(parents=True)

@@ -107,7 +107,7 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> Daemon:
+    def start(self, patience: float = 60) -> Daemon:
         """Start it and return when it answers."""
         command = [
             str(SAMPAN), "daemon", "-H", self.host, "--data-root", str(self.data_root), "--exec-root", str(self.exec_root),
@@ -124,7 +124,7 @@ class Daemon:
             )  # fmt: skip
             end = os.pidfd_open(self.process.pid)
             try:
-                seen, _, _ = select.select([ready, end], [], [], 60)
+                seen, _, _ = select.select([ready, end], [], [], patience)
             finally:
                 os.close(end)
             if ready not in seen:

@@ -85,7 +85,7 @@ def explained(daemon: Daemon) -> None:
 def main() -> None:
     daemon = Daemon()
     try:
-        daemon.start()
+        daemon.start(patience=240)  # an emulated machine
         daemon.import_busybox()
         for step in (limits, devices, out_of_memory, security, explained):
             step(daemon)
@@ -93,9 +93,8 @@ def main() -> None:
     except BaseException:
         print(daemon.log[-3000:], flush=True)
         raise
-    finally:
-        daemon.remove_all()
-        daemon.kill(signal.SIGTERM)
+    daemon.remove_all()
+    daemon.kill(signal.SIGTERM)
 
 
 if __name__ == "__main__":

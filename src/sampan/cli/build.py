@@ -14,6 +14,7 @@ from sampan.cli.build_contexts import Contexts
 from sampan.cli.build_ssh import lent
 from sampan.cli.build_ssh import parse as agents
 from sampan.cli.main import Exit
+from sampan.cli.mounts import ulimit
 from sampan.client.api import Parameters
 from sampan.client.builder import Along
 
@@ -218,13 +219,7 @@ def _query(o: Options, source: Source) -> dict[str, Any]:
     for one in o.build_arg:
         name, equals, value = one.partition("=")
         arguments[name] = value if equals else os.environ.get(name)
-    limits = []
-    for one in o.ulimit:
-        name, _, values = one.partition("=")
-        soft, _, hard = values.partition(":")
-        if not (soft.lstrip("-").isdigit() and (hard or soft).lstrip("-").isdigit()):
-            raise Exit(125, f"invalid ulimit argument: {one}")
-        limits.append({"Name": name, "Soft": int(soft), "Hard": int(hard or soft)})
+    limits = [{"Name": one.name, "Soft": one.soft, "Hard": one.hard} for one in map(ulimit, o.ulimit)]
     epoch = source.epoch() if o.reproducible and "SOURCE_DATE_EPOCH" not in arguments else None
     return {
         "dockerfile": source.dockerfile, "remote": source.remote or None, "target": o.target or None,

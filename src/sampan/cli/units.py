@@ -27,6 +27,8 @@ def parse_bytes(text: str) -> int:
     """ "512m", "1.5GiB", "1024"; 1024-based; -1 is allowed.  Raises ValueError."""
     if text == "-1":
         return -1
+    if len(text) > 64:
+        raise ValueError(f"invalid size: '{text[:64]}...'")
     number = text.strip().lower()
     end = len(number)
     while end and not (number[end - 1].isascii() and (number[end - 1].isdigit() or number[end - 1] == ".")):

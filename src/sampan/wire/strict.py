@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -30,6 +31,12 @@ def _int(text: str) -> int:
     return value
 
 
+def _float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError("number does not fit 64 bits")
+    return value
+
+
 def _constant(text: str) -> float:
     raise ValueError(f"invalid literal {text}")
 
@@ -41,7 +48,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_int, parse_constant=_constant)
+_decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_int, parse_float=_float, parse_constant=_constant)
 
 
 def loads(data: bytes) -> Any:

@@ -19,11 +19,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from sampan.kernel.calls import kernel_version
 from sampan.kernel.caps import set_fs_ids
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import Attr, FsContext, clone_tree, mount, set_attributes, unmount
 
 _OPTIONS = {"metacopy": "off", "redirect_dir": "nofollow", "index": "off"}
+_CHECKED = (6, 5)  # before, overlay's parameters are gathered unread, and `lowerdir+` is refused only when all is to be made
 _MAX_CLASSIC = 4095  # bytes of mount(2) data: one page
 
 
@@ -85,6 +87,8 @@ def _overlay(
 ) -> Fd:
     """Make the mount; `lowers`, top first, are relative to the descriptor `base` when there is one."""
     prefix = f"{base.path}/" if base is not None else ""
+    if kernel_version() < _CHECKED:
+        return _classic(prefix, lowers, upper, attributes, volatile=volatile)
     with FsContext("overlay") as context:
         try:
             for lower in lowers:

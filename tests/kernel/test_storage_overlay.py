@@ -34,6 +34,18 @@ class TestOverlay(DriverContract):
     pass
 
 
+class TestOverlayByMount(DriverContract):
+    """As on Linux 5.15 to 6.4: mount(2), layers attached for the moment; and nothing of that stays."""
+
+    @pytest.fixture(autouse=True)
+    def older(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setattr(mounts, "kernel_version", lambda: (5, 15))
+        yield
+        assert (
+            not list(Path("/run").glob("sampan-mount-*")) and "/run/sampan-mount-" not in Path("/proc/self/mountinfo").read_text()
+        )
+
+
 def test_row_45_overlay_xattrs_of_an_image_mean_nothing(driver: Overlay, tmp_path: Path) -> None:
     evil = {"SCHILY.xattr.trusted.overlay.redirect": "/../../../secret", "SCHILY.xattr.trusted.overlay.metacopy": "x"}
     base = driver.apply(None, io.BytesIO(archive(directory("secret/"), member("secret/key", content=b"k"))))

@@ -4,6 +4,7 @@ Facts this file rests on (Linux 6.18, Documentation/filesystems/overlayfs.rst, f
 - A `lowerdir+` string may be /proc/self/fd/N/path of a detached, idmapped clone; one clone of the folder of all layers
   serves the whole stack.  `lowerdir+` is Linux 6.8; a value set by fsconfig is at most 255 bytes, so older kernels get
   the classic mount(2) with one `lowerdir=` of descriptors.
+- A layer on a detached mount is Linux 6.15; overlay's parameters are checked one by one since 6.5.
 - Upper and work must be on one mount; idmapped layers are Linux 5.19.
 - With an idmapped upper, the thread that makes the superblock needs file system ids that the mapping knows: as host root
   the creation of work/work fails with EOVERFLOW and the overlay silently comes up read-only.
@@ -15,16 +16,17 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sampan.kernel.calls import kernel_version
 from sampan.kernel.caps import set_fs_ids
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.mount import Attr, FsContext, clone_tree, mount, set_attributes, unmount
+from sampan.kernel.mount import Attr, FsContext, Propagation, attach, clone_tree, mount, new_mount, set_attributes, unmount
 
 _OPTIONS = {"metacopy": "off", "redirect_dir": "nofollow", "index": "off"}
+_DETACHED = (6, 15)  # before, clone_private_mount() wants layers in the caller's own mount namespace: EINVAL (CVE-2021-3732)
 _CHECKED = (6, 5)  # before, overlay's parameters are gathered unread, and `lowerdir+` is refused only when all is to be made
 _MAX_CLASSIC = 4095  # bytes of mount(2) data: one page
 
@@ -39,6 +41,7 @@ def writable(
     with ExitStack() as held:
         lower = held.enter_context(_clone(layers, userns))
         own = held.enter_context(_clone(snapshot, userns))
+        held.enter_context(_attached(lower, own))
         if uid_base is not None:
             held.enter_context(set_fs_ids(uid_base, uid_base))
         return _overlay(lower, list(reversed(chain)), (f"{own.path}/upper", f"{own.path}/work"), Attr.NONE, volatile=volatile)
@@ -67,7 +70,7 @@ def mapped(layers: Path, chain: Sequence[str], userns: int | Fd) -> Fd:
             tree.close()
             raise
         return tree
-    with _clone(layers, userns) as lower:
+    with _clone(layers, userns) as lower, _attached(lower):
         return _overlay(lower, list(reversed(chain)), None, Attr.RDONLY)
 
 
@@ -80,6 +83,35 @@ def _clone(folder: Path, userns: int | Fd | None) -> Fd:
         tree.close()
         raise
     return tree
+
+
+@contextmanager
+def _attached(*trees: Fd) -> Iterator[None]:
+    """Where the kernel takes no layers of detached mounts, attach them for the moment that making the overlay takes.
+
+    In a tmpfs of our own, private, so that other mount namespaces see no more than that come and go.
+    """
+    if kernel_version() >= _DETACHED:
+        yield
+        return
+    with ExitStack() as held:
+        stage = _stage(held)
+        with new_mount("tmpfs", {"mode": "0700", "size": "64k"}) as tmpfs:
+            attach(tmpfs, str(stage))
+            held.callback(unmount, str(stage), detach=True)
+            set_attributes(tmpfs, propagation=Propagation.PRIVATE)
+        for number, tree in enumerate(trees):
+            (stage / str(number)).mkdir()
+            attach(tree, str(stage / str(number)))
+        yield
+
+
+def _stage(held: ExitStack) -> Path:
+    """Make a folder to mount on; it goes with `held`."""
+    place = Path("/run") / f"sampan-mount-{secrets.token_hex(8)}"
+    place.mkdir(mode=0o700)
+    held.callback(place.rmdir)
+    return place
 
 
 def _overlay(
@@ -120,9 +152,7 @@ def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, 
         data = ",".join(options)
         if len(data) > _MAX_CLASSIC:
             raise OSError(errno.E2BIG, f"{len(lowers)} layers are too many for this kernel's mount(2)", "overlay")
-        place = Path("/run") / f"sampan-mount-{secrets.token_hex(8)}"
-        place.mkdir(mode=0o700)
-        held.callback(place.rmdir)
+        place = _stage(held)
         mount("overlay", str(place), "overlay", data=data)
         held.callback(unmount, str(place), detach=True)
         tree = clone_tree(str(place))

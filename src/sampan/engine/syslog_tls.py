@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def context(settings: Settings) -> ssl.SSLContext:
     """Return the context.  Raises OSError or ssl.SSLError for files that cannot be used."""
     made = ssl.create_default_context(cafile=settings.ca or None)
+    made.verify_flags &= ~ssl.VERIFY_X509_STRICT  # on since Python 3.13: it refuses authorities that name no key usage
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.skip_verify:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE

@@ -23,7 +23,7 @@ from sampan.launch import client
 from sampan.launch.start import Connect, Started, _Start
 
 _SABOTEUR = r"""
-import errno, fcntl, mmap, os, resource, struct, sys
+import errno, fcntl, mmap, os, resource, signal, struct, sys
 _file = os.open({page!r}, os.O_RDWR)
 _page = mmap.mmap(_file, 8192)
 os.close(_file)
@@ -60,6 +60,8 @@ for _name in ("open mkdir mknod chmod chown fchown symlink dup2 fchdir chdir set
 _wrap(fcntl, "ioctl", "ioctl")
 _wrap(fcntl, "fcntl", "fcntl")
 _wrap(resource, "setrlimit", "setrlimit")
+_wrap(signal, "signal", "signal")
+_wrap(signal, "pthread_sigmask", "pthread_sigmask")
 from sampan.kernel import calls
 _bind = calls.bind
 def _rigged_bind(name, *types, **more):

@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 install: $(STAMP)
 
-$(STAMP): requirements.lock pyproject.toml tools/install
+$(STAMP): requirements.lock pyproject.toml tools/install bin/sampan
 	tools/install $(PYTHON) $(VENV)
 	touch $@
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.builds import begin, build, until
+from support.builds import begin, build, context, until
 from support.daemon import Daemon
 
 MOUNTED = (
@@ -100,6 +101,23 @@ def test_a_client_that_leaves_at_any_moment_leaves_nothing(clean: Daemon) -> Non
 
     assert wait_for(lambda: leftovers(clean)) == []
     assert build(clean, text.replace("COPY a", "COPY Dockerfile"), buildargs={"N": "x"}).ok
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(clean: Daemon) -> None:
+    body = context({"Dockerfile": AFTER, "big": "x" * 3_000_000})
+    told = b'{"uploads":[{"kind":"context","name":"a"},{"kind":"cache","name":""}]}'
+    before = len(told).to_bytes(8, "big") + told + (2_000_000).to_bytes(4, "big")
+    own = b"Content-Type: application/vnd.sampan.build\r\n"
+    for head, part in ((b"", b""), (b"", body[:200_000]), (own, before[:20]), (own, before + body[:5000])):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(clean.sock))
+            client.sendall(b"POST /build HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n" % (head, len(body)) + part)
+
+    def jobs() -> list[str]:
+        return [one["Name"] for one in clean.ok("GET", "/sampan/jobs") if one["Name"] == "build"]
+
+    assert wait_for(lambda: leftovers(clean) + jobs()) == []
+    assert build(clean, AFTER).ok
 
 
 def test_equal_steps_of_builds_side_by_side_run_once(clean: Daemon) -> None:

@@ -87,7 +87,8 @@ def test_a_failed_command_is_a_message_with_its_code() -> None:
 
 
 def test_row_71_build_arguments_are_not_in_the_job_table(api: Api) -> None:
-    query = urlencode({"buildargs": json.dumps({"TOKEN": "hunter2"})})
+    secret = "https://user:hunter2@git.example/x.git"
+    query = urlencode({"buildargs": json.dumps({"TOKEN": "hunter2"}), "remote": secret, "sampan-context": f"a={secret}"})
 
     api.ask("POST", f"/build?{query}", b"", "Content-Type: application/x-tar")
 

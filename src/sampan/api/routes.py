@@ -37,7 +37,7 @@ class Pattern(NamedTuple):
     route: Route
 
 
-HIDDEN = frozenset({"buildargs"})  # parameters whose values are nobody's business (SECURITY.md row 71)
+HIDDEN = frozenset({"buildargs", "remote", "sampan-context"})  # parameters whose values are nobody's business (SECURITY.md row 71)
 TABLE: list[Route] = []
 
 

@@ -7,6 +7,7 @@ A name always belongs to one image; an image may have any number, or none (dangl
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from sampan.oci.reference import Reference, parse
 from sampan.state import State, Table
 
 HOUR = 3600 * 10**9  # nanoseconds
+
+_name = functools.lru_cache(maxsize=8192)(parse)  # the names in records are few and asked for in every list
 
 
 class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,17 +229,17 @@ class Catalogue:
 
     def tags(self, image: Digest | None = None) -> list[Reference]:
         """Return the tagged names (of one image), sorted."""
-        return [parse(key) for key, name in self._tags.items() if image in (None, name.image)]
+        return [_name(key) for key, name in self._tags.items() if image in (None, name.image)]
 
     def repo_digests(self, image: Digest | None = None) -> list[Reference]:
-        return [parse(key) for key, name in self._digests.items() if image in (None, name.image)]
+        return [_name(key) for key, name in self._digests.items() if image in (None, name.image)]
 
     def names(self) -> dict[Digest, tuple[list[Reference], list[Reference]]]:
         """Return (tags, repository digests) of every image that has a name: one pass for lists."""
         found: dict[Digest, tuple[list[Reference], list[Reference]]] = {}
         for place, table in enumerate((self._tags, self._digests)):
             for key, name in table.items():
-                found.setdefault(name.image, ([], []))[place].append(parse(key))
+                found.setdefault(name.image, ([], []))[place].append(_name(key))
         return found
 
     def last_tagged(self, image: Digest) -> int:

@@ -154,6 +154,9 @@ def entry() -> None:
     with Fd(int(sys.argv[1])) as told:
         options = msgspec.json.decode(os.pread(told.fileno(), 1 << 20, 0), type=DaemonOptions)
     set_name("sampan-daemon")
+    # What no line shows is not looked for (Python's logging HOWTO, "Optimization"): two lines a request.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    setattr(logging, "_srcfile", None)  # noqa: B010 - documented there, but not in the types
     logging.basicConfig(level=_level(options), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     os.umask(0o022)
     os.chdir("/")

@@ -143,19 +143,21 @@ def compile(profile: Seccomp, machine: str = MACHINE) -> bytes:
     return code.finish(code.then(_LD, _ARCH, entry))
 
 
+class _Program(ctypes.Structure):
+    """struct sock_fprog."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
 def install(program: bytes) -> None:
     """Put the calling thread, and all it will fork or execute, under the filter; there is no way back.
 
     Needs no_new_privs or CAP_SYS_ADMIN in the user namespace (EACCES).  Linux 3.17.
     """
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
     if not program or len(program) % _FILTER.size:
         raise ValueError("not an array of struct sock_filter")
     content = ctypes.create_string_buffer(program, len(program))
-    head = Program(len(program) // _FILTER.size, ctypes.addressof(content))
+    head = _Program(len(program) // _FILTER.size, ctypes.addressof(content))
     _seccomp(_SET_MODE_FILTER, 0, ctypes.byref(head), subject="seccomp filter")
 
 

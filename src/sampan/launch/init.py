@@ -23,7 +23,7 @@ from sampan.kernel.paths import open_in
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
 from sampan.kernel.pty import make_controlling, open_terminal, set_size
 from sampan.launch.channel import Channel
-from sampan.launch.rehearsal import look_at
+from sampan.launch.rehearsal import rehearse
 from sampan.oci.runtime import Spec
 from sampan.runtime import apply
 from sampan.runtime.identity import give_up_privileges, set_limits
@@ -34,19 +34,13 @@ from sampan.runtime.sysctls import set_sysctls
 _SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT,
 )  # fmt: skip
-# What runs between the Task and execve.
-_MODULES = (
-    "files.users", "kernel.calls", "kernel.caps", "kernel.fds", "kernel.idents", "kernel.mount", "kernel.paths", "kernel.process",
-    "kernel.seccomp", "launch.channel", "launch.init", "messages", "runtime.apply", "runtime.identity", "runtime.mount_options",
-    "runtime.plan", "runtime.program", "cgroups.group",
-)  # fmt: skip
 
 
 def run(channel: Channel, *, early: bool = False) -> NoReturn:
     """Wait for a Task and become its program; never returns.  The channel is all that is open besides 0, 1, 2."""
     try:
         if early:
-            look_at(_MODULES)
+            rehearse()
         task, fds = channel.receive()
         if not isinstance(task, messages.Task):
             os._exit(127)  # whoever made this process gave up; nobody listens

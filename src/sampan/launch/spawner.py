@@ -17,7 +17,7 @@ from typing import NoReturn
 from sampan import messages
 from sampan.kernel.fds import Fd, close_from, open_fd
 from sampan.kernel.process import PR, Clone, prctl, set_name, unshare
-from sampan.launch import bare, keeper
+from sampan.launch import bare, keeper, rehearsal
 from sampan.launch.channel import Channel, unpack
 from sampan.launch.client import SPAWNER_FD
 from sampan.launch.failures import failed
@@ -54,6 +54,7 @@ def _warm_up() -> None:
     """Touch what is lazy in Python, so that nothing is looked up inside a container (SECURITY.md P4)."""
     for codec in ("ascii", "utf-8", "latin-1", "utf-8-sig"):
         codecs.lookup(codec)
+    rehearsal.learn()
     # From here on no import, hook or codec search can find a file, the host's or a container's.  Here and not in init: giving
     # the memory of a hundred caches back would copy their pages first, in every container.
     sys.path.clear()

@@ -70,8 +70,8 @@ def deliver(body: bytes, numbers: Sequence[int], tell: int) -> NoReturn:
         os._exit(0)
 
 
-def give_birth_inside(enter: Sequence[tuple[Fd, int]], doors: Doors) -> Born:
-    """Make a child that joins the namespaces by itself; it waits for its Task.  Consumes `doors`.
+def give_birth_inside(other: Fd, kinds: int, doors: Doors) -> Born:
+    """Make a child that joins namespaces (clone flags) of `other`, a pidfd, by itself; it waits for its Task.  Consumes `doors`.
 
     The pid namespace must be the one of the caller's children already (setns(2): it takes effect with the next fork).
     Raises StepFailed or OSError.
@@ -80,7 +80,7 @@ def give_birth_inside(enter: Sequence[tuple[Fd, int]], doors: Doors) -> Born:
     with ExitStack() as undo:
         undo.callback(ours.close)
         try:
-            born = _clone(doors, ours, lambda: _join_and_live(theirs, enter, doors))
+            born = _clone(doors, ours, lambda: _join_and_live(theirs, other, kinds, doors))
         finally:
             theirs.close()
             doors.close()
@@ -108,13 +108,13 @@ def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
         os._exit(127)
 
 
-def _join_and_live(theirs: Channel, enter: Sequence[tuple[Fd, int]], doors: Doors) -> NoReturn:
+def _join_and_live(theirs: Channel, other: Fd, kinds: int, doors: Doors) -> NoReturn:
     try:
         # No host folder or socket may be open in a process that enters (row 18).
-        keep_only([0, 1, 2, theirs.fileno(), *(fd.fileno() for fd, _ in enter), *(fd.fileno() for fd in doors.tasks)])
+        keep_only([0, 1, 2, theirs.fileno(), other.fileno(), *(fd.fileno() for fd in doors.tasks)])
         doors.enter()
-        for fd, kind in enter:
-            setns(fd, kind)
+        if kinds:
+            setns(other, kinds)  # all at once, Linux 5.8
     except OSError as error:
         theirs.send(messages.Failed(step="namespaces", code=error.errno or 0, text=str(error)))
         os._exit(127)

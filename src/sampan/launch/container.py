@@ -10,7 +10,7 @@ from functools import partial
 from sampan import messages
 from sampan.cgroups import Doors, Group
 from sampan.errors import SampanError
-from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.fds import Fd
 from sampan.kernel.process import Clone, setns
 from sampan.launch import birth, newborn
 from sampan.launch.host import Host, read_filter, refuse_labels
@@ -60,7 +60,7 @@ class Container:
         self._filter = None if handed.filter is None else fds[handed.filter]
         self._group_path = handed.group
         self._group: Group | None = None
-        self._enter: tuple[tuple[Fd, int], ...] | None = None
+        self._enter: int | None = None
         stdio = Stdio(loop, terminal=handed.terminal, log=partial(open_log, loop, handed.log, fds), stdin_once=handed.stdin_once)
         if handed.master is not None:
             stdio.set_terminal(fds[handed.master])
@@ -80,23 +80,20 @@ class Container:
 
     # Exec.
 
-    def _namespaces_to_enter(self) -> tuple[tuple[Fd, int], ...]:
-        """Return the namespaces that are not the host's, opened at the first exec; /proc/PID is ours until we reap it.
+    def _namespaces_to_enter(self) -> int:
+        """Return which namespaces are not the host's, as clone flags, found at the first exec; /proc/PID is ours until we reap it.
 
         The pid namespace is not among them: from then on every child of the keeper's is born in it (setns(2)), which saves
         each exec a process in between.
         """
         if self._enter is None:
-            found = []
+            found = 0
             for name, kind in _NS_FILES:
-                path = f"/proc/{self.first.pid}/ns/{name}"
-                if os.stat(path).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
-                    found.append((open_fd(path, os.O_RDONLY), kind))
-            for fd, kind in found:
-                if kind == Clone.NEWPID:
-                    setns(fd, kind)
-                    fd.close()
-            self._enter = tuple(one for one in found if one[1] != Clone.NEWPID)
+                if os.stat(f"/proc/{self.first.pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+                    found |= kind
+            if found & Clone.NEWPID:
+                setns(self.first.pidfd, Clone.NEWPID)
+            self._enter = found & ~Clone.NEWPID
         return self._enter
 
     def exec(self, request: messages.Exec, fds: Sequence[Fd]) -> Running:
@@ -114,12 +111,12 @@ class Container:
                 stdio.set_pipes(pipes.outer.get("stdin"), pipes.outer["stdout"], pipes.outer["stderr"])
             for fd in inner:
                 undo.callback(fd.close)
-            born = birth.give_birth_inside(enter, self.group.doors() if self.group is not None else Doors())
+            born = birth.give_birth_inside(self.first.pidfd, enter, self.group.doors() if self.group is not None else Doors())
             undo.callback(born.pidfd.close)
             undo.callback(born.kill)
             task = messages.Task(
                 process=process, user=request.user, group_add=request.group_add, pipes=bool(inner), program=program,
-                last_cap=self._host.last_cap, enter_as_root=any(kind == Clone.NEWUSER for _, kind in enter),
+                last_cap=self._host.last_cap, enter_as_root=bool(enter & Clone.NEWUSER),
             )  # fmt: skip
             born.channel.send(task, inner)
             message, terminal = newborn.hear(born.channel)

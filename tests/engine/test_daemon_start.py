@@ -121,6 +121,18 @@ def test_row_105_a_daemons_cgroup_parent_stays_beneath(unstarted: Daemon, parent
     nothing_stays(unstarted)
 
 
+def test_a_bridge_that_is_another_daemons_is_refused_and_its_owner_goes_on(unstarted: Daemon) -> None:
+    """Two daemons of one bridge would take each other's tables for damage, for ever."""
+    unstarted.start()
+    unstarted.import_busybox()
+    second = Daemon("--bridge", unstarted.bridge)
+    try:
+        assert f"bridge {unstarted.bridge} is another daemon's" in refused(second)
+    finally:
+        second.close()
+    assert unstarted.run("echo", "works") == (0, b"works\n")
+
+
 def test_a_data_root_that_is_taken_is_told_and_the_owner_goes_on(unstarted: Daemon) -> None:
     unstarted.start()
     second = Daemon()

@@ -51,10 +51,10 @@ def test_row_49_ambiguous_json_is_refused_fast() -> None:
         b"[" + b"[]," * 1_000_000 + b"[]]",
     ]  # fmt: skip
     for content in corpus:
-        begun = time.perf_counter()
+        begun = time.process_time()
         with pytest.raises(InvalidRequest):
             image.strict(content, "test")
-        assert time.perf_counter() - begun < 0.1
+        assert time.process_time() - begun < 0.1
 
 
 def test_row_49_a_key_in_other_letters_is_refused() -> None:

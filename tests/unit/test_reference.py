@@ -60,11 +60,11 @@ def test_refusals_are_in_dockers_words() -> None:
 
 
 def test_a_hostile_reference_takes_no_time() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     for text in ("a" + "-" * 1000, "a" + "_" * 1000 + "!", "a." * 500, "a/" * 500 + "!", "a:" * 500):
         with pytest.raises(InvalidRequest):
             parse(text)
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.1
 
 
 def test_repo_and_tag_arguments_make_a_tagged_name() -> None:

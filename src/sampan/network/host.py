@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
 import msgspec
 
+from sampan.errors import Conflict
 from sampan.kernel import netns, rtnl
 from sampan.network.firewall import Firewall
 from sampan.network.upkeep import Upkeep
@@ -39,6 +41,8 @@ class Host:
         self._dooms = 0
         self._settings: Table[HostSettings] = Table(state, "network-host", HostSettings)
         with ExitStack() as undo:
+            self._hold = _hold(name)
+            undo.callback(self._hold.close)
             self.route = rtnl.Route()
             undo.callback(self.route.close)
             self.firewall = Firewall(name)
@@ -83,6 +87,7 @@ class Host:
     def close(self) -> None:
         self.route.close()
         self.firewall.close()
+        self._hold.close()
 
     # -- settings ----------------------------------------------------------------------------------------------------
 
@@ -128,3 +133,20 @@ class Host:
                 with contextlib.suppress(OSError):  # its interface may be gone
                     netns.write_sysctl(name, value)
         self._settings.delete(self.name)
+
+
+def _hold(name: str) -> socket.socket:
+    """Take a bridge's name in this network namespace, until the socket is closed or its process has died.  Raises Conflict.
+
+    Two daemons of one bridge would each take the other's tables for damage and make its own anew, for ever.  An abstract
+    name (unix(7)) goes with its holder and belongs to a network namespace, as bridges do.
+    """
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        held.bind(f"\0sampan/bridge/{name}")
+    except OSError as error:
+        held.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise Conflict(f"bridge {name} is another daemon's on this host; choose another one with --bridge") from None
+    return held

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+import time
 import zlib
 from collections.abc import Callable
 
@@ -21,6 +22,7 @@ from sampan.network import passage
 _LOST = frozenset(SUBSYSTEM << 8 | kind for kind in (DELTABLE, DELCHAIN, DELRULE, DELSET))
 _PASSAGE = frozenset(SUBSYSTEM << 8 | kind for kind in (NEWCHAIN, DELRULE))
 _SETTLE = 30.0
+_PAUSE = 0.5  # seconds between two restorations: somebody who takes again and again must not keep a processor busy
 
 
 class Upkeep:
@@ -36,6 +38,8 @@ class Upkeep:
         self._idle = threading.Condition()
         self._busy = False
         self._ending = False
+        self._lost: bool | None = None  # what is to be restored, as `restore` takes it
+        self._restored = 0.0
         self._wake = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._route = Route()
         self._watch = Nftables(watch=True)
@@ -71,15 +75,17 @@ class Upkeep:
         poll.register(self._wake.fileno(), select.POLLIN)
         poll.register(self._watch.fileno(), select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
-                try:
+            due = max(0.0, self._restored + _PAUSE - time.monotonic())
+            try:
+                for fd, _ in poll.poll(None if self._lost is None else due * 1000 + 1):
                     if fd == self._wake.fileno():
                         os.eventfd_read(fd)
                         self._sweep()
                     else:
                         self._look()
-                except OSError as error:
-                    self.problem = str(error)
+                self._put_back()
+            except OSError as error:
+                self.problem = str(error)
             with self._idle:
                 if self._ending and not self._links:
                     return
@@ -96,13 +102,19 @@ class Upkeep:
                 self._idle.notify_all()
 
     def _look(self) -> None:
-        """Read what others changed: our tables are made anew, our rules in iptables' FORWARD chain put back (passage.py)."""
+        """Read what others changed: our tables are to be made anew, our rules in iptables' FORWARD chain put back (passage.py)."""
         try:
             seen = [notice for notice in self._watch.listen() if notice.port != self._port]
         except OSError:  # ENOBUFS: notices were lost, so anything may have happened
-            self._restore(True)
+            self._lost = True
             return
         if any(one.kind in _LOST and table_of(one) == self._table for one in seen):
-            self._restore(True)
+            self._lost = True
         elif any(one.kind in _PASSAGE and table_of(one) == passage.TABLE for one in seen):
-            self._restore(False)
+            self._lost = self._lost or False
+
+    def _put_back(self) -> None:
+        """Restore what is lost, unless that was done just now: then it is done a little later."""
+        if self._lost is not None and time.monotonic() >= self._restored + _PAUSE:
+            lost, self._lost, self._restored = self._lost, None, time.monotonic()
+            self._restore(lost)

@@ -33,8 +33,6 @@ from sampan.kernel.fds import Fd, memfd
 from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
 from sampan.logs.options import byte_count
-from sampan.network.addresses import parse_pool
-from sampan.network.defaults import MTU
 from sampan.network.defaults import Defaults as NetworkDefaults
 from sampan.network.manager import Networks
 from sampan.network.resolver import Resolver
@@ -51,30 +49,12 @@ _CODE = "from sampan.daemon import entry; entry()"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "fatal": logging.CRITICAL}
 
 
-class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line and the configuration file said, merged."""
+class DaemonOptions(NetworkDefaults, frozen=True, kw_only=True):
+    """What the command line and the configuration file said, merged; what concerns networks is theirs to know."""
 
     hosts: tuple[str, ...] = ("unix:///run/sampan/sampan.sock",)
     data_root: str = "/var/lib/sampan"
     exec_root: str = "/run/sampan"
-    bridge: str = "sampan0"
-    bip: str = ""
-    bip6: str = ""
-    fixed_cidr: str = ""
-    fixed_cidr_v6: str = ""
-    default_gateway: str = ""
-    default_gateway_v6: str = ""
-    default_network_opts: dict[str, dict[str, str]] = {}
-    dns: tuple[str, ...] = ()
-    dns_opts: tuple[str, ...] = ()
-    dns_search: tuple[str, ...] = ()
-    host_gateway_ip: str = ""
-    icc: bool = True
-    ip: str = "0.0.0.0"
-    ip_forward: bool = True
-    ip_masq: bool = True
-    ipv6: bool = False
-    mtu: int = MTU
     cgroup_parent: str = "/sampan"
     pidfile: str = ""
     group: str = ""
@@ -94,7 +74,6 @@ class DaemonOptions(msgspec.Struct, frozen=True, kw_only=True):
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""
-    default_address_pools: list[str] = []
     log_level: str = "info"
     default_ulimits: list[str] = []
     default_shm_size: str | int = 64 << 20
@@ -130,7 +109,7 @@ def _understood(settings: dict[str, Any]) -> DaemonOptions:
     _level(options)
     allowed(options.build_allow)
     _defaults(options)
-    _network_defaults(options).check()
+    options.check()
     return options
 
 
@@ -209,15 +188,6 @@ def _registries(options: DaemonOptions) -> Settings:
     return replace(made, certificates=options.registry_certs) if options.registry_certs else made
 
 
-def _network_defaults(options: DaemonOptions) -> NetworkDefaults:
-    """What the options say about networks.  Raises InvalidRequest for a pool that is none."""
-    same = {name: getattr(options, name) for name in NetworkDefaults.__struct_fields__ if hasattr(options, name)}
-    return NetworkDefaults(
-        **same, pools=tuple(parse_pool(text) for text in options.default_address_pools), options=options.default_network_opts,
-        dns_options=options.dns_opts,
-    )  # fmt: skip
-
-
 def _serves(engine: Engine) -> backend.Engine:
     """The engine as the API asks for it; each room is checked, since attributes of a protocol are invariant."""
     containers: backend.Containers = engine.containers
@@ -276,7 +246,7 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     )  # fmt: skip
     networks = Networks(
         state,
-        _network_defaults(options),
+        options,
         instance=str(data_root),
         names=Resolver(exec_root, lambda: launcher.program),
     )

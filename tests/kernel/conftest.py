@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from launching import Boxes
+from net_place import World
 
 from sampan.launch.client import sealed_interpreter, start_spawner
 
@@ -16,5 +17,13 @@ def boxes(tmp_path: Path) -> Iterator[Boxes]:
     """A spawner of its own and a place for root file systems."""
     with sealed_interpreter() as interpreter:
         made = Boxes(tmp_path, start_spawner(interpreter))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A host's network namespace of the test's own, left with everything undone."""
+    made = World(tmp_path)
     yield made
     made.close()

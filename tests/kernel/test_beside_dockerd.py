@@ -24,13 +24,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
-
-
 @contextmanager
 def dockerd() -> Iterator[str]:
     """Run dockerd in the calling thread's network namespace, with its own docker0 and iptables rules; yields its address."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -18,13 +16,6 @@ from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, PortBinding,
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
 SIX = Defaults(bridge="smptd1", bip="10.213.1.1/24", ipv6=True, fixed_cidr_v6="fd00:91::/64")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 def start(world: World, defaults: Defaults, name: str = "one") -> Networks:
@@ -106,7 +97,7 @@ def test_a_fixed_cidr_without_an_address_is_the_subnet(world: World) -> None:
 
 
 def test_default_options_of_new_networks_are_theirs_unless_they_say_otherwise(world: World) -> None:
-    manager = start(world, structs.replace(SIX, options={"bridge": {MTU_OPTION: "1300"}}))
+    manager = start(world, structs.replace(SIX, default_network_opts={"bridge": {MTU_OPTION: "1300"}}))
     plain = NetworkInfo(id="", name="plain", driver="bridge")
     own = structs.replace(plain, name="own", options={MTU_OPTION: "1200"})
 
@@ -131,9 +122,10 @@ def test_forwarding_is_left_as_it_is_where_that_is_asked_for(world: World) -> No
         {"default_gateway_v6": "fd09::1"},
         {"ip": "::"},
         {"mtu": 12},
+        {"default_address_pools": ("base=10.0.0.0/8",)},
         {"dns": ("1.1.1.1\nsearch evil",)},
         {"dns_search": ("a b",)},
-        {"dns_options": ("a\nb",)},
+        {"dns_opts": ("a\nb",)},
         {"host_gateway_ip": "x"},
         {"ipv6": False},
         {"bip6": "fd00:91::1"},

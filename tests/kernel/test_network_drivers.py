@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
-from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -22,13 +21,6 @@ from sampan.network.manager import KNOWN
 from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 
 from sampan.errors import Conflict, InvalidRequest
 from sampan.kernel import rtnl
-from sampan.network.addresses import POOLS, Network, choose_network, parse_bip
+from sampan.network.addresses import POOLS, Network, choose_network, parse_bip, parse_pool
 from sampan.network.ipam import judge, local_pool
 from sampan.network.names import check_address, check_option, check_search
 from sampan.network.records import BRIDGE, MTU_OPTION, WAY_OUT, NetworkInfo, Subnet
@@ -26,7 +26,8 @@ _Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 class Defaults(Struct, frozen=True, kw_only=True):
     """The options, by the names that daemon.json has for them; each is judged by `check`.
 
-    pools: where subnets come from that nobody chose.  host_gateway_ip: what host-gateway stands for, empty for the gateway.
+    default_address_pools: where subnets come from that nobody chose.  default_network_opts: options of new networks by their
+    driver.  host_gateway_ip: what host-gateway stands for, empty for the gateway.
     """
 
     bridge: str = "sampan0"
@@ -42,12 +43,12 @@ class Defaults(Struct, frozen=True, kw_only=True):
     ip_forward: bool = True
     ip_masq: bool = True
     mtu: int = MTU
-    pools: tuple[tuple[Network, int], ...] = ()
-    options: dict[str, dict[str, str]] = {}
+    default_address_pools: tuple[str, ...] = ()
+    default_network_opts: dict[str, dict[str, str]] = {}
     host_gateway_ip: str = ""
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
-    dns_options: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse what cannot be.  Raises InvalidRequest."""
@@ -59,8 +60,10 @@ class Defaults(Struct, frozen=True, kw_only=True):
             check_address(text)
         for text in self.dns_search:
             check_search(text)
-        for text in self.dns_options:
+        for text in self.dns_opts:
             check_option(text)
+        for text in self.default_address_pools:
+            parse_pool(text)
         for version, text in ((4, self.default_gateway), (6, self.default_gateway_v6), (4, self.ip)):
             if text and ipaddress.ip_address(check_address(text)).version != version:
                 raise InvalidRequest(f"invalid IPv{version} address: {text!r}")
@@ -72,12 +75,13 @@ class Defaults(Struct, frozen=True, kw_only=True):
 
     def wanted(self, info: NetworkInfo) -> NetworkInfo:
         """Return a network to be made with the default options of its driver, where it says nothing itself."""
-        return structs.replace(info, options={**self.options.get(info.driver, {}), **info.options})
+        return structs.replace(info, options={**self.default_network_opts.get(info.driver, {}), **info.options})
 
     def address_pools(self, seed: str) -> list[tuple[Network, int]]:
         """Return where subnets come from: the pools, and for IPv6 one of `seed` where they have none."""
-        six = any(base.version == 6 for base, _ in self.pools)
-        return [*(self.pools or POOLS), *([] if six else [local_pool(seed)])]
+        pools = [parse_pool(text) for text in self.default_address_pools]
+        six = any(base.version == 6 for base, _ in pools)
+        return [*(pools or POOLS), *([] if six else [local_pool(seed)])]
 
 
 def default_network(info: NetworkInfo, options: Defaults, route: rtnl.Route, seed: str) -> NetworkInfo:

@@ -46,7 +46,7 @@ def _resolver(container: Container) -> names.Resolver:
     """Return what the container was given for its resolver, or else the daemon."""
     host, own = container.record.host, container.rooms.networks.defaults
     return names.Resolver(
-        tuple(host.dns or own.dns), tuple(host.dns_search or own.dns_search), tuple(host.dns_options or own.dns_options)
+        tuple(host.dns or own.dns), tuple(host.dns_search or own.dns_search), tuple(host.dns_options or own.dns_opts)
     )
 
 

@@ -158,7 +158,7 @@ def _classic(prefix: str, lowers: Sequence[str], upper: tuple[str, str] | None, 
         tree = clone_tree(str(place))
         with ExitStack() as undo:
             undo.callback(tree.close)
-            if attributes:
-                set_attributes(tree, set_=attributes)
+            # A mount made below a shared one is shared, and pivot_root(2) takes no such root.
+            set_attributes(tree, set_=attributes, propagation=Propagation.PRIVATE)
             undo.pop_all()
         return tree

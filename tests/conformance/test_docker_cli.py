@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from support.daemon import Daemon, busybox_rootfs
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -215,6 +217,7 @@ def test_volume_commands(daemon: Daemon) -> None:
     assert anonymous in daemon.docker("volume", "prune", "-f").stdout.decode()
 
 
+@pytest.mark.docker_client(28)
 def test_volume_options_and_subpath(daemon: Daemon) -> None:
     daemon.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "fast")
     shown = daemon.docker("run", "--rm", "-v", "fast:/v", "busybox", "df", "/v").stdout
@@ -239,6 +242,7 @@ def test_stats_and_update(daemon: Daemon) -> None:
     assert refused.returncode == 1 and b"update the memoryswap at the same time" in refused.stderr
 
 
+@pytest.mark.docker_client(28)
 def test_system_df_and_prune(daemon: Daemon) -> None:
     daemon.docker("image", "prune", "-f")  # what other tests left untagged
     daemon.docker("run", "--name", "old", "-v", "/anon", "busybox", "sh", "-c", "head -c 1000 /dev/zero >/f")

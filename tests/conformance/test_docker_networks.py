@@ -51,6 +51,7 @@ def test_a_network_is_made_shown_and_removed(daemon: Daemon) -> None:
     assert daemon.docker("network", "inspect", "net1", check=False).returncode == 1
 
 
+@pytest.mark.docker_client(28)
 def test_a_container_on_it_is_shown_on_both_sides(daemon: Daemon) -> None:
     daemon.docker("network", "create", "--subnet", "10.62.0.0/24", "net2")
     daemon.docker(
@@ -79,6 +80,7 @@ def test_a_container_on_it_is_shown_on_both_sides(daemon: Daemon) -> None:
     assert "default via 10.62.0.1 dev eth0" in daemon.docker("exec", "web", "ip", "route").stdout.decode()
 
 
+@pytest.mark.docker_client(28)
 def test_connect_and_disconnect_while_running_move_links_and_routes(daemon: Daemon) -> None:
     for number, name in ((63, "neta"), (64, "netb")):
         daemon.docker("network", "create", "--subnet", f"10.{number}.0.0/24", name)
@@ -113,6 +115,7 @@ def test_connect_while_stopped_is_remembered(daemon: Daemon) -> None:
     assert {b"eth0", b"eth1"} <= set(daemon.docker("exec", "c2", "ls", "/sys/class/net").stdout.split())
 
 
+@pytest.mark.docker_client(28)
 def test_several_networks_at_create_and_the_priority_that_chooses_the_way_out(daemon: Daemon) -> None:
     for number, name in ((65, "one"), (66, "two")):
         daemon.docker("network", "create", "--subnet", f"10.{number}.0.0/24", name)
@@ -125,6 +128,7 @@ def test_several_networks_at_create_and_the_priority_that_chooses_the_way_out(da
     assert settings(daemon, "c3")["Networks"]["two"]["GwPriority"] == 5
 
 
+@pytest.mark.docker_client(28)
 def test_refusals_have_dockers_words(daemon: Daemon) -> None:
     daemon.docker("network", "create", "--subnet", "10.67.0.0/24", "taken")
     daemon.docker("create", "--name", "c4", "busybox", "true")

@@ -9,6 +9,8 @@ import pytest
 
 from support.daemon import Daemon
 
+pytestmark = pytest.mark.docker_client(28)  # whose words and columns `sampan` has
+
 ROW = ("{{.ID}}|{{.Names}}|{{.Image}}|{{.Command}}|{{.CreatedAt}}|{{.Ports}}|{{.State}}|{{.Status}}|{{.Size}}|{{.Labels}}|"
        "{{.Mounts}}|{{.LocalVolumes}}|{{.Networks}}|{{.Platform}}|{{.RunningFor}}")  # fmt: skip
 FILTERS = (

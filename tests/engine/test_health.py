@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from support.daemon import Daemon, UnixHttp
 
 MS = 10**6
@@ -162,6 +164,7 @@ def test_restart_on_unhealthy_starts_it_again(daemon: Daemon) -> None:
     assert daemon.ok("GET", f"/containers/{container}/json")["RestartCount"] >= 1
 
 
+@pytest.mark.docker_client(28)
 def test_the_real_clients_flags_reach_the_check(daemon: Daemon) -> None:
     for run in (daemon.docker, daemon.sampan):
         name = f"flags-{run.__name__}"

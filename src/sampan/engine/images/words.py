@@ -32,8 +32,13 @@ def push_explained() -> Iterator[None]:
     try:
         try:
             yield
-        except* SampanError as group:
-            raise _first(group) from group
+        except (
+            BaseExceptionGroup
+        ) as group:  # not except*: Python 3.11.2, which Debian 12 has, puts what is raised there into a group
+            refusals, others = group.split(SampanError)
+            if refusals is None or others is not None:
+                raise
+            raise _first(refusals) from group
     except AccessDenied as error:
         raise NotFound(f"denied: requested access to the resource is denied: {error}") from error
     except Interrupted as error:

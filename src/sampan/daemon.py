@@ -289,7 +289,7 @@ def _reload(engine: Engine, options: DaemonOptions) -> None:
         log.error("SIGHUP: %s: nothing is changed: %s", options.config_file, error)
         return
     logging.getLogger().setLevel(level)
-    registries.settings = changed
+    registries.change(changed)
     engine.system.labels, engine.system.debug = new.labels, new.debug
     told = {"name": os.uname().nodename, "debug": str(new.debug).lower(), "labels": json.dumps(new.labels)}
     told["insecure-registries"], told["registry-mirrors"] = (

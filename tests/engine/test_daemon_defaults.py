@@ -100,6 +100,7 @@ def test_a_hangup_reads_the_file_again_and_tells_what_changed(given: tuple[Daemo
         assert (event["Type"], event["Action"]) == ("daemon", "reload") and event["Actor"]["Attributes"]["debug"] == "true"
         info = daemon.ok("GET", "/info")
         assert info["Labels"] == ["file=3", "flag=2"] and info["Debug"] is True
+        assert info["RegistryConfig"]["IndexConfigs"]["r.test:5000"]["Secure"] is False
         for wrong in ("{", '{"nosuch": 1}', '{"iptables": false}', '{"labels": "x"}'):
             config.write_text(wrong)
             os.kill(daemon.pid, signal.SIGHUP)

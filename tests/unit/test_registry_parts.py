@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,18 @@ def test_row_51_tls_is_waived_for_names_and_literal_addresses_only() -> None:
         assert made.is_insecure(host), host
     for host in ("reg.corp", "reg.corp:5001", "10.2.0.1", "rebind.example", "127.0.0.1.evil.example", "docker.io", "[::2]"):
         assert not made.is_insecure(host), host
+
+
+def test_settings_are_shown_as_info_has_them_and_changed_ones_trust_nobody_by_the_old() -> None:
+    made = hosts.Hosts(hosts.Settings(insecure=("r.corp:5000", "10.1.0.0/16"), mirrors=("https://m.example", "ghcr.io=https://g")))
+    shown = made.described()
+    assert shown["Mirrors"] == shown["IndexConfigs"]["docker.io"]["Mirrors"] == ["https://m.example/"]
+    assert shown["IndexConfigs"]["r.corp:5000"]["Secure"] is False and "10.1.0.0/16" in shown["InsecureRegistryCIDRs"]
+    assert made.context("r.corp:5000").verify_mode == ssl.CERT_NONE
+
+    made.change(hosts.Settings())
+
+    assert made.context("r.corp:5000").verify_mode == ssl.CERT_REQUIRED
 
 
 def test_row_52_only_insecure_hosts_go_unverified(tmp_path: Path) -> None:

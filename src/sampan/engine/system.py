@@ -75,8 +75,7 @@ class System:
             operating_system=_operating_system(), architecture=platform.machine(), ncpu=os.cpu_count() or 1,
             mem_total=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), name=os.uname().nodename,
             labels=self.labels, server_version=__version__, runtimes={"sampan": {"path": "sampan"}},
-            registry_config={"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": [],
-                             "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}}},
+            registry_config=self._rooms.images.registries.hosts.described(),
             init_binary="sampan-init", logging_driver=self._rooms.defaults.log.type, warnings=list(problems) or None,
             security_options=["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
         )  # fmt: skip

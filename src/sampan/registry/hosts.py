@@ -9,6 +9,7 @@ import ipaddress
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from sampan.errors import InvalidRequest
@@ -53,6 +54,25 @@ class Hosts:
 
     settings: Settings
     _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
+
+    def change(self, settings: Settings) -> None:
+        """Take other settings from now on; contexts made by the old ones may trust what is no longer to be trusted."""
+        self.settings = settings
+        self._contexts.clear()
+
+    def described(self) -> dict[str, Any]:
+        """Return the settings as /info shows them (RegistryConfig)."""
+        blocks = [text for text in self.settings.insecure if _block(text) is not None]
+        mirrors = (read_mirror(text) for text in self.settings.mirrors)
+        hub = [f"{scheme}://{host}/" for scheme, host, of in mirrors if of in HUB_NAMES]
+        named = {
+            text: {"Name": text, "Mirrors": [], "Secure": False, "Official": False}
+            for text in self.settings.insecure
+            if text not in blocks
+        }
+        official = {"Name": "docker.io", "Mirrors": hub, "Secure": True, "Official": True}
+        return {"InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *blocks], "Mirrors": hub,
+                "IndexConfigs": {"docker.io": official, **named}}  # fmt: skip
 
     def endpoints(self, domain: str, *, push: bool = False) -> list[Endpoint]:
         """Return where a registry's images are, mirrors first; pushes go to the registry itself only."""

@@ -277,6 +277,18 @@ def test_a_dockerfile_has_an_ignore_file_of_its_own(clean: Daemon) -> None:
     assert "a" not in show(clean, made.id, "ls /c").split()
 
 
+def test_a_command_is_on_the_bridge_and_gives_its_address_back(clean: Daemon) -> None:
+    server = clean.create("sh", "-c", "mkdir /w; echo reached > /w/x; exec httpd -f -p 80 -h /w")
+    clean.ok("POST", f"/containers/{server}/start")
+    address = clean.ok("GET", f"/containers/{server}/json")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    text = f"FROM busybox\nRUN until wget -qO- http://{address}/x; do usleep 50000; done\nRUN --network=none ! ip route | grep ."
+    made = build(clean, text).ok
+
+    assert "reached\n" in made.text
+    assert list(clean.ok("GET", "/networks/bridge")["Containers"]) == [server]
+    clean.ok("DELETE", f"/containers/{server}?force=1")
+
+
 def test_limits_and_network_are_the_requests(clean: Daemon) -> None:
     text = "FROM busybox\nRUN ip link | grep -c ': ' > /n; cat /etc/hosts > /h\n"
     made = build(clean, text, networkmode="none", extrahosts=["far:10.9.8.7"], memory=64 << 20).ok

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from msgspec import structs
 
 from sampan.engine import spec
-from sampan.engine.containers import attach, places, remove, start, validate
+from sampan.engine.containers import attach, connections, places, remove, start, validate
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.records import ContainerRecord
@@ -58,6 +58,7 @@ def create(containers: Containers, body: StepBody) -> Container:
         id=identity, name="", created=time.time_ns(), image=body.image, image_ref=body.image, path=body.argv[0],
         args=tuple(body.argv[1:]), config=config, host=host, places=places.of_body(rooms.data_root, config, host), build=True,
     )  # fmt: skip
+    record = connections.normal(record, rooms.networks)
     with ExitStack() as undo:
         name = rooms.index.generate()
         rooms.index.add(name, identity)

@@ -286,6 +286,24 @@ def test_sampan_build_sends_only_what_changed(daemon: Daemon, folder: Path) -> N
     assert daemon.sampan("build", str(folder)).stdout.count(b"Using cache") == 2
 
 
+def test_an_unchanged_folder_costs_its_metadata_and_a_change_is_named(daemon: Daemon, folder: Path) -> None:
+    for name in ("left", "right"):
+        (folder / name).mkdir()
+        for number in range(1200):
+            (folder / name / str(number)).write_bytes(b"%d" % number * 4000)
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY . /m/\n")
+    daemon.sampan("build", str(folder))
+
+    def read() -> int:
+        return int(Path(f"/proc/{daemon.pid}/io").read_text().split()[1])
+
+    before = read()
+    assert daemon.sampan("build", str(folder)).stdout.count(b"Using cache") == 1
+    assert read() - before < 4 << 20  # of 36 MB
+    (folder / "right/7").write_text("changed")
+    assert b"Not cached: file right changed\n" in daemon.sampan("build", "--explain", str(folder)).stdout
+
+
 def test_a_kept_context_is_its_builds_alone(daemon: Daemon) -> None:
     key = "a" * 64
     told = [["Dockerfile", 0o100644, 13, 5, ""]]

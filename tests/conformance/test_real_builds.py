@@ -100,7 +100,7 @@ def test_a_python_service_with_pip_and_a_cache_mount(base: Daemon) -> None:
 def test_a_node_app_with_npm(base: Daemon) -> None:
     build(base, "node", "real-node")
 
-    assert ask(base, "real-node", "/") == b"2d\n"
+    assert ask(base, "real-node", "/") == b"172800000\n"
 
 
 @slow

@@ -11,6 +11,7 @@ import posixpath
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sampan.errors import InvalidRequest, NotFound
 from sampan.files.ignore import Ignore, Pattern, PatternError, clean
@@ -20,8 +21,7 @@ from sampan.kernel.paths import open_in
 MAX_FILES = 4_000_000
 
 
-@dataclass(frozen=True)
-class Picked:
+class Picked(NamedTuple):
     """A file to copy.  path: below the root; name: below the destination, "" for the destination itself."""
 
     path: str
@@ -135,23 +135,25 @@ def walk(root: Root, path: str, exclude: Ignore, top: str = "") -> Iterator[Pick
     """
     waiting = [path]
     count = 0
+    choosy = bool(root.ignore) or bool(exclude)
     while waiting:
         here = waiting.pop()
         with open_in(root.fd, here or ".", os.O_RDONLY | os.O_DIRECTORY) as folder, os.scandir(folder.fileno()) as entries:
-            found = sorted(((entry.name, entry.stat(follow_symlinks=False)) for entry in entries), key=_by_name, reverse=True)
+            found = sorted([(entry.name, entry.stat(follow_symlinks=False)) for entry in entries], key=_by_name)
         later: list[str] = []
-        for name, seen in reversed(found):
-            where = f"{here}/{name}" if here else name
+        prefix = f"{here}/" if here else ""
+        for name, seen in found:
+            where = prefix + name
             below = where[len(path) :].lstrip("/") if path else where
             folder_ = stat.S_ISDIR(seen.st_mode)
-            out = root.ignore.excludes(where) or exclude.excludes(below)
+            out = choosy and (root.ignore.excludes(where) or exclude.excludes(below))
             if out and not (folder_ and (root.ignore.negates or exclude.negates)):
                 continue
             if not out:
                 count += 1
                 if count > MAX_FILES:
                     raise InvalidRequest(f"more than {MAX_FILES} files to copy")
-                yield Picked(where, posixpath.join(top, below) if top else below, seen)
+                yield Picked(where, f"{top}/{below}" if top else below, seen)
             if folder_:
                 later.append(where)
         waiting += reversed(later)

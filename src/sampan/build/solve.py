@@ -247,7 +247,7 @@ class Solver:
         if self.options.epoch is not None:
             found["epoch"] = str(self.options.epoch)
         key = key_of(found)
-        self.places[place] = bounded(found)
+        named = self.places[place] = bounded(found)
         cache = self.shop.cache
         lock = self.shop.locks.setdefault(key, asyncio.Lock())
         async with lock:
@@ -261,7 +261,7 @@ class Solver:
             else:
                 self.missed += 1
                 if self.options.explain:
-                    why = ["the cache is not used"] if fresh else await self.blocking(lambda: cache.explain(place, found))
+                    why = ["the cache is not used"] if fresh else await self.blocking(lambda: cache.explain(place, named))
                     lines.missed(f"{', '.join(why[:20])}{' ...' if len(why) > 20 else ''}")
                 layer = await work(lambda made: cache.put(key, record_of_step(text, (*before, made))))  # type: ignore[misc]
             self.done[key] = record or record_of_step(text, (*before, layer))

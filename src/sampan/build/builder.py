@@ -128,6 +128,10 @@ class Builder:
             self._later(asyncio.to_thread(self.history.write_begin, entry))
             task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait, entry))
             task.add_done_callback(lambda _: queue.put_nowait(None))
+            # By the task's own end: whoever waits for it here may be cancelled twice.
+            task.add_done_callback(
+                lambda ended: self._later(asyncio.to_thread(self.history.end, entry, cancelled=ended.cancelled()))
+            )
             try:
                 while (message := await queue.get()) is not None:
                     yield message
@@ -135,7 +139,6 @@ class Builder:
             finally:
                 task.cancel()
                 await asyncio.wait([task])
-                self._later(asyncio.to_thread(self.history.end, entry, cancelled=task.cancelled()))
         finally:
             self._later(brought.close())
 

@@ -25,3 +25,13 @@ def daemon(engine_daemon: Daemon) -> Iterator[Daemon]:
     """The tier's daemon, without containers before and after."""
     yield engine_daemon
     engine_daemon.remove_all()
+
+
+@pytest.fixture
+def lone() -> Iterator[Daemon]:
+    """A daemon of the test's own, which may be killed."""
+    made = Daemon().start()
+    try:
+        yield made
+    finally:
+        made.close()

@@ -18,12 +18,11 @@ import pytest
 
 from support.daemon import Daemon, busybox_rootfs
 from support.images import config, docker_archive
-from support.registry import Handler, Registry, digest
+from support.registry import Registry, digest, paced
 from support.tars import archive, member
 
 KILLS = int(os.environ.get("SAMPAN_IMAGE_KILLS", "12"))
 BUSYBOX = busybox_rootfs()
-PIECE = 1 << 18
 LARGE = archive(member("large", content=random.Random(1).randbytes(6 << 20)))
 MANY = archive(*(member(f"many/{number}", content=b"x" * 500) for number in range(1500)))
 LOADED = docker_archive(config(BUSYBOX, MANY, LARGE), BUSYBOX, MANY, LARGE, tags=["loaded:1"])
@@ -34,37 +33,6 @@ def registry() -> Iterator[Registry]:
     with Registry() as made:
         made.hooks.append(paced)
         yield made
-
-
-@pytest.fixture
-def lone() -> Iterator[Daemon]:
-    made = Daemon().start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def paced(handler: Handler) -> bool:
-    """Layers in small pieces, from where they are asked for."""
-    name = handler.path.rpartition("/")[2]
-    content = handler.registry.blobs.get(name)
-    if handler.command != "GET" or "/blobs/" not in handler.path or content is None:
-        return False
-    start = handler.range()
-    handler.send_response(206 if start else 200)
-    if start:
-        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-    handler.send_header("Content-Length", str(len(content) - start))
-    handler.end_headers()
-    try:
-        for at in range(start, len(content), PIECE):
-            handler.wfile.write(content[at : at + PIECE])
-            handler.registry.sent[name] += len(content[at : at + PIECE])
-            time.sleep(0.01)  # the pace itself
-    except OSError:
-        handler.close_connection = True
-    return True
 
 
 def quietly(daemon: Daemon, method: str, path: str, body: bytes | None = None) -> None:

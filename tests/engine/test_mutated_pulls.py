@@ -36,15 +36,6 @@ def registry() -> Iterator[Registry]:
         yield made
 
 
-@pytest.fixture
-def lone() -> Iterator[Daemon]:
-    made = Daemon().start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 def places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) of a document."""
     found: list[tuple[Any, Any]] = []

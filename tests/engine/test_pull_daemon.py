@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.daemon import Daemon, UnixHttp, busybox_rootfs
-from support.registry import Handler, Registry, config_of, digest
+from support.registry import Handler, Registry, config_of, digest, paced
 from support.tars import archive, member
 
 KILLS = int(os.environ.get("SAMPAN_KILLS", "8"))
@@ -30,41 +30,8 @@ def registry() -> Iterator[Registry]:
         yield made
 
 
-@pytest.fixture
-def lone() -> Iterator[Daemon]:
-    """A daemon that may be killed."""
-    made = Daemon().start()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 def pull(daemon: Daemon, name: str) -> bytes:
     return daemon.call("POST", f"/images/create?fromImage={name}&tag=1", timeout=60).body
-
-
-def paced(handler: Handler) -> bool:
-    """Blobs in small pieces, so that a kill finds them under way."""
-    name = handler.path.rpartition("/")[2]
-    content = handler.registry.blobs.get(name)
-    if handler.command != "GET" or "/blobs/" not in handler.path or content is None:
-        return False
-    start = handler.range()
-    handler.send_response(206 if start else 200)
-    if start:
-        handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-    handler.send_header("Content-Length", str(len(content) - start))
-    handler.end_headers()
-    try:
-        for at in range(start, len(content), 1 << 18):
-            piece = content[at : at + (1 << 18)]
-            handler.wfile.write(piece)
-            handler.registry.sent[name] += len(piece)
-            time.sleep(0.004)  # the pace itself
-    except OSError:
-        handler.close_connection = True
-    return True
 
 
 def test_killed_at_any_moment_a_pull_goes_on_and_the_image_runs(lone: Daemon, registry: Registry) -> None:

@@ -3,7 +3,7 @@
     busybox          the host's busybox-static package (or the static busybox installed here) and its applets
     host CMD...      programs of this host with the libraries they load (host.py)
     venv PATH        a Python virtual environment of this host with its interpreter
-    debian[:SUITE]   a minimal Debian by mmdebstrap or debootstrap, whichever is installed
+    debian[:SUITE]   a minimal Debian by mmdebstrap
 
 apt verifies what it downloads; nothing else is fetched, and nothing of it runs in the host's name except `busybox
 --list-full`.  The same packages give the same image: names sorted, times SOURCE_DATE_EPOCH or 0.

@@ -245,6 +245,7 @@ def test_stats_and_update(daemon: Daemon) -> None:
 @pytest.mark.docker_client(28)
 def test_system_df_and_prune(daemon: Daemon) -> None:
     daemon.docker("image", "prune", "-f")  # what other tests left untagged
+    daemon.ok("POST", "/build/prune?all=true")
     daemon.docker("run", "--name", "old", "-v", "/anon", "busybox", "sh", "-c", "head -c 1000 /dev/zero >/f")
     lines = daemon.docker("system", "df").stdout.decode().splitlines()
 

@@ -8,6 +8,7 @@ from support.daemon import Daemon
 
 
 def test_df_counts_what_is_there(daemon: Daemon) -> None:
+    daemon.ok("POST", "/build/prune?all=true")  # what other tests have built
     container = daemon.create(
         "sh", "-c", "head -c 5000 /dev/zero >/f; head -c 3000 /dev/zero >/v/f", HostConfig={"Binds": ["dfv:/v"]}
     )

@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.close()
-    assert len(os.listdir("/proc/self/fd")) == fds, "descriptors were left open"
+    assert len(os.listdir("/proc/self/fd")) <= fds, "descriptors were left open"
 
 
 @pytest.fixture

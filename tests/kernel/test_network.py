@@ -34,7 +34,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     made.close()
-    assert len(os.listdir("/proc/self/fd")) == fds, "descriptors were left open"
+    assert len(os.listdir("/proc/self/fd")) <= fds, "descriptors were left open"
 
 
 def test_a_published_port_is_reached_from_everywhere(world: World) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import socket
+import fcntl
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import msgspec
 
 from sampan.errors import Conflict
 from sampan.kernel import netns, rtnl
+from sampan.kernel.fds import Fd, open_fd
 from sampan.network.firewall import Firewall
 from sampan.network.upkeep import Upkeep
 from sampan.state import State, Table
 
+_LOCKS = Path("/run/sampan/bridges")  # by network namespace and name
 _DOOMS = 64  # links whose deletion is remembered, before it is waited for
 
 
@@ -87,6 +91,8 @@ class Host:
     def close(self) -> None:
         self.route.close()
         self.firewall.close()
+        with contextlib.suppress(FileNotFoundError):
+            _lock(self.name).unlink()
         self._hold.close()
 
     # -- settings ----------------------------------------------------------------------------------------------------
@@ -135,18 +141,25 @@ class Host:
         self._settings.delete(self.name)
 
 
-def _hold(name: str) -> socket.socket:
-    """Take a bridge's name in this network namespace, until the socket is closed or its process has died.  Raises Conflict.
+def _hold(name: str) -> Fd:
+    """Take a bridge's name in this network namespace, until the file is closed or its process has died.  Raises Conflict.
 
-    Two daemons of one bridge would each take the other's tables for damage and make its own anew, for ever.  An abstract
-    name (unix(7)) goes with its holder and belongs to a network namespace, as bridges do.
+    Two daemons of one bridge would each take the other's tables for damage and make its own anew, for ever.  Not an abstract
+    socket, which containers on the host's network could take or see (row 79).
     """
-    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        held.bind(f"\0sampan/bridge/{name}")
-    except OSError as error:
-        held.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise Conflict(f"bridge {name} is another daemon's on this host; choose another one with --bridge") from None
-    return held
+    _LOCKS.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _lock(name)
+    while True:
+        held = open_fd(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            raise Conflict(f"bridge {name} is another daemon's on this host; choose another one with --bridge") from None
+        if os.fstat(held.fileno()).st_nlink:
+            return held
+        held.close()  # its last holder has just removed it
+
+
+def _lock(name: str) -> Path:
+    return _LOCKS / f"{os.stat('/proc/thread-self/ns/net').st_ino}-{name}"

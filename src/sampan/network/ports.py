@@ -93,6 +93,8 @@ def bind(proto: str, host_ip: str, port: int, *, again: bool = False) -> socket.
             # Set after bind(2), it lets nobody in who is not of the same user and says so too: the next daemon.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if kind == socket.SOCK_STREAM:
+                # For the connections to inherit: in TIME_WAIT they are stepped over only if they had it themselves.
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 held.listen(_BACKLOG)
         elif kind == socket.SOCK_DGRAM:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the kernel's least

@@ -145,7 +145,7 @@ _LABELS = "in this kernel; containers get no label from Sampan, and asking for o
 def doctor(rooms: Rooms) -> list[s.Finding]:
     """Return what the host has and lacks.  Blocks."""
     version = kernel_version()
-    made = [s.Finding(level="ok" if version >= (5, 15) else "error", subject="kernel", text=f"Linux {version[0]}.{version[1]}")]
+    made = [s.Finding(level="ok" if version >= (5, 19) else "error", subject="kernel", text=f"Linux {version[0]}.{version[1]}")]
     for call in ("open_tree", "mount_setattr"):
         has = supports(call)
         made.append(s.Finding(level="ok" if has else "error", subject=call, text="present" if has else "missing"))

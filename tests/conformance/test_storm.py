@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,8 @@ import pytest
 from support.daemon import Answer, Daemon
 from support.host import HostState
 from support.tiers import running
+
+BROOD = 2  # keeper and init of the next start; at the beginning they may not have been there yet
 
 
 @pytest.fixture
@@ -54,9 +57,10 @@ def test_200_containers_started_8_at_a_time_leave_nothing(own_daemon: Daemon) ->
 def _left(before: HostState) -> dict[str, list[str]]:
     """Return what is here now and was not before.  The processes made ahead of the next start are others, but no more."""
     now = HostState.now()
-    names = [sorted(entry.partition(" ")[2] for entry in state.processes) for state in (before, now)]
+    names = [Counter(entry.partition(" ")[2] for entry in state.processes) for state in (before, now)]
     left = replace(now, processes=before.processes).leaked_since(before)
-    return left if names[0] == names[1] else {**left, "processes": names[1]}
+    more = names[1] - names[0]
+    return left if more.total() <= BROOD else {**left, "processes": sorted(more.elements())}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,11 +27,12 @@ def clean(daemon: Daemon) -> Iterator[Daemon]:
 
 def settled(daemon: Daemon, *outcomes: str) -> list[dict[str, Any]]:
     """Return the builds once they have ended so, the newest first."""
+    deadline = time.monotonic() + 20
     while True:
         found: list[dict[str, Any]] = daemon.ok("GET", "/sampan/builds")
         if [one["Outcome"] for one in found] == list(outcomes):
             return found
-        assert len(found) <= len(outcomes), found
+        assert len(found) <= len(outcomes) and time.monotonic() < deadline, found
         os.sched_yield()
 
 

@@ -49,7 +49,7 @@ def left_below(pid: int) -> set[int]:
         for one in found:
             with contextlib.suppress(ProcessLookupError):
                 watched.append(os.pidfd_open(one))
-        ended = select.select(watched, [], [], PATIENCE)[0]
+        ended = select.select(watched, [], [], PATIENCE)[0] if watched else [pid]  # none: they have all just gone
         for fd in watched:
             os.close(fd)
         if not ended and descendants(pid):

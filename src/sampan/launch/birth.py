@@ -16,7 +16,7 @@ from sampan import messages
 from sampan.cgroups import Doors
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd, keep_only
-from sampan.kernel.process import Clone, clone, pidfd_signal, setns
+from sampan.kernel.process import PR, Clone, clone, pidfd_signal, prctl, setns
 from sampan.launch import init
 from sampan.launch.channel import Channel, unpack
 
@@ -100,6 +100,7 @@ def _clone(doors: Doors, ours: Channel, child: Callable[[], NoReturn]) -> Born:
 def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
     """In the child: hold nothing but the channel, and whatever happens never run on as a second midwife or keeper."""
     try:
+        prctl(PR.SET_PDEATHSIG, 9)  # a keeper that never learns of it takes it along
         keep_only([0, 1, 2, theirs.fileno()])
         init.run(theirs, early=early)
     except OSError as error:

@@ -65,10 +65,13 @@ def _child(body: bytes, ends: tuple[int, ...]) -> int:
         birth.deliver(body, ends, writing)
     for number in (*ends[1:], writing):
         os.close(number)
-    told = os.read(reading, 16)
+    told = int(os.read(reading, 16) or 0)
     os.close(reading)
-    os.waitpid(midwife, 0)
-    return int(told or 0)
+    if os.waitpid(midwife, 0)[1] and told:  # killed: whoever waits for its word hears the end of init instead
+        os.kill(told, signal.SIGKILL)
+        os.waitpid(told, 0)
+        return 0
+    return told
 
 
 def _sleep(fds: tuple[int, ...]) -> None:

@@ -91,8 +91,10 @@ class Host:
     def close(self) -> None:
         self.route.close()
         self.firewall.close()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # the folders stay while others have something there
             _lock(self.name).unlink()
+            _LOCKS.rmdir()
+            _LOCKS.parent.rmdir()
         self._hold.close()
 
     # -- settings ----------------------------------------------------------------------------------------------------
@@ -147,10 +149,12 @@ def _hold(name: str) -> Fd:
     Two daemons of one bridge would each take the other's tables for damage and make its own anew, for ever.  Not an abstract
     socket, which containers on the host's network could take or see (row 79).
     """
-    _LOCKS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = _lock(name)
     while True:
-        held = open_fd(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        try:
+            _LOCKS.mkdir(mode=0o700, parents=True, exist_ok=True)
+            held = open_fd(_lock(name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        except FileNotFoundError:  # another daemon has just left, and the folder with it
+            continue
         try:
             fcntl.flock(held.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

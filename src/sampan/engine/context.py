@@ -68,19 +68,20 @@ class Launcher:
         self._reaper: Fd | None = None
         # A start waits for its init more than it works: not in the loop's own pool, which it would fill.
         self._threads = ThreadPoolExecutor(_STARTS, "sampan-start")
+        self._prepare()
 
     async def start(self, work: Callable[[], Made]) -> Made:
         """Do a start's work in a thread; then have a brood made for the next one."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
-            self.prepare()
+            self._prepare()
 
     def launch(self, launch: Launch, fds: Sequence[Fd], connect: Connect) -> Started:
         """Start a container (launch/start.py).  Blocks."""
         return start(self._nursery, self._filters, self._host, launch, fds, connect)
 
-    def prepare(self) -> None:
+    def _prepare(self) -> None:
         """Have a brood made while nobody waits for it."""
         with suppress(OSError):  # the next start meets the same, and says it
             self._nursery.fill()

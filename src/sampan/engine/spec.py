@@ -18,7 +18,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class Joined:
-    """Namespaces of others to join: type -> index of the descriptor in the Launch message."""
+    """Namespaces of others to join: type -> index among the descriptors of the Launch."""
 
     fds: Mapping[str, int]
 

@@ -8,7 +8,7 @@ init as the keeper's child (CLONE_PARENT).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, NoReturn
 
@@ -80,20 +80,15 @@ def give_birth_inside(other: Fd, kinds: int, doors: Doors) -> Born:
     with ExitStack() as undo:
         undo.callback(ours.close)
         try:
-            born = _clone(doors, ours, lambda: _join_and_live(theirs, other, kinds, doors))
+            pid, pidfd = clone(cgroup=doors.folder)
+            if pid == 0:
+                _join_and_live(theirs, other, kinds, doors)
         finally:
             theirs.close()
             doors.close()
+        if pidfd is None:
+            raise StepFailed("clone", 0, "the kernel gave no pidfd")
         undo.pop_all()
-    return born
-
-
-def _clone(doors: Doors, ours: Channel, child: Callable[[], NoReturn]) -> Born:
-    pid, pidfd = clone(cgroup=doors.folder)
-    if pid == 0:
-        child()
-    if pidfd is None:
-        raise StepFailed("clone", 0, "the kernel gave no pidfd")
     return Born(pid, pidfd, ours)
 
 
@@ -116,7 +111,8 @@ def _join_and_live(theirs: Channel, other: Fd, kinds: int, doors: Doors) -> NoRe
         doors.enter()
         if kinds:
             setns(other, kinds)  # all at once, Linux 5.8
+        _live(theirs)
     except OSError as error:
         theirs.send(messages.Failed(step="namespaces", code=error.errno or 0, text=str(error)))
+    finally:
         os._exit(127)
-    _live(theirs)

@@ -114,7 +114,6 @@ class _Start:
             program = self._program()
             wanted = namespaces_of(self._spec.linux, self._fds)
             group, doors = self._make_group() if self._host.born_in_group or wanted.join else (None, Doors())
-            self._mine.callback(doors.close)
             brood = self._nursery.take(wanted, doors)
             try:
                 warnings = self._make(brood, wanted, group, program, connect)
@@ -137,7 +136,6 @@ class _Start:
         if group is None:
             group, doors = self._make_group()
         brood.init.send(messages.Go(stage="group"), doors.tasks)
-        doors.close()
         self._connect(brood, connect)
         self._outer["listener"] = self._own(Fd(self._listen().detach()))
         log_target.check(self._launch.log, self._fds)
@@ -164,7 +162,9 @@ class _Start:
         if group is None:
             return None, Doors()
         self._undo.callback(_remove, group)
-        return group, group.doors()
+        doors = group.doors()
+        self._mine.callback(doors.close)
+        return group, doors
 
     def _connect(self, brood: Brood, connect: Connect) -> None:
         with open_fd(f"/proc/{brood.pid}/ns/net", os.O_RDONLY) as network:

@@ -75,7 +75,7 @@ class Mount(Oci, frozen=True, kw_only=True):
     """A mount, in the order of the list.
 
     type: "bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", ...
-    source: for people; when `tree` is set, the mount is the Launch message's descriptor with that index.
+    source: for people; when `tree` is set, the mount is the descriptor with that index of those that go with the config.
     options: mount(8)'s words; runtime/mount_options.py has the table.
     """
 
@@ -90,7 +90,7 @@ class Namespace(Oci, frozen=True, kw_only=True):
     """A namespace to make (no path) or to join.
 
     type: "mount", "pid", "network", "ipc", "uts", "user", "cgroup", "time".
-    path: for people; when `fd` is set, the Launch message's descriptor with that index is joined.
+    path: for people; when `fd` is set, the descriptor with that index is joined.
     """
 
     type: str

@@ -51,7 +51,7 @@ _BARE = frozenset({"proc", "sysfs", "mqueue"})  # their mount points may not be 
 
 @dataclass
 class Walk:
-    """What the steps share: the new root, the descriptors of the Launch message, and what was made on the way."""
+    """What the steps share: the new root, the descriptors that came with the Task, and what was made on the way."""
 
     root: Fd
     trees: Mapping[int, Fd]

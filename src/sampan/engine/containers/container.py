@@ -18,7 +18,7 @@ from sampan.engine.containers.healthcheck import Health
 from sampan.engine.context import Rooms
 from sampan.engine.keepers import Keeper, gone
 from sampan.engine.records import ContainerRecord
-from sampan.errors import Conflict
+from sampan.errors import Broken, Conflict
 from sampan.kernel.fds import Fd
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
@@ -158,9 +158,15 @@ class Container:
         self.drop_keeper()
 
     def left(self) -> None:
-        """Wait until nothing of the last run has the container's snapshot mounted.  Blocks, in a thread but the loop's."""
-        if self._left is not None:
-            self._left.result(_LEAVING)
+        """Wait until nothing of the last run has the container's snapshot mounted.  Blocks, in a thread but the loop's.
+
+        Raises Broken when that takes longer than a minute.
+        """
+        try:
+            if self._left is not None:
+                self._left.result(_LEAVING)
+        except TimeoutError:
+            raise Broken(f"what container {self.id} had mounted is still being written back; try again later") from None
 
     def drop_keeper(self) -> None:
         if self.keeper is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -69,6 +70,24 @@ async def start(container: Container) -> None:
     if container.rooms.stopping:
         raise Conflict("the daemon is stopping")
     container.stop_asked = False
+    await _to_its_end(_attempt(container))
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Do the work; who is cancelled meanwhile leaves when it is done: what a thread has begun cannot be called back."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody waits for it any more; the record has it
+        raise
+
+
+async def _attempt(container: Container) -> None:
     try:
         with ExitStack() as undo:
             await _start(container, undo)
@@ -121,7 +140,7 @@ def _launch(container: Container, parts: Parts, undo: ExitStack) -> tuple[tuple[
 
 
 def _note(container: Container) -> None:
-    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut alstarted.
+    """Write down, before the program may run, that it does: what is acknowledged later has survived a power cut already.
 
     Nothing else of the record changes, so that a daemon that finds the start unfinished can take it back (supervise.py).
     """

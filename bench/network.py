@@ -14,19 +14,19 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from peers import Peer, UnixHttp, dockerd, sampan, workspace
 
 from sampan.kernel import netns
 from sampan.kernel.fds import Fd, open_fd
+from support.forked import beside
 
 CHUNK = bytes(1 << 17)
 PORT, PUBLISHED = 80, 8080
@@ -92,22 +92,6 @@ def _swallow(server: socket.socket) -> None:
                 pass
 
 
-@contextmanager
-def swallowing(server: socket.socket) -> Iterator[None]:
-    """Run a process that accepts and reads until each connection's end."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _swallow(server)
-        finally:
-            os._exit(1)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
 def connected(space: Fd, to: tuple[str, int]) -> socket.socket:
     with netns.inside(space):
         made = socket.socket()
@@ -150,7 +134,8 @@ def measure(places: list[Place], rounds: int, seconds: float) -> dict[str, list[
     found: dict[str, list[list[float]]] = {}
     with ExitStack() as serving:
         for place in places:
-            serving.enter_context(swallowing(serving.enter_context(listening(place.server))))
+            server = serving.enter_context(listening(place.server))
+            serving.enter_context(beside(partial(_swallow, server)))
         for what in ways(places[0]):
             for unit, look in (("Mbit/s", throughput), ("connections/s", connections)):
                 columns = found[f"{what}, {unit}"] = [[] for _ in places]

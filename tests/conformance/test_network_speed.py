@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import Daemon, UnixHttp
+from support.ready import started
 
 NAMESPACE = "smpt-oracle"
 pytestmark = pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs dockerd to compare with")
@@ -29,26 +30,14 @@ def oracle() -> Iterator[Path]:
         "nsenter", f"--net=/run/netns/{NAMESPACE}", "dockerd", "--data-root", str(work / "data"), "--exec-root", str(work / "exec"),
         "--pidfile", str(work / "pid"), "-H", f"unix://{work}/d.sock", "--bridge", "none",
     ]  # fmt: skip
-    with open(work / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    process = started(command, work / "log")
     try:
-        deadline = time.monotonic() + 60
-        while not _answers(work / "d.sock"):
-            assert time.monotonic() < deadline and process.poll() is None, (work / "log").read_text()[-2000:]
         yield work / "d.sock"
     finally:
         process.terminate()
         process.wait(60)
         subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False)
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _answers(sock: Path) -> bool:
-    try:
-        return call(sock, "GET", "/_ping") == 200
-    except OSError:
-        time.sleep(0.05)  # there is nothing to wait on before it listens
-        return False
 
 
 def call(sock: Path, method: str, path: str, body: object = None) -> int:

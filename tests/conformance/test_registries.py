@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.daemon import Daemon
+from support.ready import started
 from support.registry import Authority, DebianRegistry
 from support.served import Served
 
@@ -37,16 +37,11 @@ def dockerd() -> Iterator[str]:
         pytest.skip("needs dockerd")
     work = Path(tempfile.mkdtemp(prefix="sampandockerd-", dir="/var/tmp"))
     host = f"unix://{work}/d.sock"
-    with open(work / "log", "wb") as log:
-        process = subprocess.Popen(
-            ["dockerd", "--data-root", f"{work}/data", "--exec-root", f"{work}/exec", "--pidfile", f"{work}/pid", "-H", host,
-             "--bridge", "none", "--iptables=false"], stdout=log, stderr=log,
-        )  # fmt: skip
+    process = started(
+        ["dockerd", "--data-root", f"{work}/data", "--exec-root", f"{work}/exec", "--pidfile", f"{work}/pid", "-H", host,
+         "--bridge", "none", "--iptables=false"], work / "log",
+    )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while subprocess.run(["docker", "-H", host, "version"], capture_output=True, check=False).returncode:
-            assert process.poll() is None and time.monotonic() < deadline, (work / "log").read_text()[-2000:]
-            time.sleep(0.1)  # it tells nobody when it listens
         yield host
     finally:
         process.terminate()

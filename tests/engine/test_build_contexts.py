@@ -123,9 +123,6 @@ class _Files(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(context({"d/in": "packed"}) if self.path == "/x.tar" else b"bare")
 
-    def log_message(self, *words: object) -> None:
-        return
-
 
 @pytest.fixture
 def web() -> Iterator[str]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +19,7 @@ from sampan.build.git import parse
 from sampan.errors import InvalidRequest
 from support.builds import Built, before, build, config, show, web
 from support.daemon import Daemon
+from support.ready import until_listening
 
 
 def git(folder: Path, *words: str) -> str:
@@ -64,14 +64,7 @@ def served() -> Iterator[tuple[str, Path]]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"},
     )  # fmt: skip
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)  # it tells nobody when it listens
+    until_listening(port, daemon)
     yield f"git://127.0.0.1:{port}/x.git", repository
     daemon.terminate()
     daemon.wait()

@@ -322,9 +322,6 @@ class _Files(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"FROM busybox\nENV R=1\n" if self.path == "/Dockerfile" else b"content")
 
-    def log_message(self, *words: object) -> None:
-        return
-
 
 @pytest.fixture
 def web() -> Iterator[str]:

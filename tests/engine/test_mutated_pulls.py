@@ -12,13 +12,12 @@ import os
 import random
 import statistics
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from support.daemon import Daemon, UnixHttp
+from support.daemon import Daemon, pings_while
 from support.images import LAYER, TOP, config
 from support.registry import CONFIG, MANIFEST, Registry, descriptor
 from support.registry import LAYER as LAYER_TYPE
@@ -113,14 +112,7 @@ def test_rows_47_48_49_54_mutants_are_refused_or_whole_and_leave_nothing(lone: D
     workers = [threading.Thread(target=work) for _ in range(3)]
     for one in workers:
         one.start()
-    waits, connection = [], UnixHttp(lone.sock)
-    while any(one.is_alive() for one in workers):
-        begun = time.monotonic()
-        connection.request("GET", "/_ping")
-        assert connection.getresponse().read() == b"OK"
-        waits.append(time.monotonic() - begun)
-        time.sleep(0.02)  # between two pings
-    connection.close()
+    waits = pings_while(lone.sock, workers)
 
     assert not failures, failures[:3]
     assert len(refused) > MUTANTS / 2

@@ -9,7 +9,6 @@ import gzip
 import json
 import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 import pytest
 import zstandard
 
+from sampan.content.images import LayerRef
 from sampan.errors import Broken, Forbidden, InvalidRequest, NotFound, SampanError, Unauthorized, Unsupported
-from sampan.oci.digest import of
 from sampan.wire.registry import AuthConfig
 from support.places import QUICK, Place, collect
-from support.registry import DOCKER, INDEX, MANIFEST, Handler, Registry, config_of, descriptor, digest
+from support.registry import DOCKER, INDEX, MANIFEST, Handler, Registry, begun, config_of, descriptor, digest
 from support.tars import archive, directory, member
 
 BASE = archive(directory("etc/"), member("etc/a", content=b"base"))
@@ -161,16 +160,9 @@ def test_an_unknown_name_is_404_in_dockers_words(place: Place, registry: Registr
 
 def cut_after(size: int) -> Any:
     def work(handler: Handler) -> None:
-        name = handler.path.rpartition("/")[2]
-        content = handler.registry.blobs[name]
-        start = handler.range()
-        handler.send_response(206 if start else 200)
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        handler.send_header("Content-Length", str(len(content) - start))
-        handler.end_headers()
+        name, content, start = begun(handler)
         handler.wfile.write(content[start : start + size])
-        handler.registry.sent[name] += min(size, len(content) - start)
+        handler.registry.went(name, min(size, len(content) - start))
         handler.cut()
 
     return work
@@ -195,12 +187,19 @@ def test_a_later_daemon_goes_on_with_what_an_earlier_one_had(place: Place, regis
     made = registry.image("a", "1", BASE, LARGE)
     name, size = digest(made.blobs[1]), len(made.blobs[1])
 
+    whole = threading.Event()
+    keep = place.images.catalogue.keep_layer
+
+    def kept(layer: LayerRef, now: int) -> None:
+        keep(layer, now)
+        whole.set()
+
+    place.images.catalogue.keep_layer = kept  # type: ignore[method-assign]
+
     def cut(handler: Handler) -> bool:
         if not is_blob(name)(handler):
             return False
-        deadline = time.monotonic() + 20
-        while place.images.catalogue.find_layer(of(BASE)) is None and time.monotonic() < deadline:
-            time.sleep(0.01)  # the other layer is whole before the pull fails
+        assert whole.wait(20)  # the other layer is whole before the pull fails
         handler.cut()
         return True
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from kernel.net_place import LAN_HOST, LAN_NEIGHBOUR, World
 from sampan.kernel import netns
 from sampan.network.records import PortBinding
+from support.ready import started
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces"),
@@ -31,12 +31,8 @@ def dockerd() -> Iterator[str]:
     host = f"unix://{work}/d.sock"
     command = ["dockerd", "--data-root", work / "data", "--exec-root", work / "exec", "--pidfile", work / "pid", "-H", host,
                "--bip", "10.213.77.1/24", "--userland-proxy=false"]  # fmt: skip
-    with open(work / "log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    process = started(command, work / "log")
     try:
-        deadline = time.monotonic() + 60
-        while subprocess.run(["docker", "-H", host, "version"], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline and process.poll() is None, (work / "log").read_text()[-2000:]
         yield host
     finally:
         process.terminate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from sampan.files.tar_apply import BadArchive, Options, Whiteouts, apply
 from sampan.files.tar_write import Source, tree_tar
 from sampan.kernel.fds import open_fd
+from support.forked import beside
 from support.tars import archive, directory, member, open_fds
 
 ROUNDS = 2000
@@ -24,22 +24,17 @@ def swapping(root: Path, target: Path) -> Iterator[None]:
     """Another process exchanges the folder `p` and a link to `target` as fast as it can."""
     (root / "p").mkdir()
     (root / "link").symlink_to(target)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.chdir(root)
-            while True:
-                os.rename("p", "q")
-                os.rename("link", "p")
-                os.rename("p", "link")
-                os.rename("q", "p")
-        finally:
-            os._exit(1)
-    try:
+
+    def exchange() -> None:
+        os.chdir(root)
+        while True:
+            os.rename("p", "q")
+            os.rename("link", "p")
+            os.rename("p", "link")
+            os.rename("q", "p")
+
+    with beside(exchange):
         yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 @pytest.fixture

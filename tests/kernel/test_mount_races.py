@@ -6,7 +6,6 @@ import ctypes
 import json
 import os
 import random
-import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from sampan.kernel.process import Clone, unshare
 from sampan.oci.runtime import Linux, Mount, Process, Spec
 from sampan.runtime import apply
 from sampan.runtime.plan import plan
+from support.forked import beside
 
 ROUNDS = 2000
 SECONDS = 60 if os.environ.get("SAMPAN_TEST_LONG") else 15
@@ -38,23 +38,18 @@ def swapping(one: Path, other: Path) -> Iterator[None]:
 
     Between bursts of an even number it rests for up to 8 ms, the true name in place, so that a walk meets it at every point.
     """
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-            first, second = bytes(one), bytes(other)
-            dice = random.Random(1)
-            while True:
-                for _ in range(2 * dice.randrange(1, 200)):
-                    _libc.renameat2(-100, first, -100, second, 2)
-                time.sleep(dice.random() * 0.008)
-        finally:
-            os._exit(1)
-    try:
+
+    def exchange() -> None:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        first, second = bytes(one), bytes(other)
+        dice = random.Random(1)
+        while True:
+            for _ in range(2 * dice.randrange(1, 200)):
+                _libc.renameat2(-100, first, -100, second, 2)
+            time.sleep(dice.random() * 0.008)  # the moment is what is varied
+
+    with beside(exchange):
         yield
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def in_own_mounts(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

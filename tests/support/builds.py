@@ -110,8 +110,9 @@ def until(client: socket.socket, words: bytes) -> None:
 
 @contextmanager
 def web(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serve HTTP on a port of 127.0.0.1."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    """Serve HTTP on a port of 127.0.0.1, without a word."""
+    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), quiet)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

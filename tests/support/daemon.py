@@ -7,15 +7,18 @@ import io
 import itertools
 import json
 import os
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import tarfile
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
+
+from support.ready import started
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPAN = ROOT / ".venv/bin/sampan"
@@ -114,21 +117,7 @@ class Daemon:
             "--bridge", self.bridge, "--bip", self.subnet, "--cgroup-parent", self.cgroup_parent,
             "--pidfile", str(self.work / "pid"), *self.options,
         ]  # fmt: skip
-        ready, told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), str(self.work / "notify")
-        Path(told).unlink(missing_ok=True)
-        with ready:
-            ready.bind(told)
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-                env={**self.environment, "NOTIFY_SOCKET": told}, start_new_session=True,
-            )  # fmt: skip
-            end = os.pidfd_open(self.process.pid)
-            try:
-                seen, _, _ = select.select([ready, end], [], [], patience)
-            finally:
-                os.close(end)
-            if ready not in seen:
-                raise RuntimeError(f"the daemon did not get ready:\n{self.log[-4000:]}")
+        self.process = started(command, self.work / "daemon.log", env=self.environment, start_new_session=True)
         return self
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -224,3 +213,17 @@ class Daemon:
                 subprocess.run(["nft", "delete", *table.split()], check=False)
         if not os.environ.get("SAMPAN_TEST_KEEP"):
             shutil.rmtree(self.work, ignore_errors=True)
+
+
+def pings_while(sock: Path, work: list[threading.Thread]) -> list[float]:
+    """Ping a daemon until the work has ended; return the seconds that each answer took."""
+    waits = []
+    connection = UnixHttp(sock)
+    while alive := [one for one in work if one.is_alive()]:
+        begun = time.monotonic()
+        connection.request("GET", "/_ping")
+        assert connection.getresponse().read() == b"OK"
+        waits.append(time.monotonic() - begun)
+        alive[0].join(0.01)
+    connection.close()
+    return waits

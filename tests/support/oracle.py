@@ -7,10 +7,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from support.daemon import Answer, UnixHttp, busybox_rootfs
+from support.ready import started
 
 
 def missing() -> str:
@@ -40,21 +40,12 @@ class Oracle:
         for words in (("add", self.bridge, "type", "bridge"), ("set", self.bridge, "up")):
             subprocess.run(["ip", "link", *words], check=True)
         subprocess.run(["ip", "addr", "add", f"10.{60 + os.getpid() % 40}.7.1/24", "dev", self.bridge], check=True)
-        with open(self.work / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                ["dockerd", "--data-root", self.work / "data", "--exec-root", self.work / "exec", "--pidfile", self.work / "pid",
-                 "-H", self.host, "--bridge", self.bridge, "--iptables=false", "--ip-masq=false",
-                 "--cgroup-parent", "/sampanoracle"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                if self.call("GET", "/_ping", timeout=5).status == 200:
-                    return self
-            except OSError:
-                time.sleep(0.1)  # it tells nobody when it is ready
-        raise RuntimeError(f"dockerd did not get ready:\n{(self.work / 'log').read_text()[-3000:]}")
+        command = [
+            "dockerd", "--data-root", self.work / "data", "--exec-root", self.work / "exec", "--pidfile", self.work / "pid",
+            "-H", self.host, "--bridge", self.bridge, "--iptables=false", "--ip-masq=false", "--cgroup-parent", "/sampanoracle",
+        ]  # fmt: skip
+        self.process = started(command, self.work / "log", start_new_session=True)
+        return self
 
     def call(
         self, method: str, path: str, body: bytes | None = None, *, headers: dict[str, str] | None = None, timeout: float = 60

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from support.ready import until_listening
+
 OCI = "application/vnd.oci.image."
 MANIFEST, INDEX, CONFIG, LAYER = f"{OCI}manifest.v1+json", f"{OCI}index.v1+json", f"{OCI}config.v1+json", f"{OCI}layer.v1.tar+gzip"
 DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
@@ -83,6 +85,7 @@ class Registry:
         self.numbers = itertools.count()
         self.log: list[Seen] = []
         self.sent: Counter[str] = Counter()
+        self._went = threading.Condition()
         self.hooks: list[Hook] = []
         self.auth = ""
         self.user = ("user", "secret")
@@ -146,6 +149,17 @@ class Registry:
         content = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": list(manifests)}).encode()
         self.put(repository, content, INDEX, tag)
         return content
+
+    def went(self, name: str, size: int) -> None:
+        """Count bytes of a blob that went out."""
+        with self._went:
+            self.sent[name] += size
+            self._went.notify_all()
+
+    def until_sent(self, name: str, size: int, patience: float = 30) -> None:
+        """Wait until so many bytes of a blob have gone out."""
+        with self._went:
+            assert self._went.wait_for(lambda: self.sent[name] >= size, patience), (self.sent[name], size)
 
     def asked(self, method: str, part: str) -> list[Seen]:
         return [seen for seen in self.log if seen.method == method and part in seen.path]
@@ -275,7 +289,7 @@ class Handler(BaseHTTPRequestHandler):
         start = self.range()
         status, headers = (206, {"Content_Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}) if start else (200, {})
         if self.command == "GET":
-            self.registry.sent[name] += len(content) - start
+            self.registry.went(name, len(content) - start)
         self.reply(status, content[start:], Docker_Content_Digest=name, **headers)
 
     def range(self) -> int:
@@ -386,18 +400,7 @@ class DebianRegistry:
         self._process = subprocess.Popen(
             ["docker-registry", "serve", str(self.folder / "config.yml")], stdout=self._log, stderr=self._log, env={}
         )
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
-            except OSError:
-                if time.monotonic() > deadline or self._process.poll() is not None:
-                    raise RuntimeError((self.folder / "log").read_text()) from None
-                time.sleep(0.02)  # it tells nobody when it listens
+        until_listening(self.port, self._process)
 
     def manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
         """Return (digest, content) of a manifest as it is stored."""
@@ -423,22 +426,27 @@ class DebianRegistry:
 PIECE = 1 << 18
 
 
-def paced(handler: Handler) -> bool:
-    """For `hooks`: layers in small pieces, from where they are asked for: what happens to their reader finds them under way."""
+def begun(handler: Handler) -> tuple[str, bytes, int]:
+    """Answer the head of a blob's GET; return its digest, its content and where to go on."""
     name = handler.path.rpartition("/")[2]
-    content = handler.registry.blobs.get(name)
-    if handler.command != "GET" or "/blobs/" not in handler.path or content is None:
-        return False
-    start = handler.range()
+    content, start = handler.registry.blobs[name], handler.range()
     handler.send_response(206 if start else 200)
     if start:
         handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
     handler.send_header("Content-Length", str(len(content) - start))
     handler.end_headers()
+    return name, content, start
+
+
+def paced(handler: Handler) -> bool:
+    """For `hooks`: layers in small pieces, from where they are asked for: what happens to their reader finds them under way."""
+    if handler.command != "GET" or "/blobs/" not in handler.path or handler.path.rpartition("/")[2] not in handler.registry.blobs:
+        return False
+    name, content, start = begun(handler)
     try:
         for at in range(start, len(content), PIECE):
             handler.wfile.write(content[at : at + PIECE])
-            handler.registry.sent[name] += len(content[at : at + PIECE])
+            handler.registry.went(name, len(content[at : at + PIECE]))
             time.sleep(0.01)  # the pace itself
     except OSError:
         handler.close_connection = True

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
-import select
 import shutil
 import signal
 import socket
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from support.daemon import SAMPAN
+from support.ready import started
 
 
 class Served:
@@ -30,30 +29,8 @@ class Served:
         self.tls = "--tlscert" in options
 
     def start(self) -> Served:
-        told = str(self.work / "notify")
-        Path(told).unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self.work / "log", "ab") as log:
-            ready.bind(told)
-            command = [
-                str(SAMPAN),
-                "registry",
-                "serve",
-                "--listen",
-                self.host,
-                "--data-root",
-                str(self.work / "data"),
-                *self.options,
-            ]
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "NOTIFY_SOCKET": told}
-            )
-            end = os.pidfd_open(self.process.pid)
-            seen, _, _ = select.select([ready, end], [], [], 60)
-            os.close(end)
-            if ready not in seen:
-                self.process.kill()
-                self.process.wait()
-                raise RuntimeError((self.work / "log").read_text())
+        command = [str(SAMPAN), "registry", "serve", "--listen", self.host, "--data-root", str(self.work / "data"), *self.options]
+        self.process = started(command, self.work / "log")
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> None:

@@ -10,16 +10,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sampan.files.compression import Compression
 from sampan.files.tar_apply import BadArchive, Budget, OverBudget
 from sampan.kernel.caps import mask, status
-from sampan.kernel.fds import Fd, open_fd
+from sampan.kernel.fds import Fd, open_fd, pipe, send_with_fds
 from sampan.oci.digest import of
 from sampan.storage import unpacking
 from sampan.storage.ground import Ground
-from sampan.storage.unpackers import Unpackers
+from sampan.storage.unpackers import Unpackers, _Unpacker
 from support.tars import archive, member, open_fds
 
 TAR = archive(member("a", content=b"one"))
@@ -167,3 +168,14 @@ def test_a_slow_place_is_given_up_for_another(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("sampan.storage.ground.time.thread_time_ns", lambda: next(times))
     place = ground.place()
     assert os.listdir(tmp_path) == [place.name] and not os.listdir(place) and place.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_unpacker_whose_daemon_dies_over_an_answer_leaves_without_a_word(folder: Fd) -> None:
+    worker = _Unpacker()
+    reading, writing = pipe()
+    with writing, reading:
+        job = unpacking.Job(kind=Compression.PLAIN.value, max_bytes=1 << 20, max_entries=10, hashed=False)
+        send_with_fds(worker._connection, msgspec.msgpack.encode(job), (folder, reading))
+        os.write(writing.fileno(), TAR)
+    assert select.select([worker._connection], [], [], 20)[0]  # answered, and nobody reads it
+    assert os.waitstatus_to_exitcode(worker.end()) == 0

@@ -75,7 +75,10 @@ def main() -> None:
     set_name("sampan-unpack")
     _confine()
     while True:
-        data, fds = receive_with_fds(connection)
+        try:
+            data, fds = receive_with_fds(connection)
+        except ConnectionResetError:  # the daemon was killed before it had read the last answer (unix(7))
+            return
         if not data:
             return
         folder, stream = fds
@@ -83,7 +86,7 @@ def main() -> None:
             reply = _answer(msgspec.msgpack.decode(data, type=Job), folder, stream)
         try:
             connection.send(msgspec.msgpack.encode(reply), socket.MSG_NOSIGNAL)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from sampan.errors import InvalidRequest
 from support.places import Place, collect
-from support.registry import Registry
+from support.registry import Handler, Registry, digest
 from support.tars import archive, member
 
 DAY = 86400 * 10**9
@@ -79,10 +80,23 @@ def test_rules_that_make_no_sense_are_refused(place: Place, wrong: dict[str, str
 
 
 def test_layers_of_a_cancelled_pull_go_with_a_prune(place: Place) -> None:
+    finished = threading.Event()
     with Registry() as registry:
         made = registry.image("a", "1", archive(member("x")), b"no archive" * 100)
+
+        def hold(handler: Handler) -> bool:
+            if handler.path.endswith(digest(made.blobs[1])):
+                assert finished.wait(10)
+            return False
+
+        async def pull() -> None:
+            async for one in place.images.pull(f"{registry.host}/a", tag="1", platform="", auth=""):
+                if one.status == "Pull complete":
+                    finished.set()
+
+        registry.hooks.append(hold)
         with pytest.raises(Exception, match="failed to register layer"):
-            place.pull(f"{registry.host}/a")
-        assert place.layers.layers() and made
+            place.run(pull())
+        assert len(place.layers.layers()) == 1
         prune(place)
         assert not place.layers.layers()

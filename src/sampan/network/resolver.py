@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _CODE = "from sampan.network.dns.server import main; main()"
 _LISTENER, _CONTROL, _SAFE = 3, 4, 8
 _BATCH = 100  # places of one message: a SEQPACKET message has to fit the socket's buffer
 _PATIENCE = 5.0
+_PAUSES = (0.0, 0.1, 1.0, 10.0, 60.0)  # seconds before a process that ended is replaced; then the next container tries again
 Spaces = Callable[[str], Fd]
 
 
@@ -165,12 +167,20 @@ class Resolver:
     # The process.
 
     def _ensure(self) -> None:
-        if self._control is None:
-            try:
-                self._connect()
-            except OSError:
-                self._spawn()
+        """See that there is a process and that it knows everything.  Raises OSError."""
+        if self._control is not None:
+            return
+        try:
+            self._connect()
             self._synchronise()
+        except OSError:  # there is none; or it is being killed, and its listener still takes connections (exit_files, LIFO)
+            self._lost()
+            self._spawn()
+            try:
+                self._synchronise()
+            except BaseException:
+                self._lost()
+                raise
 
     def _connect(self) -> None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -285,10 +295,19 @@ class Resolver:
                 return
             log.error("the process of names ended; another one is started")
             self._lost()
-            try:
-                self._ensure()
-            except OSError as error:
-                log.error("names: %s", error)
+        self._replace()
+
+    def _replace(self) -> None:
+        for pause in _PAUSES:
+            time.sleep(pause)
+            with self._mutex:
+                if self._closing or self._control is not None:
+                    return
+                try:
+                    self._ensure()
+                    return
+                except OSError as error:
+                    log.error("names: %s", error)
 
     def _lost(self) -> None:
         if self._control is not None:
@@ -296,8 +315,10 @@ class Resolver:
         self._control = None
         self._have.clear()
         if self._child:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._child, os.WNOHANG)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._child, signal.SIGKILL)  # nobody has its other end any more
+                os.waitpid(self._child, 0)
+            self._child = 0
 
     def _tell(self, message: dict[str, Any], fds: Iterable[int] = ()) -> None:
         if self._control is None:

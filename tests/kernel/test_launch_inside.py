@@ -35,7 +35,7 @@ def execs(box: Box, rounds: int) -> None:
 def fingerprints() -> dict[str, str]:
     """Return digests of the files that the runtime runs from: interpreter, libraries, Sampan."""
     with open("/proc/self/maps") as table:
-        files = {line.split(None, 5)[5].strip() for line in table if "/" in line}
+        files = {line.split(None, 5)[5].strip() for line in table if "/" in line and "x" in line.split()[1]}  # code, no data
     files |= {str(path) for path in (Path(__file__).parents[2] / "src/sampan").rglob("*.py")}
     return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files if Path(name).is_file()}
 

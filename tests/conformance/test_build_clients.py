@@ -53,6 +53,24 @@ def test_docker_build_tags_and_runs(daemon: Daemon, folder: Path) -> None:
     assert daemon.docker("run", "--rm", "web:1", "ls", "/src").stdout == b"a\n"
 
 
+def test_docker_build_without_a_plugin_needs_no_setting(daemon: Daemon, folder: Path) -> None:
+    """Word for word: the client finds no buildx and takes the classic builder; told to use BuildKit, it says that it cannot."""
+    environment = {name: value for name, value in os.environ.items() if name != "DOCKER_BUILDKIT"} | {
+        "DOCKER_CONFIG": "/nonexistent"
+    }
+    if subprocess.run(["docker", "buildx", "version"], capture_output=True, env=environment, check=False).returncode == 0:
+        pytest.skip("needs a docker client without the buildx plugin")
+    done, told = (
+        subprocess.run(
+            ["docker", "-H", daemon.host, "build", "-t", "plain:1", str(folder)], capture_output=True, env=env, check=False
+        )
+        for env in (environment, {**environment, "DOCKER_BUILDKIT": "1"})
+    )
+
+    assert done.returncode == 0 and b"Successfully tagged plain:1\n" in done.stdout, done
+    assert told.returncode == 1 and told.stderr, told
+
+
 def test_docker_build_fails_with_the_commands_exit_code(daemon: Daemon) -> None:
     done = classic(daemon, "-", check=False, input=b"FROM busybox\nRUN exit 42\n")
 

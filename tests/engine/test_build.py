@@ -262,6 +262,48 @@ def test_unused_build_arguments_are_warned_of(clean: Daemon) -> None:
     assert "[Warning] One or more build-args [NOT] were not consumed\n" in made.text
 
 
+def test_build_checks_are_warnings_of_every_build(clean: Daemon) -> None:
+    text = "FROM busybox\nENV A 1\nCMD x\n"
+    made = build(clean, text).ok
+    quiet = build(clean, text, q=1)
+    skipped = build(clean, f"# check=skip=LegacyKeyValueFormat,JSONArgsRecommended\n{text}").ok
+
+    assert (
+        '\n[Warning] LegacyKeyValueFormat: "ENV key=value" should be used instead of legacy "ENV key value" format (line 2)\n'
+        in made.text
+    )
+    assert made.text.index("[Warning] JSONArgsRecommended: ") < made.text.index("Successfully built")
+    assert "[Warning]" not in quiet.text + skipped.text
+
+
+def test_a_base_for_another_machine_is_warned_of_unless_one_was_asked_for(clean: Daemon) -> None:
+    clean.ok("POST", "/images/create?fromSrc=-&repo=foreign&platform=linux/s390x", context({"etc/": ""}))
+    text = "FROM foreign\nCOPY Dockerfile /\n"
+    made = build(clean, text).ok
+    strict = build(clean, f"# check=error=true\n{text}")
+    skipped = build(clean, f"# check=skip=InvalidBaseImagePlatform;error=true\n{text}").ok
+    asked = build(clean, text, platform="linux/amd64")
+
+    warning = 'Base image foreign was pulled with platform "linux/s390x", expected "linux/amd64" for current build (line 1)'
+    assert f"[Warning] InvalidBaseImagePlatform: {warning}\n" in made.text
+    assert strict.error.startswith("lint violation found for rules:\nInvalidBaseImagePlatform - ") and not strict.id
+    assert "InvalidBase" not in skipped.text
+    assert "does not provide the specified platform (linux/amd64), and it cannot be pulled for it" in asked.error
+    assert build(clean, text, platform="linux/s390x").ok
+    clean.ok("DELETE", "/images/foreign?force=1")
+
+
+def test_errors_name_the_file_in_which_the_line_stands(clean: Daemon) -> None:
+    base = build(clean, "FROM busybox\nONBUILD COPY ${NOPE:?} /\n", t="triggers").ok
+    texts = {"ci/File": "FROM busybox\nRUM x\n", "Late": "FROM busybox\nUSER ${NOPE:?}\n", "Child": f"FROM {base.id}\n"}
+    found = {name: build(clean, "", texts, dockerfile=name).error.split("\n")[1] for name in texts}
+    outside = build(clean, "", texts, dockerfile="ci/File", sampan__file="/elsewhere/D")
+
+    assert found == {"ci/File": "ci/File:2:1", "Late": "Late:2:6", "Child": "ONBUILD of the base image:1:6"}
+    assert "\n/elsewhere/D:2:1\n" in outside.error
+    clean.ok("DELETE", "/images/triggers?force=1")
+
+
 def test_dockerignore_leaves_files_out(clean: Daemon) -> None:
     files = {".dockerignore": "*\n!keep\nkeep/no*\n", "a": "1", "keep/x": "2", "keep/no1": "3"}
     made = build(clean, "FROM busybox\nCOPY . /c/\n", files).ok

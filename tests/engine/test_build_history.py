@@ -82,6 +82,25 @@ def test_row_71_no_secret_and_no_argument_is_remembered(clean: Daemon) -> None:
     assert b"hunter" not in kept
 
 
+def test_an_end_is_told_only_when_it_is_on_the_disk(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was told that a build is done finds it done after kill -9, not interrupted."""
+    kept = History(State(tmp_path), tmp_path / "history")
+    entry = kept.begin(Watched("x", ""))
+    kept.write_begin(entry)
+    told = []
+
+    def put(key: str, record: history.BuildRecord, *, volatile: bool = False) -> None:
+        told.append(kept.all()[0].outcome)
+        plain(key, record, volatile=volatile)
+
+    plain = kept._table.put
+    monkeypatch.setattr(kept._table, "put", put)
+    kept.end(entry, cancelled=False)
+
+    assert told == ["running"]
+    assert [one.outcome for one in kept.all()] == ["done"]
+
+
 def test_the_oldest_are_forgotten(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "KEPT", 3)
     kept = History(State(tmp_path), tmp_path / "history")

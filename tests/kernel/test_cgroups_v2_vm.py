@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = Path(os.environ.get("SAMPAN_VM_RUN", ROOT.parent / "shared/vm/vm-run"))
 SITE = Path(sysconfig.get_path("purelib"))
 TESTS = ("tests/unit/test_cgroups.py", "tests/kernel/test_cgroups_kernel.py")
-STEPS = ("limits", "devices", "out_of_memory", "security", "explained")
+STEPS = ("limits", "devices", "out_of_memory", "security", "builds", "explained")
 RUN_TIME = (
     "aiohttp", "aiohappyeyeballs", "aiosignal", "attr", "attrs", "frozenlist", "idna", "isal", "msgspec", "multidict", "propcache",
     "yarl", "zstandard",

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from contracts.storage_driver import BASE, DriverContract, Mounted, two_layers
-from sampan.kernel.mount import Attr
+from sampan.kernel.mount import Attr, attach, new_mount, unmount
+from sampan.kernel.paths import open_in
 from sampan.state import State
 from sampan.storage import mounts
 from sampan.storage.overlay import Overlay
@@ -44,6 +45,38 @@ class TestOverlayByMount(DriverContract):
         assert (
             not list(Path("/run").glob("sampan-mount-*")) and "/run/sampan-mount-" not in Path("/proc/self/mountinfo").read_text()
         )
+
+
+@pytest.mark.parametrize("version", [(6, 1), (6, 15)])
+def test_a_part_of_a_mount_is_a_mount_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: tuple[int, int]) -> None:
+    monkeypatch.setattr(mounts, "kernel_version", lambda: version)
+    with new_mount("tmpfs", {"size": "64k"}) as memory:
+        (Path(memory.path) / "a").mkdir()
+        (Path(memory.path) / "a/b").write_text("part")
+        with mounts.part(memory, lambda top: open_in(top, "a/b", os.O_PATH)) as found:
+            assert Path(found.path).read_text() == "part"
+    with pytest.raises(FileNotFoundError), new_mount("tmpfs") as memory:
+        mounts.part(memory, lambda top: open_in(top, "none", os.O_PATH))
+
+    assert list(Path("/run").glob("sampan-mount-*")) == []
+
+
+def test_mounts_that_a_killed_process_left_are_taken_away_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mounts, "_STAGES", tmp_path)
+    with subprocess.Popen(["sleep", "600"]) as dead:
+        left = tmp_path / f"sampan-mount-{dead.pid}-{mounts._birth(dead.pid)}-0"
+        recycled = tmp_path / f"sampan-mount-{os.getpid()}-{mounts._birth(dead.pid)}0-1"
+        mine = tmp_path / f"sampan-mount-{os.getpid()}-{mounts._birth(os.getpid())}-2"
+        for place in (left, recycled, mine):
+            place.mkdir()
+            with new_mount("tmpfs") as memory:
+                attach(memory, str(place))
+        assert mounts.sweep_stages() == [recycled.name]
+        dead.kill()
+
+    assert mounts.sweep_stages() == [left.name]
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
+    unmount(str(mine))
 
 
 def test_row_45_overlay_xattrs_of_an_image_mean_nothing(driver: Overlay, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
+from support.builds import before  # noqa: E402
 from support.daemon import SAMPAN, Daemon, UnixHttp  # noqa: E402  # a program of its own
 
 MIB = 1 << 20
@@ -70,6 +71,23 @@ def security(daemon: Daemon) -> None:
     assert driver.returncode == 1 and "without systemd" in driver.stderr, driver
 
 
+def builds(daemon: Daemon) -> None:
+    """Every kind of mount that a step can have, with a kernel that clones attached mounts only, and a part of an image."""
+    text = (
+        "FROM busybox AS s\nRUN mkdir -p /d/e && echo stage > /d/e/one\nFROM busybox\n"
+        "RUN --mount=from=s,source=/d/e/one,target=/two --mount=target=/ctx,source=sub --mount=target=/rw,rw "
+        "--mount=type=cache,target=/c --mount=type=tmpfs,target=/t --mount=type=secret,id=k "
+        "cat /two /ctx/x /run/secrets/k && echo w > /rw/new && echo c > /c/x && touch /t/x\n"
+        "RUN <<EOF\n#!/bin/sh\necho script\nEOF\nCOPY --from=s --link /d/e /linked\nRUN cat /linked/one\n"
+    )
+    made = before(daemon, text, {"sub/x": "context\n"}, {"secrets": {"k": "c2VjcmV0Cg=="}}).ok
+    assert "stage\ncontext\nsecret\n" in made.text and "script\n" in made.text, made.text
+    image = [{"Type": "image", "Source": "busybox", "Target": "/i", "ImageOptions": {"Subpath": "etc"}}]
+    code, shown = daemon.run("ls", "/i", HostConfig={"Mounts": image})
+    assert code == 0 and b"passwd" in shown, shown
+    assert list(Path("/run").glob("sampan-mount-*")) == []
+
+
 def explained(daemon: Daemon) -> None:
     """`sampan explain` and `stats` read the same tree; what is removed leaves no group."""
     command(daemon, "run", "-d", "--name", "web", "--memory", "32m", "-p", "18080:80", "busybox", "sleep", "600")
@@ -87,7 +105,7 @@ def main() -> None:
     try:
         daemon.start(patience=240)  # an emulated machine
         daemon.import_busybox()
-        for step in (limits, devices, out_of_memory, security, explained):
+        for step in (limits, devices, out_of_memory, security, builds, explained):
             step(daemon)
             print("passed", step.__name__, flush=True)
     except BaseException:

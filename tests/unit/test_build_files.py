@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import stat
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sampan.build.builder import Builder
 from sampan.build.cache import Cache, StepRecord, bounded, key_of
-from sampan.build.checks import check
+from sampan.build.checks import check, warnings
 from sampan.build.chmod import change
 from sampan.build.digests import Digests
 from sampan.build.parse import parse
@@ -20,6 +22,7 @@ from sampan.build.report import Console
 from sampan.build.scope import Request
 from sampan.build.select import Picked, Root, pick, resolve
 from sampan.build.synced import Synced
+from sampan.client.context import entries, told
 from sampan.errors import Conflict, InvalidRequest, NotFound
 from sampan.files.ignore import Ignore
 from sampan.files.stubs import remove_stubs
@@ -206,6 +209,52 @@ def test_row_64_an_upload_that_breaks_off_is_refused(content: bytes) -> None:
         Pieces(io.BytesIO(content)).drain()
 
 
+def test_a_file_that_may_change_without_a_change_of_its_time_is_sent_again(tmp_path: Path) -> None:
+    """Written while the folder is read: a second change within the same tick would be seen by nobody."""
+    for name in ("old", "new", "whole"):
+        (tmp_path / name).write_text(name)
+    begun = 1_700_000_000_500_000_000
+    for name, before in (("old", 21_000_000), ("new", 19_000_000), ("whole", 500_000_000)):
+        os.utime(tmp_path / name, ns=(begun - before, begun - before))
+    found = dict(entries(str(tmp_path), Ignore(())))
+    first = told(str(tmp_path), found, begun)
+    kept = Synced(tmp_path.parent / "kept")
+    named, wanted = kept.tell("a" * 64, first)
+    context, tree = kept.claim(named)
+    tree.close()
+    kept.release(context, whole=True)
+
+    assert {one[0]: one[3] for one in first} == {"old": begun - 21_000_000, "new": -1, "whole": -1}
+    assert sorted(wanted) == ["new", "old", "whole"]
+    assert sorted(kept.tell("a" * 64, first)[1]) == ["new", "whole"]
+    kept._told.clear()
+    assert sorted(kept.tell("a" * 64, told(str(tmp_path), found, begun + 10**10))[1]) == ["new", "whole"]
+
+
+def test_a_context_can_be_told_again_while_its_build_gives_it_back(tmp_path: Path) -> None:
+    """Refused, the client would send all of it: fifty thousand files, and every one of them read."""
+    builder = object.__new__(Builder)
+    builder._synced, builder._notes = Synced(tmp_path / "kept"), set()
+    key, content = "a" * 64, b'[["x",33188,1,1,""]]'
+
+    async def both() -> list[str]:
+        first = await builder.tell(key, io.BytesIO(content))
+        context, tree = builder._synced.claim(first.token)
+        tree.close()
+        with pytest.raises(Conflict):
+            await builder.tell(key, io.BytesIO(content))
+
+        async def give_back() -> None:
+            for _ in range(50):
+                await asyncio.sleep(0)
+            builder._synced.release(context, whole=True)
+
+        builder._later(give_back())
+        return (await builder.tell(key, io.BytesIO(content))).wanted
+
+    assert asyncio.run(both()) == []
+
+
 def test_steps_side_by_side_are_shown_one_after_the_other() -> None:
     said: list[Progress] = []
     console = Console(said.append, 2)
@@ -249,6 +298,7 @@ def test_keys_do_not_run_together_and_explanations_name_the_input(tmp_path: Path
         ("FROM --platform=linux/amd64 a\n", "FromPlatformFlagConstDisallowed"),
         ("FROM scratch\nENV A=$NOPE\n", "UndefinedVar"), ("FROM a\nEXPOSE 80/TCP\n", "ExposeProtoCasing"),
         ("FROM a\nEXPOSE 1.2.3.4:80:80\n", "ExposeInvalidFormat"), ("FROM a\nRUN x \\\n\n  y\n", "NoEmptyContinuation"),
+        ("FROM busybox:$NOPE\n", "UndefinedArgInFrom"),
         ("ARG T\nFROM busybox:${T}\n", "InvalidDefaultArgInFrom"), ("ARG T\nFROM $T\n", "InvalidDefaultArgInFrom"),
     ],
 )  # fmt: skip
@@ -262,6 +312,23 @@ def test_checks_name_their_rule(text: str, rule: str) -> None:
 @pytest.mark.parametrize("text", ["ARG T=1\nFROM busybox:$T\n", "ARG B=stage\nFROM a AS stage\nFROM $B\n", "FROM busybox\n"])
 def test_good_defaults_are_no_warning(text: str) -> None:
     assert check(plan(parse(text.encode()), Request())) == ["Check complete, no warnings found."]
+
+
+def test_experimental_checks_are_asked_for() -> None:
+    text = "# the base\nFROM a AS base\n# base is fine\nARG other\n\nARG third\n# third is told\nARG third\n"
+    wanted = [
+        ("", []), ("# check=experimental=all\n\n", [4, 6]), ("# check=experimental=InvalidDefinitionDescription\n\n", [4, 6]),
+        ("# check=experimental=all;skip=InvalidDefinitionDescription\n\n", []),
+    ]  # fmt: skip
+    for directive, lines in wanted:
+        made = plan(parse((directive + text).encode()), Request())
+        assert [one.line for one in warnings(made, Request(), Ignore(()))] == lines, directive
+
+
+def test_what_only_the_base_image_sets_is_no_error_of_the_checks() -> None:
+    made = plan(parse(b"FROM python AS a\nENV V=${PYTHON_VERSION:?}\nFROM a\nENV W=${V:?}\n"), Request())
+
+    assert check(made) == ["Check complete, no warnings found."]
 
 
 def test_files_that_are_left_out_are_named() -> None:

@@ -92,7 +92,7 @@ def options_of(q: Query) -> Options:
     here = f"linux/{host_architecture()}"
     asked = Asked(
         target=q.text("target"), arguments=arguments, labels=labels, platform=q.text("platform").lower() or here,
-        build_platform=here,
+        build_platform=here, strict_platform=bool(q.text("platform")),
     )  # fmt: skip
     return Options(
         dockerfile=q.text("dockerfile") or "Dockerfile", tags=tuple(t for t in q.all("t") if t), request=asked, host=_host(q),
@@ -101,7 +101,7 @@ def options_of(q: Query) -> Options:
         epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), plan=q.flag("sampan-plan"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
         contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=_cache_from(q),
-        cache_to=_cache_to(q, arguments),
+        cache_to=_cache_to(q, arguments), shown=q.text("sampan-file"),
     )  # fmt: skip
 
 

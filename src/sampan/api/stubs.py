@@ -33,8 +33,8 @@ async def _no_swarm(request: Request) -> Response:
 
 
 LATER = (
-    ("POST", "/session", "BuildKit"),
-    ("POST", "/grpc", "BuildKit"),
+    ("POST", "/session", "BuildKit's session (DOCKER_BUILDKIT=0 uses the builder that is here)"),
+    ("POST", "/grpc", "BuildKit's gRPC (DOCKER_BUILDKIT=0 uses the builder that is here)"),
     ("GET", "/containers/{}/checkpoints", "checkpointing"),
     ("POST", "/containers/{}/checkpoints", "checkpointing"),
     ("POST", "/plugins/pull", "installing plugins"),

@@ -1,4 +1,7 @@
-"""Images that stages begin with or copy from."""
+"""Images that stages begin with or copy from.
+
+One that is here for another machine is used all the same, and warned of, unless a platform was asked for: then it is pulled for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from sampan.build.named import Named
 from sampan.build.options import Options
 from sampan.build.select import Root
 from sampan.engine.images.images import Images
-from sampan.errors import NotFound
+from sampan.errors import NotFound, SampanError
 from sampan.files.ignore import Ignore
 from sampan.oci.digest import Digest
 from sampan.oci.image import Settings
@@ -27,40 +30,56 @@ class Bases:
         self._named = named
         self._stores = images.stores
         self._options = options
-        self._found: dict[str, asyncio.Task[Built]] = {}
+        self._found: dict[tuple[str, str], asyncio.Task[Built]] = {}
+        self._pulling = asyncio.Lock()  # a name means one image at a time: that of the last platform
         self._views: dict[tuple[Digest, ...], Root] = {}
         self._held = ExitStack()
 
     async def image(self, name: str, platform: str) -> Built:
         """Return an image, or the one that a named context gives for it, as the begin of a stage.  Raises NotFound."""
         name = self._named.image(self._options.request.named(name)) or name
+        request = self._options.request
         if name == "scratch":
-            architecture, variant = _platform(platform or self._options.request.platform)
+            architecture, variant = _platform(platform or request.platform)
             return Built(architecture=architecture, variant=variant)
-        task = self._found.get(name)
+        asked = platform or (request.platform if request.strict_platform else "")
+        task = self._found.get((name, asked))
         if task is None:
-            task = self._found[name] = asyncio.ensure_future(self._resolve(name))
-        built = await asyncio.shield(task)
-        wanted, _ = _platform(platform or self._options.request.platform)
-        if wanted and built.architecture != wanted:
-            shown = platform or self._options.request.platform
-            raise NotFound(f"image with reference {name} was found but does not provide the specified platform ({shown})")
-        return built
+            task = self._found[name, asked] = asyncio.ensure_future(self._resolve(name, asked))
+        return await asyncio.shield(task)
 
-    async def _resolve(self, name: str) -> Built:
-        if not self._options.pull:
+    async def _resolve(self, name: str, platform: str) -> Built:
+        found: Built | None = None
+        if not self._options.pull or name.startswith("sha256:"):
             try:
-                return await asyncio.to_thread(self._read, name)
+                found = await asyncio.to_thread(self._read, name)
             except NotFound:
                 if name.startswith("sha256:"):
                     raise
+        other = f"image with reference {name} was found but does not provide the specified platform ({platform})"
+        if found is not None and serves(found, platform):
+            return found
+        if name.startswith("sha256:"):
+            raise NotFound(other)
+        async with self._pulling:
+            try:
+                await self._pull(name, platform)
+            except SampanError as error:
+                if found is None:
+                    raise
+                raise NotFound(f"{other}, and it cannot be pulled for it: {error}") from None
+            found = await asyncio.to_thread(self._read, name)
+        if not serves(found, platform):
+            raise NotFound(other)
+        return found
+
+    async def _pull(self, name: str, platform: str) -> None:
         reference = parse(name).tagged()
         auth = self._options.auth.get(reference.domain, "")
-        pulled = self._images.pull(reference.name, tag=reference.tag or str(reference.digest or ""), platform="", auth=auth)
-        async for message in pulled:
+        tag = reference.tag or str(reference.digest or "")
+        async for message in self._images.pull(reference.name, tag=tag, platform=platform, auth=auth):
             if message.error:
                 raise NotFound(message.error)
-        return await asyncio.to_thread(self._read, name)
 
     def _read(self, name: str) -> Built:
         catalogue = self._stores.catalogue
@@ -83,6 +102,12 @@ class Bases:
         for task in self._found.values():
             task.cancel()
         self._held.close()
+
+
+def serves(built: Built, platform: str) -> bool:
+    """Whether an image is for the machines of a platform; "": any."""
+    wanted, _ = _platform(platform) if platform else ("", None)
+    return not wanted or built.architecture == wanted
 
 
 def _platform(text: str) -> tuple[str, str | None]:

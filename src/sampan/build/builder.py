@@ -6,8 +6,8 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
@@ -16,11 +16,12 @@ import msgspec
 from sampan.build import image
 from sampan.build.agents import Sessions
 from sampan.build.cache import Cache, StepRecord
-from sampan.build.checks import check, settings
+from sampan.build.checks import check, refuse, settings, warnings
 from sampan.build.context import Context
 from sampan.build.digests import Digests
 from sampan.build.exchange import CONFIG, FromUpload, Source, chosen, record_of, sources
 from sampan.build.history import History, Watched, details, summary
+from sampan.build.lines import Remark
 from sampan.build.mounting import Mounts
 from sampan.build.named import Named
 from sampan.build.options import EPOCH, BuildFailed, Options
@@ -32,6 +33,7 @@ from sampan.build.remote import Fetching
 from sampan.build.report import Console, failure
 from sampan.build.scope import consumable, given, keep_git
 from sampan.build.solve import Shop, Solver
+from sampan.build.source import DockerfileError
 from sampan.build.squash import squash
 from sampan.build.synced import Entry, Synced
 from sampan.build.usage import records
@@ -41,6 +43,7 @@ from sampan.engine.containers.exits import background
 from sampan.engine.context import Rooms
 from sampan.engine.images.threads import finish
 from sampan.errors import InvalidRequest, NotFound, SampanError
+from sampan.files.ignore import Ignore
 from sampan.oci.digest import Digest
 from sampan.oci.reference import parse as parse_reference
 from sampan.wire.builds import BuildDetails, BuildSummary
@@ -48,6 +51,7 @@ from sampan.wire.images import BuildPruned, ContextAnswer, Progress
 from sampan.wire.usage import CacheRecord
 
 _MAX_TOLD = 512 << 20
+_GIVEN_BACK = 10.0  # seconds
 
 
 @dataclass
@@ -170,7 +174,8 @@ class Builder:
             session = self.sessions.find(before.session)
             secrets = {**options.secrets, **before.secrets}
             found = replace(options, request=request, secrets=secrets, dockerfile=name, session=session, granted=self._granted)
-            return plan(parse(context.dockerfile(name)), request), found
+            with _naming(found):
+                return plan(parse(context.dockerfile(name)), request), found
 
         prepared, options = await finish(work)  # nothing is taken away while the thread still brings
         epoch = given(options.request).get(EPOCH)
@@ -192,10 +197,12 @@ class Builder:
             solver = Solver(self._shop, made, (root, brought.named), options, console)
             solver.imports = [*brought.caches, *await sources(self._images, options.cache_from, options.auth, console.say)]
             try:
-                built = await solver.solve()
+                with _naming(options):
+                    built = await solver.solve()
                 if options.squash:
                     plain = built
                     built = await solver.blocking(lambda: squash(self._stores, self.cache, plain, solver.base, options))
+                warned = _warnings(made, options, root.ignore, solver.warned)
                 inline = any(one.kind == "inline" for one in options.cache_to)
                 told = chosen(solver.done, built.layers, whole=False) if inline else {}
                 identity = await solver.blocking(lambda: self._finish(built, options, told))
@@ -213,6 +220,8 @@ class Builder:
                 return
             raise
         brought.named.result = entry.image = identity
+        for one in warned:
+            say(Progress(stream=f"[Warning] {one.rule}: {one.message} (line {one.line})\n"))
         await self._announce(identity, made, options, say)
         self._later(self._note(set(solver.held), solver.places))
         if options.quiet:
@@ -311,6 +320,8 @@ class Builder:
             token, wanted = self._synced.tell(key, entries)
             return ContextAnswer(token=token, wanted=wanted)
 
+        if self._synced.busy(key) and self._notes:  # a build that has ended may be about to give it back
+            await asyncio.wait(set(self._notes), timeout=_GIVEN_BACK)
         return await asyncio.to_thread(work)
 
     async def prune(self, wanted: Wanted) -> BuildPruned:
@@ -321,3 +332,20 @@ class Builder:
             if wanted.all:
                 await asyncio.to_thread(self._synced.trim, 0)
             return await asyncio.to_thread(prune, self._shop, wanted, held, time.time_ns())
+
+
+@contextmanager
+def _naming(options: Options) -> Iterator[None]:
+    """Have errors of the Dockerfile say its name."""
+    try:
+        yield
+    except DockerfileError as error:
+        raise error.named(options.shown or options.dockerfile) from None
+
+
+def _warnings(made: Plan, options: Options, ignore: Ignore, found: list[Remark]) -> list[Remark]:
+    """Return all there is to warn of; `found`: on the way.  Raises InvalidRequest when warnings are to be errors."""
+    wanted = settings(made, options.request)
+    seen = [one for one in found if wanted.wants(one)]
+    refuse(wanted, seen)
+    return [*warnings(made, options.request, ignore), *seen]

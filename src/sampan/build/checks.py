@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sampan.build import instructions as i
 from sampan.build.evaluate import Base, evaluate
-from sampan.build.lines import Remark
+from sampan.build.lines import DIRECTIVES, Remark
 from sampan.build.plan import Plan
 from sampan.build.remote import is_remote
 from sampan.build.scope import Request, Scope, platform_arguments
@@ -22,6 +22,7 @@ ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
 URL = "https://docs.docker.com/go/dockerfile/rule"
 _SECRET = frozenset("apikey auth credential credentials key password pword passwd secret token".split())
 _INNOCENT = frozenset(("public", "file", "version"))
+_EXPERIMENTAL = frozenset(("InvalidDefinitionDescription",))
 _SINGLE = ("CMD", "ENTRYPOINT", "HEALTHCHECK")
 
 
@@ -31,19 +32,29 @@ class Settings:
 
     skip: frozenset[str] = frozenset()
     strict: bool = False
+    experimental: frozenset[str] = frozenset()
+
+    def wants(self, one: Remark) -> bool:
+        """Whether a warning is wanted; experimental ones only by name."""
+        if one.rule in self.skip or "all" in self.skip:
+            return False
+        return one.rule not in _EXPERIMENTAL or bool(self.experimental & {one.rule, "all"})
 
 
 def settings(plan: Plan, request: Request) -> Settings:
     """Return how the file, or the request, wants to be checked."""
     skip: frozenset[str] = frozenset()
+    experimental: frozenset[str] = frozenset()
     strict = False
     for part in (request.arguments.get(ARGUMENT) or plan.dockerfile.directives.get("check", "")).split(";"):
         name, _, value = part.strip().partition("=")
         if name == "skip":
             skip |= {one.strip() for one in value.split(",")}
+        elif name == "experimental":
+            experimental |= {one.strip() for one in value.split(",")}
         elif name == "error":
             strict = value.strip().lower() in ("true", "1")
-    return Settings(skip, strict)
+    return Settings(skip, strict, experimental)
 
 
 def check(plan: Plan, request: Request | None = None, ignore: Ignore | None = None) -> list[str]:
@@ -52,15 +63,32 @@ def check(plan: Plan, request: Request | None = None, ignore: Ignore | None = No
     Raises InvalidRequest with them all when they are to be errors.
     """
     request = request or Request()
+    found = warnings(plan, request, ignore or Ignore(()))
+    refuse(settings(plan, request), found)
+    return [_told(one) for one in found] or ["Check complete, no warnings found."]
+
+
+def warnings(plan: Plan, request: Request, ignore: Ignore) -> list[Remark]:
+    """Return what the file is to be warned of, in its order."""
     wanted = settings(plan, request)
-    every = [*remarks(plan, request), *_ignored(plan, ignore or Ignore(()))]
-    found = sorted((one for one in every if one.rule not in wanted.skip), key=lambda one: one.line)
-    lines = [
-        f"{one.rule} - {URL}/{_kebab(one.rule)}/\n  line {one.line}: {one.message}" for one in found if "all" not in wanted.skip
-    ]
-    if wanted.strict and lines:
-        raise InvalidRequest("lint violation found for rules:\n" + "\n".join(lines))
-    return lines or ["Check complete, no warnings found."]
+    every = [*remarks(plan, request), *_ignored(plan, ignore)]
+    return sorted(filter(wanted.wants, every), key=lambda one: one.line)
+
+
+def refuse(wanted: Settings, found: list[Remark]) -> None:
+    """Raise InvalidRequest when there are warnings and they are to be errors."""
+    if wanted.strict and found:
+        raise InvalidRequest("lint violation found for rules:\n" + "\n".join(map(_told, found)))
+
+
+def _told(one: Remark) -> str:
+    return f"{one.rule} - {URL}/{_kebab(one.rule)}/\n  line {one.line}: {one.message}"
+
+
+def base_platform(line: int, base: str, found: str, wanted: str) -> Remark:
+    """Return the warning of a base image that is for another machine; it is known only when the image is here."""
+    text = f'Base image {base} was pulled with platform "{found}", expected "{wanted}" for current build'
+    return Remark("InvalidBaseImagePlatform", line, text)
 
 
 def _ignored(plan: Plan, ignore: Ignore) -> Iterator[Remark]:
@@ -85,6 +113,7 @@ def remarks(plan: Plan, request: Request) -> Iterator[Remark]:
     file = plan.dockerfile
     yield from file.remarks
     yield from _casing(file)
+    yield from _descriptions(file)
     yield from _defaults(file, request)
     seen: dict[str, int] = {}
     for stage in file.stages:
@@ -127,6 +156,21 @@ def _names_in(text: str) -> list[str]:
         if (end and not piece.startswith("{")) or bare[end : end + 1] == "}":
             found.append(bare[:end])
     return found
+
+
+def _descriptions(file: i.Dockerfile) -> Iterator[Remark]:
+    """A comment right above a named stage or an ARG describes it, and begins with its name."""
+    described: list[tuple[i.Instruction, list[str]]] = [(one, [name for name, _ in one.pairs]) for one in file.arguments]
+    for stage in file.stages:
+        if stage.start.name:
+            described.append((stage.start, [stage.start.name]))
+        described += [(one, [name for name, _ in one.pairs]) for one in stage.steps if isinstance(one, i.Arg)]
+    for one, names in described:
+        word = one.line.comment.split(" ")[0]
+        if word and word not in names and word.partition("=")[0].lower() not in DIRECTIVES:
+            shown = names[0] if len(names) == 1 else "<arg_key>"
+            text = f"Comment for {one.keyword} should follow the format: `# {shown} <description>`"
+            yield Remark("InvalidDefinitionDescription", one.line.first, text)
 
 
 def _casing(file: i.Dockerfile) -> Iterator[Remark]:
@@ -228,7 +272,14 @@ def _undefined(plan: Plan, request: Request) -> Iterator[Remark]:
     known: dict[int, bool] = {}
     for one in plan.stages:
         base = done.get(one.parent, Base()) if one.parent is not None else Base()
-        known[one.index] = one.base == "scratch" or (one.parent is not None and known.get(one.parent, False))
-        made = evaluate(one.stage, base, plan.outer, request, escape=plan.dockerfile.escape, on_missing=missing(known[one.index]))
+        known[one.index] = one.base == "scratch" or (one.parent in done and known.get(one.parent, False))
+        try:
+            made = evaluate(
+                one.stage, base, plan.outer, request, escape=plan.dockerfile.escape, on_missing=missing(known[one.index])
+            )
+        except InvalidRequest:
+            if known[one.index]:
+                raise
+            continue  # it may need what only the base image has
         done[one.index] = Base(made.settings, made.author, made.arguments)
     yield from found

@@ -14,6 +14,7 @@ from sampan.build import metadata
 from sampan.build.expand import split_words
 from sampan.build.parse import trigger
 from sampan.build.scope import PROXIES, Request, Scope, given
+from sampan.build.source import DockerfileError
 from sampan.build.steps import CopyOp, FolderOp, Op, RunOp, Step
 from sampan.oci.image import Settings
 
@@ -55,8 +56,10 @@ def evaluate(
         one.set(env=[*(one.settings.env or ()), PATH])
         one.scope.env["PATH"] = PATH.partition("=")[2]
     for text in triggers:
-        found = trigger(text)
-        one.step(replace(found), trigger=True)
+        try:
+            one.step(trigger(text), trigger=True)
+        except DockerfileError as error:
+            raise error.named("ONBUILD of the base image") from None
     for instruction in stage.steps:
         one.step(instruction)
     if last and request.labels:

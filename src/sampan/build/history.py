@@ -95,14 +95,13 @@ class Watched:
         return both
 
     def now(self, **changed: Any) -> BuildRecord:
-        """Return the record as it is now."""
+        """Return the record as it is now, with the changes."""
         steps = self.console.steps[:MAX_STEPS] if self.console is not None else ()
         lines = tuple(
             StepLine(text=one.text[:300], started=one.started, ended=one.finished, outcome=one.outcome, why=one.why[:1000])
             for one in steps
         )
-        self.record = msgspec.structs.replace(self.record, steps=lines, **changed)
-        return self.record
+        return msgspec.structs.replace(self.record, steps=lines, **changed)
 
 
 class History:
@@ -142,13 +141,14 @@ class History:
         path = self._folder / record.id
         path.touch(0o600)
         path.write_bytes(zlib.compress(entry.log.content()))
-        with self._mutex, self._state.batch():
-            self._table.put(record.id, record)
-            old = sorted(self._table.items(), key=lambda item: item[1].started)
-            for key, one in old[: max(0, len(old) - KEPT)]:
-                if one.outcome != "running":
-                    self._forget(key)
-        self._running.pop(record.id, None)
+        with self._mutex:
+            with self._state.batch():
+                self._table.put(record.id, record)
+                old = sorted(self._table.items(), key=lambda item: item[1].started)
+                for key, one in old[: max(0, len(old) - KEPT)]:
+                    if one.outcome != "running":
+                        self._forget(key)
+            self._running.pop(record.id, None)
 
     def _forget(self, key: str) -> None:
         self._table.delete(key)
@@ -156,10 +156,11 @@ class History:
             (self._folder / key).unlink()
 
     def all(self) -> list[BuildRecord]:
-        """Return every build, the newest first."""
+        """Return every build, the newest first.  One that has ended runs on here until its end is on the disk."""
+        running = {key: entry.now() for key, entry in list(self._running.items())}
         found = dict(self._table.items())
-        found |= {key: entry.now() for key, entry in list(self._running.items())}
-        return sorted(found.values(), key=lambda one: -one.started)
+        ended = {key: one for key, one in found.items() if one.outcome != "running"}
+        return sorted({**found, **running, **ended}.values(), key=lambda one: -one.started)
 
     def get(self, text: str) -> BuildRecord:
         """Return the build whose id begins so.  Raises NotFound, InvalidRequest."""
@@ -184,7 +185,7 @@ class History:
     def remove(self, text: str) -> None:
         """Forget a build that has ended.  Raises NotFound, InvalidRequest."""
         record = self.get(text)
-        if record.id in self._running:
+        if record.outcome == "running" and record.id in self._running:
             raise InvalidRequest(f"build {record.id} is still running")
         with self._mutex:
             self._forget(record.id)

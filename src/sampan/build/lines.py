@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sampan.build.expand import ExpansionError, split_words
 from sampan.build.source import DockerfileError, Place, suggestion
@@ -15,6 +15,7 @@ MAX_LINE = 65535
 MAX_FILE = 16 << 20
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*)")
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]*)")
+DIRECTIVES = ("syntax", "escape", "check")
 _WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
 
 
@@ -39,6 +40,7 @@ class Logical:
     first: int
     last: int
     heredocs: tuple[Heredoc, ...] = ()
+    comment: str = ""  # the one right above
     _parts: tuple[tuple[int, int, int, str], ...] = field(default=(), repr=False)  # (offset, line, column, source)
 
     @property
@@ -89,7 +91,7 @@ def lex(content: bytes) -> Lexed:
         raise InvalidRequest("the Dockerfile has a NUL byte")
     source = text.split("\n")
     for number, line in enumerate(source, 1):
-        if len(line) > MAX_LINE:
+        if len(line) * 4 > MAX_LINE and len(line.encode()) > MAX_LINE:
             place = Place(number, 1, line[:80])
             raise DockerfileError(place, f"dockerfile line greater than max allowed size of {MAX_LINE}")
     directives = _directives(source)
@@ -103,7 +105,7 @@ def _directives(source: list[str]) -> dict[str, str]:
     for number, line in enumerate(source[start:], start + 1):
         match = _DIRECTIVE.fullmatch(line.rstrip())
         name = match[1].lower() if match else ""
-        if match is None or name not in ("syntax", "escape", "check"):
+        if match is None or name not in DIRECTIVES:
             break
         place = Place(number, 1, line)
         if name in found:
@@ -137,15 +139,18 @@ class _Lexer:
         self._escape = escape
         self._next = 0
         self._lines: list[Logical] = []
+        self._comment = ""
         self._remarks: list[Remark] = []
 
     def run(self, directives: dict[str, str]) -> Lexed:
         while self._next < len(self._source):
-            line = self._source[self._next].rstrip("\r")
-            if not line.strip() or line.lstrip().startswith("#"):
+            line = self._source[self._next].strip()
+            if not line or line.startswith("#"):
                 self._next += 1
+                self._comment = line[1:].strip()
                 continue
             self._instruction()
+            self._comment = ""
         if not self._lines:
             raise InvalidRequest("file with no instructions")
         return Lexed(directives, self._escape, tuple(self._lines), tuple(self._remarks))
@@ -180,7 +185,9 @@ class _Lexer:
         keyword = re.split(r"\s", stripped, maxsplit=1)[0]
         after = text[lead + len(keyword) :]
         offset = lead + len(keyword) + len(after) - len(after.lstrip())
-        return Logical(keyword, text.rstrip(), min(offset, len(text.rstrip())), first, self._next, (), tuple(parts))
+        return Logical(
+            keyword, text.rstrip(), min(offset, len(text.rstrip())), first, self._next, (), self._comment, tuple(parts)
+        )  # fmt: skip
 
     def _continued(self, line: str) -> tuple[str, bool]:
         bare = line.rstrip(" \t")
@@ -198,7 +205,7 @@ class _Lexer:
             keyword, rest = keyword.upper(), rest.strip()
         if keyword in _WITH_HEREDOCS and "<<" in rest and not is_json(rest):
             heredocs = tuple(self._heredoc(line, word) for word in self._heredoc_words(line, rest))
-            line = Logical(line.keyword, line.text, line.offset, line.first, self._next, heredocs, line._parts)
+            line = replace(line, last=self._next, heredocs=heredocs)
         self._lines.append(line)
 
     def _heredoc_words(self, line: Logical, rest: str) -> list[tuple[str, str, str, bool]]:

@@ -33,10 +33,10 @@ from sampan.engine.containers.container import Container
 from sampan.errors import InvalidRequest, NotFound
 from sampan.files.ignore import Ignore, clean
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
+from sampan.kernel.mount import clone_tree, new_mount, set_attributes
 from sampan.kernel.paths import open_in
 from sampan.oci.runtime import Mount
-from sampan.storage.mounts import writable
+from sampan.storage.mounts import part, writable
 from sampan.storage.overlay import Overlay
 
 _ABOUT = "about"
@@ -252,26 +252,8 @@ def _inside(root: Fd, mount: Wanted, where: Root) -> Fd:
 
 
 def subtree(tree: Fd, mount: Wanted, root: Root) -> Fd:
-    """Return a part of a detached tree as one of its own."""
-    with _inside(tree, mount, root) as place:
-        try:
-            return clone_tree("", at=place)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-    # Linux before 6.15 clones from attached mounts only: attach it for a moment on a folder of our own.
-    spot = Path("/run") / f"sampan-mount-{secrets.token_hex(8)}"
-    spot.mkdir(mode=0o700)
-    try:
-        with clone_tree("", at=tree) as copy_:
-            attach(copy_, str(spot))
-        try:
-            with open_fd(spot, os.O_PATH | os.O_DIRECTORY) as top, _inside(top, mount, root) as place:
-                return clone_tree("", at=place)
-        finally:
-            unmount(str(spot), detach=True)
-    finally:
-        spot.rmdir()
+    """Return a part of a detached tree as one of its own; the tree is good for nothing after it."""
+    return part(tree, lambda top: _inside(top, mount, root))
 
 
 def _mapped(tree: Fd, userns: Fd | None) -> Fd:

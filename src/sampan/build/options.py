@@ -56,10 +56,12 @@ class Options:
     allow, granted: what steps may ask for, as the client says and as the daemon says: both must.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
     contexts: named ones that are not uploaded, by name.  session: of the agents that the client lends.
+    shown: what errors call the Dockerfile when its path in the context is not how the user knows it.
     epoch: the latest time, in seconds, that the image may show; None: real times.
     """
 
     dockerfile: str = "Dockerfile"
+    shown: str = ""
     tags: tuple[str, ...] = ()
     request: Request = field(default_factory=Request)
     host: HostConfig = field(default_factory=HostConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from sampan.build.expand import ExpansionError, placed_words
 from sampan.build.flags import Flags
@@ -221,7 +222,7 @@ def _onbuild(line: Logical, escape: str) -> Onbuild:
         raise line.error(f"{word.upper()} isn't allowed as an ONBUILD trigger", flags.offset)
     after = flags.rest[len(word) :]
     offset = flags.offset + len(word) + len(after) - len(after.lstrip())
-    inner = Logical(word, line.text, offset, line.first, line.last, line.heredocs, line._parts)
+    inner = replace(line, keyword=word, offset=offset)
     if inner.keyword.upper() not in _INSTRUCTIONS:
         known = suggestion(word, _INSTRUCTIONS)
         raise line.error(f"unknown instruction: {word[:64]}{known}", flags.offset)

@@ -23,7 +23,10 @@ _PLATFORM = ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
 
 @dataclass(frozen=True)
 class Request:
-    """What the builder of the image asked for.  arguments: None for a name without a value; contexts: their names."""
+    """What the builder of the image asked for.  arguments: None for a name without a value; contexts: their names.
+
+    strict_platform: `platform` was asked for, and is not only this machine's.
+    """
 
     target: str = ""
     arguments: Mapping[str, str | None] = field(default_factory=dict)
@@ -31,6 +34,7 @@ class Request:
     platform: str = "linux/amd64"
     build_platform: str = "linux/amd64"
     contexts: frozenset[str] = frozenset()
+    strict_platform: bool = False
 
     def named(self, name: str) -> str:
         """Return the named context that FROM or --from `name` means, "" for none: the same word, or the same image name."""

@@ -14,13 +14,15 @@ from typing import TypeVar
 from msgspec.structs import replace as replace_struct
 
 from sampan.build import do_files, do_run, inputs, mounting, remote
-from sampan.build.bases import Bases
+from sampan.build.bases import Bases, serves
 from sampan.build.cache import Cache, StepRecord, bounded, key_of
+from sampan.build.checks import base_platform
 from sampan.build.digests import Digests
 from sampan.build.evaluate import Base, evaluate
 from sampan.build.exchange import Source
 from sampan.build.image import COMMENT, Built, history_of
 from sampan.build.layering import make_layer, rebase
+from sampan.build.lines import Remark
 from sampan.build.named import Named
 from sampan.build.options import Options
 from sampan.build.plan import Plan, Planned, find_source
@@ -65,6 +67,7 @@ class Solver:
         self.done: dict[str, StepRecord] = {}
         self.imports: Sequence[Source] = ()
         self.missed = 0
+        self.warned: list[Remark] = []
         self._stages: dict[int, asyncio.Task[Built]] = {}
         self._gone = threading.Event()
 
@@ -126,6 +129,10 @@ class Solver:
         if name and not self.named.image(name):
             return await self._from_files(planned, lines)
         base = await self.bases.image(planned.base, planned.platform)
+        wanted = self.options.request.platform
+        if not planned.platform and not serves(base, wanted):
+            line = planned.stage.start.line.first
+            self.warned.append(base_platform(line, planned.base, f"linux/{base.architecture}", wanted))
         lines.end(_short(base.image or base.top))
         return base
 

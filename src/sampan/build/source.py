@@ -24,12 +24,13 @@ class DockerfileError(InvalidRequest):
     """The Dockerfile is wrong.
 
     The message begins with Docker's words (`dockerfile parse error on line 3: ...`) and shows the line and the column.
-    reason: the words without the position.
+    reason: the words without the position; name: of the file, or of what else the line stands in.
     """
 
     def __init__(self, place: Place, reason: str, *, name: str = "Dockerfile") -> None:
         self.place = place
         self.reason = reason
+        self.name = name
         begin = max(0, place.column - 1 - _SHOWN // 2)
         shown = place.text[begin : begin + _SHOWN]
         pointer = "".join("\t" if sign == "\t" else " " for sign in shown[: place.column - 1 - begin]) + "^"
@@ -38,6 +39,10 @@ class DockerfileError(InvalidRequest):
             f"dockerfile parse error on line {place.line}: {reason}\n"
             f"{name}:{place.line}:{place.column}\n  {number} | {shown}\n  {' ' * len(number)} | {pointer}"
         )
+
+    def named(self, name: str) -> DockerfileError:
+        """Return the same error of a file of another name, unless it was told already where the line stands."""
+        return DockerfileError(self.place, self.reason, name=name) if self.name == "Dockerfile" else self
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -6,8 +6,10 @@
                                  {token, wanted: [paths]}
     POST /build  (token, then a tar of `wanted`)    brings the tree up to date, builds from it
 
-A file whose mode, size, time and link are the same is the same file, as rsync and make have it.  A key belongs to a folder of
-one client; whoever may speak to the daemon could choose another's, and could as well mount the host's disk.
+A file whose mode, size, time and link are the same is the same file, as rsync and make have it.  A time of -1 is that of a file
+that may change once more without a change of its time: it is sent, and sent again the next time (client/context.py).
+A key belongs to a folder of one client; whoever may speak to the daemon could choose another's, and could as well mount the
+host's disk.
 """
 
 from __future__ import annotations
@@ -76,6 +78,11 @@ class Synced:
         told = self._told[key] = Told(key, secrets.token_hex(16), theirs, gone)
         return told.token, wanted
 
+    def busy(self, key: str) -> bool:
+        """Whether a build has the context."""
+        told = self._told.get(key)
+        return told is not None and told.claimed
+
     def _here(self, key: str) -> Known:
         """Return what is in the kept tree."""
         found = self._known.get(key)
@@ -124,7 +131,7 @@ def _same(theirs: tuple[int, int, int, str], ours: tuple[int, int, int, str] | N
     """Whether a file need not be sent: of folders and links the time does not matter."""
     if ours is None or theirs[0] != ours[0] or theirs[3] != ours[3]:
         return False
-    return stat.S_ISDIR(theirs[0]) or stat.S_ISLNK(theirs[0]) or theirs[1:3] == ours[1:3]
+    return stat.S_ISDIR(theirs[0]) or stat.S_ISLNK(theirs[0]) or (theirs[1:3] == ours[1:3] and theirs[2] != -1)
 
 
 def _remove(tree: Fd, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,13 +44,13 @@ MANY = 200  # files from which on it pays to tell before sending
 class Source:
     """Where the context comes from: a folder, an archive or a Dockerfile on stdin, or a URL that the daemon fetches.
 
-    epoch: the newest time in the context, seconds.
+    epoch: the newest time in the context, seconds.  shown: what the user calls a Dockerfile that is not in it.
     """
 
     def __init__(self, path: str, file: str) -> None:
         self.remote = path if path.startswith(("http://", "https://", "git://", "git@")) else ""
         self.dockerfile = file or "Dockerfile"
-        self.folder = ""
+        self.folder = self.shown = ""
         self.extra: dict[str, bytes] = {}
         self._stdin = b""
         if self.remote:
@@ -69,7 +70,7 @@ class Source:
         """Find the Dockerfile; one outside of the context is sent along under a name of its own."""
         if file == "-":
             self.extra[".dockerfile.stdin"] = sys.stdin.buffer.read()
-            self.dockerfile = ".dockerfile.stdin"
+            self.dockerfile, self.shown = ".dockerfile.stdin", "stdin"
             return
         where = file or os.path.join(self.folder, "Dockerfile")
         if not file and not os.path.exists(where):
@@ -82,7 +83,7 @@ class Source:
             return
         with open(where, "rb") as opened:
             self.extra[".dockerfile.outside"] = opened.read()
-        self.dockerfile = ".dockerfile.outside"
+        self.dockerfile, self.shown = ".dockerfile.outside", file
 
     def ignore(self) -> Ignore:
         from sampan.client.context import ignore_of
@@ -114,12 +115,13 @@ class Source:
 
         if not self.folder or self.extra:
             return self.pieces(), ""
+        begun = time.time_ns()
         found = dict(context.entries(self.folder, self.ignore()))
         if len(found) < MANY:
             return self.pieces(), ""
         where = f"{os.uname().nodename}\n{os.geteuid()}\n{os.path.realpath(self.folder)}\n{self.dockerfile}"
         try:
-            answer = client.builder.tell(hashlib.sha256(os.fsencode(where)).hexdigest(), context.told(self.folder, found))
+            answer = client.builder.tell(hashlib.sha256(os.fsencode(where)).hexdigest(), context.told(self.folder, found, begun))
         except (ApiError, UnicodeEncodeError):  # another daemon, a build of it under way, names that JSON cannot say
             return self.pieces(), ""
         return context.wanted_tar(self.folder, found, answer.wanted), answer.token
@@ -222,7 +224,8 @@ def _query(o: Options, source: Source) -> dict[str, Any]:
     limits = [{"Name": one.name, "Soft": one.soft, "Hard": one.hard} for one in map(ulimit, o.ulimit)]
     epoch = source.epoch() if o.reproducible and "SOURCE_DATE_EPOCH" not in arguments else None
     return {
-        "dockerfile": source.dockerfile, "remote": source.remote or None, "target": o.target or None,
+        "dockerfile": source.dockerfile, "sampan-file": source.shown or None,
+        "remote": source.remote or None, "target": o.target or None,
         "buildargs": json.dumps(arguments) if arguments else None,
         "labels": json.dumps(labels(o.label, [])) if o.label else None, "nocache": o.no_cache, "pull": o.pull, "q": o.quiet,
         "squash": o.squash,

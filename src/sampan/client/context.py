@@ -13,6 +13,8 @@ from sampan.files.tar_header import END, header, padding
 
 _CHUNK = 1 << 18
 _MAX_IGNORE = 4 << 20
+_TICK = 20_000_000  # nanoseconds: a change within the same tick of the kernel's clock (HZ=100: 10 ms) leaves the time as it was
+_COARSE = 2 * 10**9  # the same where times are whole seconds, or two of them (FAT)
 
 
 class Reader:
@@ -94,14 +96,20 @@ def wanted_tar(folder: str, found: dict[str, os.stat_result], wanted: list[str])
     yield END
 
 
-def told(folder: str, found: dict[str, os.stat_result]) -> list[tuple[str, int, int, int, str]]:
-    """Return what a daemon is told of a context: (path, st_mode, size, mtime in nanoseconds, target of a link)."""
+def told(folder: str, found: dict[str, os.stat_result], begun: int) -> list[tuple[str, int, int, int, str]]:
+    """Return what a daemon is told of a context: (path, st_mode, size, mtime in nanoseconds, target of a link).
+
+    begun: when the folder began to be read, nanoseconds.  The mtime of what changed later is -1.
+    """
     made = []
     for path, seen in found.items():
         if stat.S_ISSOCK(seen.st_mode):
             continue
         link = os.readlink(os.path.join(folder, path)) if stat.S_ISLNK(seen.st_mode) else ""
-        made.append((path, seen.st_mode, seen.st_size, seen.st_mtime_ns, link))
+        mtime = seen.st_mtime_ns
+        if mtime >= begun - (_COARSE if mtime % 10**9 == 0 else _TICK):
+            mtime = -1
+        made.append((path, seen.st_mode, seen.st_size, mtime, link))
     return made
 
 

@@ -8,6 +8,7 @@ Facts this file rests on (Linux 6.18, Documentation/filesystems/overlayfs.rst, f
 - Upper and work must be on one mount; idmapped layers are Linux 5.19.
 - With an idmapped upper, the thread that makes the superblock needs file system ids that the mapping knows: as host root
   the creation of work/work fails with EOVERFLOW and the overlay silently comes up read-only.
+- A part of a detached mount can be cloned since Linux 6.15 too (open_tree(2): EINVAL before).
 - metacopy and redirects stay off and unfollowed: an image could carry them as xattrs (SECURITY.md row 45).
 """
 
@@ -16,8 +17,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sampan.kernel.calls import kernel_version
@@ -28,6 +29,7 @@ from sampan.kernel.mount import Attr, FsContext, Propagation, attach, clone_tree
 _OPTIONS = {"metacopy": "off", "redirect_dir": "nofollow", "index": "off"}
 _DETACHED = (6, 15)  # before, clone_private_mount() wants layers in the caller's own mount namespace: EINVAL (CVE-2021-3732)
 _CHECKED = (6, 5)  # before, overlay's parameters are gathered unread, and `lowerdir+` is refused only when all is to be made
+_STAGES = Path("/run")
 _MAX_CLASSIC = 4095  # bytes of mount(2) data: one page
 
 
@@ -74,6 +76,18 @@ def mapped(layers: Path, chain: Sequence[str], userns: int | Fd) -> Fd:
         return _overlay(lower, list(reversed(chain)), None, Attr.RDONLY)
 
 
+def part(tree: Fd, find: Callable[[Fd], Fd]) -> Fd:
+    """Return a part of the detached mount `tree` as a detached mount of its own; what is left of `tree` is good for nothing.
+
+    find: opens the part below the descriptor that it is given.  Raises what `find` raises, OSError.
+    """
+    if kernel_version() >= _DETACHED:
+        with find(tree) as place:
+            return clone_tree("", at=place)
+    with _attached(tree) as stage, open_fd(stage / "0", os.O_PATH | os.O_DIRECTORY) as top, find(top) as place:
+        return clone_tree("", at=place)
+
+
 def _clone(folder: Path, userns: int | Fd | None) -> Fd:
     tree = clone_tree(str(folder))
     try:
@@ -86,13 +100,13 @@ def _clone(folder: Path, userns: int | Fd | None) -> Fd:
 
 
 @contextmanager
-def _attached(*trees: Fd) -> Iterator[None]:
-    """Where the kernel takes no layers of detached mounts, attach them for the moment that making the overlay takes.
+def _attached(*trees: Fd) -> Iterator[Path]:
+    """Where the kernel wants attached mounts, attach them for a moment, at the folders 0, 1, ... of what is yielded.
 
     In a tmpfs of our own, private, so that other mount namespaces see no more than that come and go.
     """
     if kernel_version() >= _DETACHED:
-        yield
+        yield Path()
         return
     with ExitStack() as held:
         stage = _stage(held)
@@ -103,15 +117,40 @@ def _attached(*trees: Fd) -> Iterator[None]:
         for number, tree in enumerate(trees):
             (stage / str(number)).mkdir()
             attach(tree, str(stage / str(number)))
-        yield
+        yield stage
 
 
 def _stage(held: ExitStack) -> Path:
     """Make a folder to mount on; it goes with `held`."""
-    place = Path("/run") / f"sampan-mount-{secrets.token_hex(8)}"
+    owner = os.getpid()
+    place = _STAGES / f"sampan-mount-{owner}-{_birth(owner)}-{secrets.token_hex(8)}"
     place.mkdir(mode=0o700)
     held.callback(place.rmdir)
     return place
+
+
+def sweep_stages() -> list[str]:
+    """Take away the folders that killed processes left mounted; return their names.  Those of living ones stay."""
+    gone = []
+    for place in _STAGES.glob("sampan-mount-*-*-*"):
+        owner, birth = place.name.split("-")[2:4]
+        if not owner.isdigit() or _birth(int(owner)) == birth:
+            continue
+        with suppress(OSError):  # EINVAL: nothing is mounted there
+            while True:
+                unmount(str(place), detach=True)
+        with suppress(OSError):
+            place.rmdir()
+            gone.append(place.name)
+    return gone
+
+
+def _birth(process: int) -> str:
+    """Return when a process began, in ticks since boot, "" when there is none: a number alone may be another's by now."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def _overlay(

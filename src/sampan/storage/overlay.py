@@ -307,6 +307,7 @@ class Overlay:
 
     def sweep(self, keep: Iterable[str] | None = None) -> list[str]:
         removed = [f"trash: {count} trees"] if (count := self._trash.sweep()) else []
+        removed += [f"mount {name}" for name in mounts.sweep_stages()]
         for path in self.temporary.iterdir():
             self._trash.throw(path)
             removed.append(f"half unpacked layer {path.name}")

@@ -10,8 +10,8 @@ from sampan.engine.context import Rooms
 from sampan.engine.records import Place
 from sampan.errors import InvalidRequest, NotFound
 from sampan.kernel.fds import Fd
-from sampan.kernel.mount import clone_tree
 from sampan.kernel.paths import Resolve, open_in
+from sampan.storage.mounts import part
 
 
 def resolved(rooms: Rooms, found: tuple[Place, ...]) -> tuple[Place, ...]:
@@ -32,8 +32,7 @@ def tree(rooms: Rooms, place: Place, userns: Fd | None) -> Fd:
         return whole
     with whole:
         try:
-            with open_in(whole, place.subpath, os.O_PATH, resolve=Resolve.BENEATH | Resolve.NO_MAGICLINKS) as inside:
-                return clone_tree("", at=inside)
+            return part(whole, lambda top: open_in(top, place.subpath, os.O_PATH, resolve=Resolve.BENEATH | Resolve.NO_MAGICLINKS))
         except OSError as error:
             why = (error.strerror or "").lower()
             raise InvalidRequest(f"cannot access path {place.subpath} of image {place.source}: {why}") from None

@@ -1,11 +1,17 @@
-"""Throughput and connection rate of container networks, Sampan and dockerd in turns, each in a host namespace of its own.
+"""Container networks, Sampan and dockerd in turns, each in a host namespace of its own: throughput, connections, changes.
 
-    bench/network.py [--rounds N] [--seconds S]
+    bench/network.py [--rounds N] [--seconds S] [--only traffic|changes|ports]
 
 Each engine runs in a network namespace that has a second host behind it, so that no engine's rules cost the other anything.
-From container to container, from the second host to a published port, and from the host's 127.0.0.1 to it.  What counts is
-the ratio of the upper quartiles: on a machine that does other things too, a slice that was left alone says more
-than one that was not.  Needs root, /bin/busybox (static), dockerd and iproute2.
+
+    traffic   from container to container, from the second host to a published port, from the host's 127.0.0.1 to it.  What
+              counts is the ratio of the upper quartiles: on a machine that does other things too, a slice that was left
+              alone says more than one that was not
+    changes   networks made and removed, a running container connected and disconnected, through the API: medians
+    ports     what the first packet of a flow through a published port takes beside ten published ports and beside a
+              thousand more (Sampan alone: dockerd would run a proxy for each)
+
+Needs root, /bin/busybox (static), dockerd and iproute2.
 """
 
 from __future__ import annotations
@@ -57,15 +63,24 @@ class Place:
         stack.callback(found.stop)
         found.wait_until_ready()
         found.import_image()
-        self.server = self._container(stack, {f"{PORT}/tcp": [{"HostPort": str(PUBLISHED)}]})
-        self.client = self._container(stack, {})
+        self.server = self.add_container(stack, {f"{PORT}/tcp": [{"HostPort": str(PUBLISHED)}]})
         self.address = self._address
+        self.client = self.add_container(stack, {})
 
-    def _container(self, stack: ExitStack, ports: dict[str, object]) -> Fd:
+    def ask(self, method: str, path: str, body: object = None) -> float:
+        """Make a request; return the seconds it took."""
+        connection = UnixHttp(self.peer.sock)
+        began = time.perf_counter()
+        self.peer.call(connection, method, path, body)
+        took = time.perf_counter() - began
+        connection.close()
+        return took
+
+    def add_container(self, stack: ExitStack, ports: dict[str, object]) -> Fd:
         connection = UnixHttp(self.peer.sock)
         exposed: dict[str, object] = {port: {} for port in ports}
         body = {"Image": "busybox", "Cmd": ["sleep", "3600"], "ExposedPorts": exposed, "HostConfig": {"PortBindings": ports}}
-        made = json.loads(self.peer.call(connection, "POST", "/containers/create", body))["Id"]
+        made = self.last = json.loads(self.peer.call(connection, "POST", "/containers/create", body))["Id"]
         self.peer.call(connection, "POST", f"/containers/{made}/start")
         state = json.loads(self.peer.call(connection, "GET", f"/containers/{made}/json"))
         if ports:
@@ -145,21 +160,96 @@ def measure(places: list[Place], rounds: int, seconds: float) -> dict[str, list[
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=0.1)
-    arguments = parser.parse_args()
-    work = workspace()
-    try:
-        with ExitStack() as stack:
-            found = measure([Place(name, work, stack) for name in ("sampan", "dockerd")], arguments.rounds, arguments.seconds)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+def changes(places: list[Place], rounds: int) -> dict[str, list[list[float]]]:
+    """Return for each kind of change the seconds it took each engine."""
+    found: dict[str, list[list[float]]] = {}
+    kept = {"Name": "kept", "IPAM": {"Config": [{"Subnet": "10.250.8.0/24"}]}}
+    fast = {"Name": "fast", "IPAM": {"Config": [{"Subnet": "10.250.9.0/24"}]}}
+    for place in places:
+        place.ask("POST", "/networks/create", kept)
+    for number in range(rounds):
+        for side, place in enumerate(places) if number % 2 else reversed(list(enumerate(places))):
+            member = {"Container": place.last}
+            took = {
+                "network create": place.ask("POST", "/networks/create", fast),
+                "network remove": place.ask("DELETE", "/networks/fast"),
+                "connect": place.ask("POST", "/networks/kept/connect", member),
+                "disconnect": place.ask("POST", "/networks/kept/disconnect", member),
+            }
+            took["network create and remove"] = took["network create"] + took["network remove"]
+            for what, seconds in took.items():
+                found.setdefault(what, [[] for _ in places])[side].append(seconds)
+    return found
+
+
+def first_packets(place: Place, server: socket.socket, count: int) -> list[float]:
+    """Return the seconds from the second host's sending of a flow's first packet until the container has it."""
+    found = []
+    for _ in range(count):
+        with netns.inside(place.lan):
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with client:
+            began = time.perf_counter()
+            client.sendto(b"x", (LAN, PUBLISHED))
+            server.recv(16)
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def ports(place: Place, stack: ExitStack) -> None:
+    """Print what a packet takes beside few and beside many published ports; the flow's own port is the same."""
+    few = {f"{PUBLISHED}/udp": [{"HostPort": str(PUBLISHED)}], **{f"{n}/tcp": [{"HostPort": str(n)}] for n in range(20001, 20010)}}
+    space = place.add_container(stack, few)
+    with netns.inside(space):
+        server = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    server.bind(("0.0.0.0", PUBLISHED))
+    samples: dict[bool, list[float]] = {False: [], True: []}
+    for many in (False, True) * 3:
+        with ExitStack() as short:
+            if many:
+                place.add_container(short, {f"{n}/tcp": [{"HostPort": str(n)}] for n in range(21000, 22000)})
+                short.callback(place.ask, "DELETE", f"/containers/{place.last}?force=1")
+            first_packets(place, server, 4000)  # what the change itself brought about is over
+            samples[many] += first_packets(place, server, 3000)
+    few_us, many_us = (statistics.median(samples[many]) * 1e6 for many in (False, True))
+    print(
+        f"a flow's first packet: {few_us:.1f} us beside 10 published ports, {many_us:.1f} us beside 1,010: {many_us / few_us:.2f}x"
+    )
+
+
+def show(found: dict[str, list[list[float]]]) -> None:
+    """Print the traffic's figures."""
     print(f"{'upper quartile':46} {'sampan':>9} {'dockerd':>9}  sampan/dockerd (at least 1)")
     for what, columns in found.items():
         ours, theirs = (statistics.quantiles(column, n=4)[2] for column in columns)
         print(f"{what:46} {ours:9.0f} {theirs:9.0f} {ours / theirs:8.2f}")
+
+
+def show_changes(found: dict[str, list[list[float]]]) -> None:
+    print(f"{'median, ms':46} {'sampan':>9} {'dockerd':>9}  dockerd/sampan")
+    for what, columns in found.items():
+        ours, theirs = (statistics.median(column) * 1e3 for column in columns)
+        print(f"{what:46} {ours:9.2f} {theirs:9.2f} {theirs / ours:8.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--only", choices=("traffic", "changes", "ports"))
+    arguments = parser.parse_args()
+    work = workspace()
+    try:
+        with ExitStack() as stack:
+            places = [Place(name, work, stack) for name in ("sampan", "dockerd")]
+            if arguments.only in (None, "traffic"):
+                show(measure(places, arguments.rounds, arguments.seconds))
+            if arguments.only in (None, "changes"):
+                show_changes(changes(places, arguments.rounds))
+            if arguments.only in (None, "ports"):
+                ports(places[0], stack)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":

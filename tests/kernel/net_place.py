@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
@@ -39,6 +41,15 @@ def new_namespace() -> Fd:
     thread.start()
     thread.join()
     return made[0]
+
+
+def eventually(holds: Callable[[], object]) -> bool:
+    """Wait up to two seconds for what another thread does."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+    return False
 
 
 class World:

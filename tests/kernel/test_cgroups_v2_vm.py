@@ -46,7 +46,7 @@ def in_vm(place: Path, packages: tuple[str, ...], *words: str, timeout: int = 24
         shutil.copytree(SITE / name, site / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in SITE.glob("*.py"):
         shutil.copy(file, site)
-    for folder in ("src/sampan", "tests/unit", "tests/kernel", "tests/support"):
+    for folder in ("src/sampan", "tests/unit", "tests/kernel", "tests/support", "tests/contracts"):
         shutil.copytree(ROOT / folder, copied / folder, ignore=shutil.ignore_patterns("__pycache__", "conftest.py"))
     for folder in (site, copied):  # compiling takes the emulated machine a minute
         compileall.compile_dir(folder, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH, stripdir=folder)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from kernel.net_place import LAN_NEIGHBOUR, World
+from kernel.net_place import LAN_NEIGHBOUR, World, eventually
 from sampan.network.records import PortBinding
 
 pytestmark = [
@@ -36,15 +35,6 @@ def iptables(*words: str) -> str:
 
 def forward() -> list[str]:
     return iptables("-S", "FORWARD").splitlines()
-
-
-def eventually(holds: object) -> bool:
-    """Wait up to two seconds for what another thread does."""
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        if holds():  # type: ignore[operator]
-            return True
-    return False
 
 
 def test_containers_are_reached_through_a_policy_of_drop(world: World) -> None:
@@ -75,6 +65,18 @@ def test_what_others_drop_by_a_rule_stays_dropped(world: World) -> None:
 
     assert world.opens(space, LAN_NEIGHBOUR, 81) and not world.reaches(space, LAN_NEIGHBOUR, 80)
     assert forward()[1].endswith("--dport 80 -j DROP")
+
+
+def test_a_rule_that_others_append_later_comes_before_ours(world: World) -> None:
+    iptables("-P", "FORWARD", "DROP")
+    manager, second = world.manager(), world.manager(2)
+    iptables("-A", "FORWARD", "-p", "tcp", "--dport", "80", "-j", "DROP")
+
+    assert eventually(lambda: all(OURS in line for line in forward()[2:]))
+    assert forward()[1].endswith("--dport 80 -j DROP") and len(forward()) == 6
+    manager.stop(remove=True)
+    second.stop(remove=True)
+    assert len(forward()) == 2
 
 
 def test_row_75_a_policy_set_later_and_a_flushed_chain_are_noticed(world: World) -> None:

@@ -82,6 +82,11 @@ def text(number: int, value: str) -> bytes:
     return attribute(number, value.encode() + b"\0")
 
 
+def u16(number: int, value: int) -> bytes:
+    """Return an attribute of 16 bits in the host's byte order."""
+    return attribute(number, struct.pack("=H", value))
+
+
 def u32(number: int, value: int) -> bytes:
     """Return an attribute of 32 bits in the host's byte order."""
     return attribute(number, struct.pack("=I", value))

@@ -43,7 +43,7 @@ PRE_ROUTING, LOCAL_IN, FORWARD, LOCAL_OUT, POST_ROUTING = range(5)
 DROP, ACCEPT, JUMP, RETURN = 0, 1, -3, -5
 EQ, NEQ, LT, LTE, GT, GTE = range(6)
 REG_VERDICT, REG = 0, 8  # NFT_REG_VERDICT, NFT_REG32_00
-IPV4, BRIDGE, IPV6 = 2, 7, 10  # NFPROTO_*
+INET, IPV4, BRIDGE, IPV6 = 1, 2, 7, 10  # NFPROTO_*
 CT_DNAT = 1 << 5  # IPS_DST_NAT, nf_conntrack_common.h
 CT_ESTABLISHED, CT_RELATED = 2, 4  # NF_CT_STATE_BIT
 LOCAL = 2  # RTN_LOCAL
@@ -289,6 +289,12 @@ def _comment(words: str) -> bytes:
     return bytes([0, len(words) + 1]) + words.encode() + b"\0"
 
 
+def _words(data: bytes) -> str:
+    """Return the comment that NFTA_RULE_USERDATA begins with, "" for none."""
+    comment = data[2:].rstrip(b"\0") if data[:1] == b"\0" and len(data) == data[1] + 2 else b""
+    return comment.decode(errors="replace")
+
+
 class Chain(NamedTuple):
     """A chain that exists: hook and policy are -1 when it is not a base chain."""
 
@@ -297,6 +303,19 @@ class Chain(NamedTuple):
     name: str
     hook: int
     policy: int
+
+
+class Rule(NamedTuple):
+    """A rule that exists; compared: the interface name that its first comparison is with ("": none)."""
+
+    handle: int
+    comment: str
+    compared: str
+
+
+def rule_chain_of(answer: Answer) -> str:
+    """Return the name of the chain that a notice of a rule is about."""
+    return dict(attributes(answer.payload, 4)).get(2, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def table_of(answer: Answer) -> str:
@@ -355,13 +374,12 @@ class Nftables(Netlink):
             ))  # fmt: skip
         return result
 
-    def commented(self, family: int, table: str, chain: str, comment: str) -> dict[int, str]:
-        """Return the rules of a chain that bear a comment: handle -> the interface name they compare with ("": none)."""
-        made = {}
+    def rules(self, family: int, table: str, chain: str) -> list[Rule]:
+        """Return the rules of a chain, in order."""
+        made = []
         for answer in self._dump(GETRULE, family, text(1, table) + text(2, chain)):
             found = dict(attributes(answer.payload, 4))
-            if found.get(7, b"") == _comment(comment):
-                made[int.from_bytes(found[3], "big")] = _compared(found.get(4, b""))
+            made.append(Rule(int.from_bytes(found[3], "big"), _words(found.get(7, b"")), _compared(found.get(4, b""))))
         return made
 
     def elements(self, table: str, name: str, family: int = IPV4) -> dict[bytes, bytes]:

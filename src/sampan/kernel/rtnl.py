@@ -28,6 +28,7 @@ from sampan.kernel.netlink import (
     attributes,
     nest,
     text,
+    u16,
     u32,
 )
 
@@ -40,8 +41,11 @@ IFLA_GROUP, IFLA_NET_NS_FD = 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 5, 4, 33
 VETH_INFO_PEER = 1
-IFLA_MACVLAN_MODE = 1
+IFLA_MACVLAN_MODE, IFLA_VLAN_ID, IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 1, 1, 2
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+VLAN_IDS = range(1, 4095)
 IFA_F_NODAD = 2
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -71,11 +75,15 @@ class Link:
     up: bool
 
 
-class Macvlan(NamedTuple):
-    """A link on top of the link `parent` (index), to be made in the namespace `netns` (borrowed) under `name`."""
+class Child(NamedTuple):
+    """A link on top of the link `parent` (index), to be made in the namespace `netns` (borrowed) under `name`.
 
+    kind, data: what it is ("macvlan", "ipvlan") and how, as macvlan() and ipvlan() say; mac: "" for the kernel's choice.
+    """
+
+    kind: str
+    data: bytes
     parent: int
-    mode: str
     mtu: int
     netns: int
     name: str
@@ -160,9 +168,18 @@ def link_up(link: int | str) -> Request:
     return Request(RTM_NEWLINK, NLM_F_ACK, _info(index, IFF_UP, IFF_UP) + name, str(link))
 
 
-def new_macvlan(link: Macvlan) -> Request:
-    """A macvlan, down.  EBUSY when the parent has one in passthru mode already, EEXIST when the name is taken."""
-    mode = u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[link.mode])
+def macvlan(mode: str) -> bytes:
+    """Return how a macvlan is: one of MACVLAN_MODES."""
+    return u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode])
+
+
+def ipvlan(mode: str, flag: str) -> bytes:
+    """Return how an ipvlan is: one of IPVLAN_MODES and one of IPVLAN_FLAGS.  All of a parent's are alike."""
+    return u16(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode]) + u16(IFLA_IPVLAN_FLAGS, IPVLAN_FLAGS[flag])
+
+
+def new_child(link: Child) -> Request:
+    """A link on a parent, down.  EEXIST when the name is taken, EBUSY when the parent carries links of another kind."""
     payload = b"".join(
         (
             _info(),
@@ -171,10 +188,18 @@ def new_macvlan(link: Macvlan) -> Request:
             u32(IFLA_MTU, link.mtu),
             u32(IFLA_LINK, link.parent),
             u32(IFLA_NET_NS_FD, link.netns),
-            nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA, mode)),
+            nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, link.kind), nest(IFLA_INFO_DATA, link.data)),
         )
     )
     return Request(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, link.name)
+
+
+def new_vlan(name: str, parent: int, number: int) -> Request:
+    """The VLAN `number` of a link, down.  EEXIST when the name is taken or the link has the VLAN, EOPNOTSUPP without 802.1Q."""
+    how = nest(IFLA_INFO_DATA, u16(IFLA_VLAN_ID, number))
+    kind = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"), how)
+    payload = _info() + text(IFLA_IFNAME, check_name(name)) + u32(IFLA_LINK, parent) + kind
+    return Request(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, name)
 
 
 def port_up(name: str, *, isolated: bool = False) -> Request:
@@ -236,12 +261,6 @@ def default_route(gateway: Address, index: int) -> Request:
     return Request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, f"default route by {gateway}")
 
 
-def link_route(version: int, index: int) -> Request:
-    """Route everything to the link itself: what a macvlan without a gateway has."""
-    payload = _RTMSG.pack(_AF[version], 0, 0, 0, 254, 3, 253, 1, 0) + u32(RTA_OIF, index)
-    return Request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, "default route")
-
-
 def no_default_route(version: int) -> Request:
     """Delete the main table's first default route; ESRCH when there is none."""
     return Request(RTM_DELROUTE, NLM_F_ACK, _RTMSG.pack(_AF[version], 0, 0, 0, 254, 0, 255, 0, 0), "default route")
@@ -277,6 +296,15 @@ class Route(Netlink):
     def links(self) -> list[Link]:
         """Return every link."""
         return [_link(answer) for answer in self.talk([Request(RTM_GETLINK, NLM_F_DUMP, _info(), "links")])]
+
+    def knows(self, kind: str) -> bool:
+        """Return whether the kernel has links of a kind that stand on a parent: one without is refused, and never made."""
+        payload = _info() + nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind))
+        try:
+            self.talk([Request(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, payload, kind)])
+        except OSError as error:
+            return error.errno == errno.EINVAL
+        return False
 
     def addresses(self, index: int = 0) -> list[ipaddress.IPv4Interface]:
         """Return the IPv4 addresses of one link, or of all."""

@@ -34,6 +34,7 @@ class Bridge:
 
     addresses = True
     publishes = True
+    macs = True
 
     def __init__(self, host: Host) -> None:
         self._host = host

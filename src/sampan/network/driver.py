@@ -29,11 +29,13 @@ GROUP = "sampan.network_drivers"
 class Driver(Protocol):
     """See the module.  Methods raise SampanError kinds or OSError; they are called under the networks' lock or, attach, beside it.
 
-    addresses: whether its networks lease addresses; publishes: whether ports can be published on them.
+    addresses: whether its networks lease addresses; publishes: whether ports can be published on them; macs: whether
+    its links have MAC addresses of their own, which endpoints may choose.
     """
 
     addresses: bool
     publishes: bool
+    macs: bool
 
     def check(self, info: NetworkInfo) -> NetworkInfo: ...
     def create(self, info: NetworkInfo) -> None: ...

@@ -140,8 +140,16 @@ class Firewall:
         return all(self._nft.has_table(self.table, family) for family in families)
 
     def obstacles(self) -> list[str]:
-        """Return the chains of others that drop what is forwarded, in words."""
+        """Return what of others stops what is forwarded, in words."""
+        bridges = [zone.bridge for zone in self._zones.values()]
         return [
-            f"table {chain.table}, chain {chain.name} drops what is forwarded: containers may not reach other hosts"
-            for chain in passage.others(self._nft)
+            *(
+                f"table {chain.table}, chain {chain.name} drops what is forwarded: containers may not reach other hosts"
+                for chain in passage.others(self._nft)
+            ),
+            *(
+                f"firewalld has bridge {bridge} in no zone and rejects what its containers send to others:"
+                f" firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload"
+                for bridge in passage.unzoned(self._nft, bridges)
+            ),
         ]

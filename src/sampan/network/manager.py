@@ -26,13 +26,14 @@ from sampan.network.driver import Driver, Drivers
 from sampan.network.endpoints import Endpoints
 from sampan.network.host import Host
 from sampan.network.ipam import Space
+from sampan.network.ipvlan import Ipvlan
 from sampan.network.macvlan import Macvlan
-from sampan.network.plain import Missing, Plain
+from sampan.network.plain import Plain
 from sampan.network.records import NetworkInfo, Subnet
 from sampan.network.resolver import Resolver
 from sampan.state import State, Table
 
-KNOWN: dict[str, Callable[[Host], Driver]] = {"bridge": Bridge, "host": Plain, "null": Plain, "macvlan": Macvlan, "ipvlan": Missing}
+KNOWN: dict[str, Callable[[Host], Driver]] = {"bridge": Bridge, "host": Plain, "null": Plain, "macvlan": Macvlan, "ipvlan": Ipvlan}
 _PREDEFINED = (("bridge", "bridge"), ("host", "host"), ("none", "null"))
 
 
@@ -288,8 +289,12 @@ class Networks(Endpoints):
 
     def _alone(self, info: NetworkInfo) -> None:
         for other in self._networks.values():
-            if info.link and other.link == info.link and "bridge" in (info.driver, other.driver):
+            if not info.link or other.link != info.link:
+                continue
+            if "bridge" in (info.driver, other.driver):
                 raise Forbidden(f"bridge name {info.link} is already used by network {other.name}")
+            if info.driver != other.driver:  # the kernel has links of one kind on a parent
+                raise Forbidden(f"parent {info.link} is already used by network {other.name} of driver {other.driver}")
 
     def remove(self, reference: str) -> NetworkInfo:
         """Remove a network without endpoints; return what it was.  Raises NotFound, Forbidden."""

@@ -1,10 +1,10 @@
-"""Drivers that make nothing: host, none, and ipvlan where the kernel has none."""
+"""Drivers that make nothing: host and none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sampan.errors import Forbidden, InvalidRequest, Unsupported
+from sampan.errors import Forbidden, InvalidRequest
 from sampan.network.host import Host
 from sampan.network.records import Endpoint, NetworkInfo
 
@@ -14,6 +14,7 @@ class Plain:
 
     addresses = False
     publishes = False
+    macs = False
 
     def __init__(self, host: Host) -> None:
         del host
@@ -46,13 +47,3 @@ class Plain:
 
     def present(self, endpoint: Endpoint) -> bool:
         return True
-
-
-class Missing(Plain):
-    """A driver that is known and cannot be had."""
-
-    def check(self, info: NetworkInfo) -> NetworkInfo:
-        raise Unsupported(
-            f"network driver {info.driver} is not supported: this kernel has no ipvlan (CONFIG_IPVLAN) or it is not served yet;"
-            " use macvlan"
-        )

@@ -15,12 +15,25 @@ from collections.abc import Callable
 
 from sampan.errors import Unavailable
 from sampan.kernel.fds import Fd
-from sampan.kernel.nftables import DELCHAIN, DELRULE, DELSET, DELTABLE, NEWCHAIN, SUBSYSTEM, Nftables, table_of
+from sampan.kernel.netlink import Answer
+from sampan.kernel.nftables import (
+    DELCHAIN,
+    DELRULE,
+    DELSET,
+    DELTABLE,
+    NEWCHAIN,
+    NEWRULE,
+    SUBSYSTEM,
+    Nftables,
+    rule_chain_of,
+    table_of,
+)
 from sampan.kernel.rtnl import Route
 from sampan.network import passage
 
 _LOST = frozenset(SUBSYSTEM << 8 | kind for kind in (DELTABLE, DELCHAIN, DELRULE, DELSET))
 _PASSAGE = frozenset(SUBSYSTEM << 8 | kind for kind in (NEWCHAIN, DELRULE))
+_APPENDED = SUBSYSTEM << 8 | NEWRULE
 _SETTLE = 30.0
 _PAUSE = 0.5  # seconds between two restorations: somebody who takes again and again must not keep a processor busy
 
@@ -110,7 +123,7 @@ class Upkeep:
             return
         if any(one.kind in _LOST and table_of(one) == self._table for one in seen):
             self._lost = True
-        elif any(one.kind in _PASSAGE and table_of(one) == passage.TABLE for one in seen):
+        elif any(_in_the_way(one) for one in seen if table_of(one) == passage.TABLE):
             self._lost = self._lost or False
 
     def _put_back(self) -> None:
@@ -118,3 +131,7 @@ class Upkeep:
         if self._lost is not None and time.monotonic() >= self._restored + _PAUSE:
             lost, self._lost, self._restored = self._lost, None, time.monotonic()
             self._restore(lost)
+
+
+def _in_the_way(notice: Answer) -> bool:
+    return notice.kind in _PASSAGE or (notice.kind == _APPENDED and rule_chain_of(notice) == passage.CHAIN)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from sampan.engine.containers.container import Container
 from sampan.network.manager import Networks
+from sampan.network.parents import PARENT
 from sampan.network.records import Endpoint, NetworkInfo, Published
 from sampan.wire import networks as n
 
@@ -51,8 +52,8 @@ def _published(container: Container, info: NetworkInfo, endpoint: Endpoint, port
 
 
 def _others(info: NetworkInfo) -> Iterator[str]:
-    if info.driver == "macvlan":
-        yield f"the LAN of {info.link}" if not info.made_link else f"network {info.name}"
+    if info.driver in ("macvlan", "ipvlan"):
+        yield f"the LAN of {info.link}" if info.options.get(PARENT) else f"network {info.name}"
         return
     versions = [version for version, on in ((4, info.ipv4), (6, info.ipv6)) if on]
     if any(info.mode(version) != "isolated" for version in versions):

@@ -55,8 +55,9 @@ def _attach(container: Container, info: NetworkInfo, settings: c.EndpointSetting
         undo.callback(_back, container, space, before)
         undo.callback(networks.detach, endpoint)
         networks.attach(endpoint, space.fileno(), frozenset())
-        networks.reroute(container.id, space.fileno())
-        container.endpoints = (*container.endpoints, endpoint)
+        container.endpoints = (*before, endpoint)
+        if networks.gateways(container.endpoints) != networks.gateways(before):
+            networks.reroute(container.id, space.fileno())
         _ports(container, None)
         etc.joined(container, endpoint)
         undo.pop_all()
@@ -87,9 +88,11 @@ async def disconnect(container: Container, info: NetworkInfo, *, force: bool) ->
 def _detach(container: Container, endpoint: Endpoint) -> None:
     networks = container.rooms.networks
     with connections.namespace(container) as space:
+        before = networks.gateways(container.endpoints)
         networks.leave(endpoint, space.fileno())
         container.endpoints = tuple(one for one in container.endpoints if one.id != endpoint.id)
-        networks.reroute(container.id, space.fileno())
+        if networks.gateways(container.endpoints) != before:
+            networks.reroute(container.id, space.fileno())
     _ports(container, endpoint)
 
 

@@ -158,8 +158,10 @@ def test_beside_firewalld_ports_are_reached_its_rules_stay_and_what_it_rejects_i
 def test_beside_podman_both_are_reached_and_its_rules_stay(world: World) -> None:
     with tempfile.TemporaryDirectory(prefix="smpt-", dir="/var/tmp") as place:
         (Path(place) / "busybox.tar").write_bytes(busybox_rootfs())
-        podman = ["podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs", "--cgroup-manager",
-                  "cgroupfs", "--runtime", "runc", "--network-config-dir", f"{place}/networks", "--tmpdir", f"{place}/tmp"]  # fmt: skip
+        podman = [
+            "podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs", "--runtime", "runc",
+            "--cgroup-manager", "cgroupfs", "--network-config-dir", f"{place}/networks", "--tmpdir", f"{place}/tmp",
+        ]  # fmt: skip
         try:
             run(*podman, "import", f"{place}/busybox.tar", "busybox")
             run(*podman, "run", "-d", *LIMITS, "--name", "theirs", "-p", "8081:80", "busybox", "busybox", "httpd", "-f")

@@ -23,13 +23,14 @@ def sysctls(options: dict[str, str]) -> list[tuple[str, str]]:
     """Return the settings of an endpoint as (path below /proc/sys/net with IFNAME in it, value).  Raises InvalidRequest.
 
     Only settings of the endpoint's own interface, and no character that could lead elsewhere (SECURITY.md row 11).
+    The docker command makes small letters of an endpoint's options, so IFNAME comes as ifname too.
     """
     made = []
     for text in options.get(SYSCTLS, "").split(","):
         if not text:
             continue
         name, equals, value = text.strip().partition("=")
-        rest = name.removeprefix("net.")
+        rest = name.removeprefix("net.").replace(".ifname.", ".IFNAME.", 1)
         place = next((place for place in _PLACES if rest.startswith(place)), None)
         last = rest[len(place) :] if place else ""
         plain = value.isascii() and value.isprintable() and len(value) <= 64

@@ -15,6 +15,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support.host import HostState
 
 
+def pytest_configure() -> None:
+    """SAMPAN_TEST_GC=never|always runs everything without the garbage collector, or with it at every moment (P19)."""
+    rule = os.environ.get("SAMPAN_TEST_GC")
+    if rule == "never":
+        gc.disable()
+    elif rule == "always":
+        gc.set_threshold(1)
+
+
 def pytest_collection_finish() -> None:
     """Thousands of collected tests are no garbage: looking through them takes a tenth of a second of whatever is measured."""
     gc.collect()

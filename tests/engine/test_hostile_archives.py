@@ -19,6 +19,7 @@ from sampan.oci import image as oci
 from support.daemon import Answer, Daemon
 from support.holds import Holds, nothing_more_than
 from support.images import LAYER, TOP, config, descriptor, docker_archive, index, manifest, oci_archive
+from support.tar_attacks import attacks
 from support.tars import END, archive, blocks, directory, hardlink, member, pax_header, raw_header, symlink
 
 CANARY = "secret-canary"
@@ -107,6 +108,7 @@ def hostile_layers(canary: str) -> list[bytes]:
         raw_header(b"?", b"Z") + blocks(b"x" * 700) + END,
         b"\0" * 512 + LAYER,
         LAYER[:-1024] + b"x" * 5000,
+        *attacks(f"{up}{canary[1:]}").values(),
     ]
 
 
@@ -164,7 +166,7 @@ def test_row_43_48_p13_mutated_archives_are_refused_or_whole_and_leave_nothing(t
     nothing_more_than(target, before)
 
 
-def test_row_43_45_46_hostile_layers_touch_nothing_outside(target: Daemon, tmp_path: Path) -> None:
+def test_row_37_43_45_46_p13_hostile_layers_touch_nothing_outside(target: Daemon, tmp_path: Path) -> None:
     (tmp_path / "CANARY").write_text(CANARY)
     (tmp_path / "CANARY").chmod(0o600)
     outside = [(path, path.lstat()) for path in (tmp_path, tmp_path / "CANARY")]

@@ -22,8 +22,17 @@ from support.ready import started
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPAN = ROOT / ".venv/bin/sampan"
+COLLECTORS = {"never": "disable()", "always": "set_threshold(1)"}
 BUSYBOX = Path("/bin/busybox")
 _numbers = itertools.count(os.getpid() % 200)
+
+
+def daemon_program() -> list[str]:
+    """Return the words that start the command; SAMPAN_TEST_GC=never|always rules its garbage collector (SECURITY.md P19)."""
+    rule = COLLECTORS.get(os.environ.get("SAMPAN_TEST_GC", ""))
+    if rule is None:
+        return [str(SAMPAN)]
+    return [str(SAMPAN.with_name("python3")), "-IB", "-c", f"import gc; gc.{rule}; from sampan.cli.main import entry; entry()"]
 
 
 class UnixHttp(http.client.HTTPConnection):
@@ -113,7 +122,7 @@ class Daemon:
     def start(self, patience: float = 60) -> Daemon:
         """Start it and return when it answers."""
         command = [
-            str(SAMPAN), "daemon", "-H", self.host, "--data-root", str(self.data_root), "--exec-root", str(self.exec_root),
+            *daemon_program(), "daemon", "-H", self.host, "--data-root", str(self.data_root), "--exec-root", str(self.exec_root),
             "--bridge", self.bridge, "--bip", self.subnet, "--cgroup-parent", self.cgroup_parent,
             "--pidfile", str(self.work / "pid"), *self.options,
         ]  # fmt: skip

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,38 @@ def test_a_broken_file_is_told(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(Exit):
         credentials.Config().get("r.example")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"credHelpers": {"private.example": "gone"}}, {"credHelpers": {"private.example": "../gone"}}, {"credsStore": "gone"},
+        {"auths": {"private.example": {"auth": "!"}}},
+    ],
+)  # fmt: skip
+def test_row_93_broken_settings_of_one_registry_are_an_error_and_send_nothing_anywhere(folder: Path, broken: object) -> None:
+    hub = {credentials.HUB: {"auth": base64.b64encode(b"hub:secret").decode()}}
+    assert isinstance(broken, dict)
+    settings = {**broken, "auths": {**hub, **broken.get("auths", {})}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(folder / "sock"))
+        daemon.listen()
+        daemon.setblocking(False)
+        command = [Path(sys.executable).with_name("sampan"), "-H", f"unix://{folder}/sock"]
+        for words in (["pull", "private.example/app"], ["push", "private.example/app"]):
+            done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=30, check=False)
+            assert done.returncode == 1 and done.stderr.strip(), done
+        with pytest.raises(BlockingIOError):
+            daemon.accept()
+
+
+def test_row_93_another_registry_never_gets_docker_hubs_credentials(folder: Path) -> None:
+    hub = {credentials.HUB: {"auth": base64.b64encode(b"hub:secret").decode()}}
+    (folder / "config.json").write_text(json.dumps({"auths": hub}))
+    for image in ("private.example/app", "docker.io.example/app", "localhost/app", "docker.io:443/app", "index.docker.io.x/a"):
+        assert json.loads(base64.urlsafe_b64decode(credentials.header(image))) == {}
+    assert json.loads(base64.urlsafe_b64decode(credentials.header("app")))["password"] == "secret"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
 
 READ, WRITE, GONE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
@@ -15,6 +16,11 @@ class Loop:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
+        self._later: list[tuple[float, Callable[[], None]]] = []
+
+    def after(self, seconds: float, handler: Callable[[], None]) -> None:
+        """Call `handler` once, when so much time has passed."""
+        self._later.append((time.monotonic() + seconds, handler))
 
     def watch(self, fd: int, events: int, handler: Handler) -> None:
         """Call `handler` when one of `events` holds (hang-up and error always do); replaces an earlier watch."""
@@ -31,7 +37,14 @@ class Loop:
 
     def step(self) -> None:
         """Wait for events and handle them."""
-        for fd, events in self._epoll.poll():
+        left = max(0.0, min(moment for moment, _ in self._later) - time.monotonic()) if self._later else None
+        for fd, events in self._epoll.poll(left):
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)
+        if self._later:
+            now = time.monotonic()
+            due = [one for one in self._later if one[0] <= now]
+            self._later = [one for one in self._later if one[0] > now]
+            for _, call in due:
+                call()

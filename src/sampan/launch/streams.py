@@ -1,7 +1,8 @@
 """A process's stdio as the keeper carries it: output to the log and to attachments, input from attachments.
 
-Lossless: output is read only while every attachment has room (1 MiB each), so a slow client slows the process down, as a
-terminal does; a client that has gone is dropped.  Framing: engine-api.md 2.2.
+Lossless: output is read only while every attachment has room (1 MiB each), so the client that started the process slows it
+down, as a terminal or a pipe does.  Who came later may do so for ten seconds, in which it must take a megabyte; else it gets
+what waits for it, is told, and let go.  A client that has gone is dropped.  Framing: engine-api.md 2.2.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from sampan.messages import Attachment
 
 _CHUNK = 64 * 1024
 _ROOM = 1 << 20
-STDOUT, STDERR = 1, 2
+_PATIENCE = 10.0  # seconds
+STDOUT, STDERR, SYSTEM = 1, 2, 3
+_LET_GO = b"attach: this client was too slow: more than 1 MiB waited for it for 10 seconds; `logs` has the rest\n"
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
 class Client:
-    """One attachment."""
+    """One attachment.  late: it came after the process's start, and may not make it wait for long."""
 
-    def __init__(self, fd: Fd, wanted: Attachment) -> None:
+    def __init__(self, fd: Fd, wanted: Attachment, late: bool) -> None:
         self.fd = fd
+        self.late = late
+        self.taken = 0  # bytes since it was last looked at
+        self.watched = False
+        self.leaving = False  # with the last of what waits for it
         self.streams = {STDOUT} if wanted.stdout else set()
         if wanted.stderr:
             self.streams.add(STDERR)
@@ -54,6 +61,7 @@ class Stdio:
         self._to_process = bytearray()
         self._close_input = False
         self._clients: list[Client] = []
+        self._started = False
         self._paused = False
         self._moment = 0  # of what was logged last; the clock may be set back, this never goes back
         self.ended = False
@@ -71,14 +79,15 @@ class Stdio:
         self._outputs = {STDOUT: master}
 
     def start(self) -> None:
-        """Begin to read and write."""
+        """Begin to read and write; who is attached from here on is late."""
+        self._started = True
         for fd in {*self._outputs.values(), *([self._input] if self._input else [])}:
             os.set_blocking(fd.fileno(), False)
         self._update()
 
     def attach(self, fd: Fd, wanted: Attachment, gate: Fd | None = None) -> None:
         """Add a client.  After the end it is closed at once.  gate: see messages.Attach."""
-        client = Client(fd, wanted)
+        client = Client(fd, wanted, self._started)
         os.set_blocking(fd.fileno(), False)
         if client.stdin and self._input is None:
             client.stdin = False
@@ -317,7 +326,8 @@ class Stdio:
                 self._drop(client)
                 return
             del client.pending[:sent]
-        if self.ended and not client.pending:
+            client.taken += sent
+        if (self.ended or client.leaving) and not client.pending:
             self._drop(client)
             return
         self._watch(client)
@@ -338,10 +348,33 @@ class Stdio:
             self.on_drained()
 
     def _check_room(self) -> None:
-        paused = any(len(client.pending) >= _ROOM for client in self._clients) or (isinstance(self._log, Link) and self._log.full)
+        full = [client for client in self._clients if len(client.pending) >= _ROOM and not client.leaving]
+        for client in full:
+            if client.late and not client.watched:
+                self._look_later(client)
+        paused = bool(full) or (isinstance(self._log, Link) and self._log.full)
         if paused != self._paused:
             self._paused = paused
             self._update()
+
+    def _look_later(self, client: Client) -> None:
+        client.watched, client.taken = True, 0
+        self._loop.after(_PATIENCE, partial(self._look_at, client))
+
+    def _look_at(self, client: Client) -> None:
+        """A while ago the process began to wait for this client: let it go if it has taken too little since."""
+        client.watched = False
+        if client not in self._clients or self.ended or len(client.pending) < _ROOM - 2 * _CHUNK:
+            return
+        if client.taken >= _ROOM:
+            self._look_later(client)
+            return
+        client.streams.clear()
+        client.stdin, client.leaving = False, True
+        if not self._terminal:
+            client.pending += self._framed(SYSTEM, _LET_GO)
+        self._watch(client)
+        self._check_room()
 
     def close(self) -> None:
         """Let go of everything at once."""

@@ -63,6 +63,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     made.writer.join(10)
     for client in made.clients:
         client.close()
+    made.loop.close()
 
 
 def received(client: socket.socket) -> bytes:

@@ -48,3 +48,7 @@ class Loop:
             self._later = [one for one in self._later if one[0] > now]
             for _, call in due:
                 call()
+
+    def close(self) -> None:
+        """End it; what was watched is its owners' to close."""
+        self._epoll.close()

@@ -126,7 +126,7 @@ class Daemon:
             "--bridge", self.bridge, "--bip", self.subnet, "--cgroup-parent", self.cgroup_parent,
             "--pidfile", str(self.work / "pid"), *self.options,
         ]  # fmt: skip
-        self.process = started(command, self.work / "daemon.log", env=self.environment, start_new_session=True)
+        self.process = started(command, self.work / "daemon.log", env=self.environment, patience=patience, start_new_session=True)
         return self
 
     def kill(self, number: int = signal.SIGKILL) -> None:

@@ -24,10 +24,12 @@ class NotReady(RuntimeError):
         self.status = status
 
 
-def started(command: Sequence[Any], log: Path, *, env: Mapping[str, str] = os.environ, **more: Any) -> subprocess.Popen[bytes]:
+def started(
+    command: Sequence[Any], log: Path, *, env: Mapping[str, str] = os.environ, patience: float = PATIENCE, **more: Any
+) -> subprocess.Popen[bytes]:
     """Start a server that says when it is ready (sd_notify(3): Sampan's and dockerd), its words appended to `log`.
 
-    Raises NotReady with its last words when it ends, or is ended after PATIENCE seconds.
+    Raises NotReady with its last words when it ends, or is ended after `patience` seconds.
     """
     with (
         tempfile.TemporaryDirectory(prefix="sampantest-", dir="/var/tmp") as place,
@@ -41,7 +43,7 @@ def started(command: Sequence[Any], log: Path, *, env: Mapping[str, str] = os.en
         )
         end = os.pidfd_open(process.pid)
         try:
-            seen, _, _ = select.select([ready, end], [], [], PATIENCE)
+            seen, _, _ = select.select([ready, end], [], [], patience)
         finally:
             os.close(end)
         if ready not in seen:

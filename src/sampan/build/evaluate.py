@@ -13,6 +13,7 @@ from sampan.build import instructions as i
 from sampan.build import metadata
 from sampan.build.expand import split_words
 from sampan.build.parse import trigger
+from sampan.build.remote import is_remote
 from sampan.build.scope import PROXIES, Request, Scope, given
 from sampan.build.source import DockerfileError
 from sampan.build.steps import CopyOp, FolderOp, Op, RunOp, Step
@@ -228,13 +229,18 @@ class _Stage:
             raise one.line.error(
                 f"When using {one.keyword} with more than one source file, the destination must be a directory and end with a /"
             )
+        checksum = metadata.checksum(one, text(one, one.checksum))
+        if checksum and not (len(sources) == 1 and not inline and is_remote(sources[0])):
+            at = one.line.text.find("--checksum")
+            reason = "--checksum is for one source from elsewhere: a URL or a git repository"
+            raise one.line.error(reason, at if at >= 0 else None)
         folder = destination.endswith("/") or posixpath.basename(destination) in (".", "..")
         target = absolute(self.settings.working_dir, destination)
         op = CopyOp(
             tuple(sources), target + ("/" if folder and target != "/" else ""), inline, text(one, one.source_from),
             text(one, one.chown), metadata.mode(one, text(one, one.chmod)), one.link, one.parents,
             tuple(text(one, pattern) for pattern in one.exclude), one.adds, one.keep_git_dir,
-            metadata.checksum(one, text(one, one.checksum)), one.unpack,
+            checksum, one.unpack,
         )  # fmt: skip
         flags = f" --from={op.source_from}" if op.source_from else ""
         names = [*sources, *(f"<<{name}" for name, _ in inline)]

@@ -39,9 +39,21 @@ def run(line: Logical, escape: str) -> Run:
         raise line.error(f'invalid security mode: "{security[:40]}"{hint}', flags.place("security"))
     words = (flags.rest,) if exact is None else tuple(exact)
     mounts = tuple(_mount(line, flag) for flag in flags.many("mount"))
-    devices = tuple(flag.value or "" for flag in flags.many("device"))
+    devices = tuple(_device(line, flag) for flag in flags.many("device"))
     heredocs = line.heredocs if exact is None else ()
     return Run(line, words, exact is None, heredocs, mounts, network, security, devices)
+
+
+def _device(line: Logical, flag: Flag) -> str:
+    """Return a device as it was written: NAME[,required]."""
+    name, *more = (flag.value or "").split(",")
+    if not name or "=" in name.partition("/")[0]:
+        raise line.error(f"invalid device name {name[:40]!r}: NAME[,required] is expected", flag.offset)
+    for word in more:
+        if word not in ("required", "required=true", "required=false"):
+            hint = suggestion(word, ("required",))
+            raise line.error(f"unexpected key '{word[:40]}' of device {name[:40]}{hint}", flag.offset)
+    return flag.value or ""
 
 
 def _mount(line: Logical, flag: Flag) -> Mount:

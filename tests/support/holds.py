@@ -42,6 +42,17 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def _below(folder: str, depth: int) -> list[str]:
+    """Return what is in a folder, so deep; what goes meanwhile is left out (removed trees are emptied at leisure)."""
+    found: list[str] = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            found.append(entry.path)
+            if depth > 1 and entry.is_dir(follow_symlinks=False):
+                found += _below(entry.path, depth - 1)
+    return found
+
+
 def left_below(pid: int) -> set[int]:
     """Wait until no process is below `pid`; return what stays."""
     while found := descendants(pid):
@@ -76,9 +87,7 @@ class Holds:
             threads=len(os.listdir(f"/proc/{daemon.pid}/task")),
             containers=frozenset(one["Id"] for one in daemon.ok("GET", "/containers/json?all=1")),
             images=frozenset(one["Id"] for one in daemon.ok("GET", "/images/json?all=1")),
-            files=frozenset(
-                str(path) for place in places for depth in ("*", "*/*", "*/*/*") for path in (daemon.work / place).glob(depth)
-            ),
+            files=frozenset(path for place in places for path in _below(str(daemon.work / place), 3)),
             processes=len(descendants(daemon.pid)),
         )
 

@@ -119,7 +119,7 @@ class _Copy:
         if source == "-":
             if not found.folder:
                 raise Exit(1, f'destination "{target.container}:{target.path}" must be a directory')
-            blocks: Iterable[bytes] = iter(lambda: sys.stdin.buffer.read(1 << 18), b"")
+            blocks: Iterable[bytes] = iter(lambda: sys.stdin.buffer.read(1 << 16), b"")
             where = found.path
         else:
             where, blocks = self._local(source, found)
@@ -206,7 +206,7 @@ def _pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
     for block in blocks:
         waiting.append(block)
         size += len(block)
-        if size >= 1 << 18:
+        if size >= 1 << 16:
             yield b"".join(waiting)
             waiting, size = [], 0
     if waiting:

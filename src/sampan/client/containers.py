@@ -199,7 +199,7 @@ class Containers:
 def body_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """Yield the body as it comes.  Raises ProtocolError when it breaks off."""
     try:
-        while data := response.read1(1 << 18):
+        while data := response.read1(1 << 16):  # more is memory anew for each
             yield data
     except (http.client.HTTPException, ConnectionError) as error:
         raise ProtocolError(f"the daemon's answer broke off: {error}") from None

@@ -22,7 +22,7 @@ from sampan.files.xattrs import CAPABILITY, allowed
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.paths import Resolve, open_in
 
-_CHUNK = 256 << 10
+_CHUNK = 64 << 10  # more at once is memory that the C library gives back and gets anew, page by page
 _SMALL = 64 << 10
 _BELOW = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
 _HELD = os.O_PATH | os.O_NOFOLLOW

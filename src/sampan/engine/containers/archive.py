@@ -24,7 +24,7 @@ from sampan.kernel.fds import Fd
 from sampan.wire.archive import PathStat
 
 _BUDGET = Budget(max_bytes=1 << 60, max_entries=1 << 40)  # the disk's own limits hold, as for whatever else runs inside
-_PIECE = 1 << 20
+_PIECE = 256 << 10
 _ST_RDONLY = 1
 
 # Go's os.FileMode

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.build.instructions import Mount
+from sampan.build.mounting import Lent
 from support.builds import begin, build, context, until
 from support.daemon import Daemon
 
@@ -101,6 +103,18 @@ def test_a_client_that_leaves_at_any_moment_leaves_nothing(clean: Daemon) -> Non
 
     assert wait_for(lambda: leftovers(clean)) == []
     assert build(clean, text.replace("COPY a", "COPY Dockerfile"), buildargs={"N": "x"}).ok
+
+
+def test_a_cache_that_cannot_be_made_or_was_made_by_another_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lent = object.__new__(Lent)
+    there = tmp_path / "there"
+    (there / "data").mkdir(parents=True)
+    lent._new_cache(Mount(type="cache", target="/c"), there)
+    monkeypatch.setattr(os, "fchown", lambda *_: os.stat("/no/such"))
+    with pytest.raises(FileNotFoundError):
+        lent._new_cache(Mount(type="cache", target="/c"), tmp_path / "new")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(clean: Daemon) -> None:

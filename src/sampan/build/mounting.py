@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import socket
 import stat
 from collections.abc import AsyncIterator, Mapping
@@ -204,6 +205,17 @@ class Lent:
 
     def _new_cache(self, mount: Wanted, folder: Path) -> None:
         made = folder.with_name(f"tmp-{secrets.token_hex(8)}")
+        try:
+            self._fill_cache(mount, made)
+            try:
+                made.rename(folder)
+            except OSError as error:  # somebody else was first
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _fill_cache(self, mount: Wanted, made: Path) -> None:
         (made / "data").mkdir(parents=True)
         made.chmod(0o700)
         (made / _ABOUT).write_text(f"{mount.identity or mount.target} mounted at {mount.target}"[:512], errors="replace")
@@ -216,11 +228,6 @@ class Lent:
                 copy(root, picked, data, Target("", True, None), lambda: None)
             os.fchown(data.fileno(), mount.uid or 0, mount.gid or 0)
             os.fchmod(data.fileno(), 0o755 if mount.mode is None else mount.mode)
-        try:
-            made.rename(folder)
-        except OSError as error:  # somebody else was first
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
 
 
 def about(folder: Path) -> str:

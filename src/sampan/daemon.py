@@ -121,7 +121,8 @@ def run(options: DaemonOptions) -> None:
     program = sealed_interpreter()
     os.set_inheritable(told.fileno(), True)
     keep = {name: os.environ[name] for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID") if name in os.environ}
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **keep}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", **keep}  # mallopt(3): one
+    # arena for each of our threads would grow for hours, holes and all, and one thread at a time works anyway.
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = [sys.executable, "-I", "-B", "-X", "utf8", "-c", _CODE, str(told.fileno())]

@@ -15,7 +15,14 @@ MAY_FORK = {"launch/keeper.py", "launch/spawner.py", "launch/logger.py", "logs/r
 # The interpreter, as a fresh program; the sealed one, but for the unpackers, which never enter a container.
 MAY_START = {"launch/client.py", "network/resolver.py", "logs/syslog.py", "storage/unpackers.py"}
 # Programs of the host's, by absolute names or as the user's own: never in a container, never on its start path.
-MAY_RUN = {"engine/images/bootstrap.py", "cli/credentials.py", "cli/build_ssh.py", "cli/serve.py", "cli/editor.py"}
+MAY_RUN = {
+    "engine/images/bootstrap.py",
+    "engine/images/distribution.py",
+    "cli/credentials.py",
+    "cli/build_ssh.py",
+    "cli/serve.py",
+    "cli/editor.py",
+}
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What Sampan adds to Docker's API: the job table, explain, doctor, bootstrap."""
+"""What Sampan adds to Docker's API: the job table, explain, doctor, bootstrap, sbom."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ async def doctor(request: Request) -> Response:
 async def check(request: Request) -> Response:
     """Every blob, layer and record looked at; with `repair`, what is broken is fetched or dropped.  200."""
     return reply(await request.engine.images.check(repair=request.query.flag("repair")))
+
+
+@route("GET", "/sampan/images/{}/sbom", job="image_sbom")
+async def sbom(request: Request) -> Response:
+    """The SPDX document that is attached to an image.  200; 404."""
+    return Response(200, await request.engine.images.sbom(named(request)), b"application/spdx+json")
 
 
 @route("POST", "/sampan/images/bootstrap", job="bootstrap")

@@ -176,6 +176,8 @@ COMMANDS: dict[str, Command] = {
                                flag("-q --quiet", "bool", "Suppress the progress")), ANY,
                                examples=("sampan image bootstrap busybox", "sampan image bootstrap debian:bookworm",
                                          "sampan image bootstrap -t tools host sh ls", "sampan image bootstrap venv /srv/venv")),
+    "image sbom": Command("[OPTIONS] IMAGE", "Show the software bill of materials of an image (SPDX 2.3, JSON)", "images:sbom", (
+        flag("-o --output", "string", "Write to a file, instead of STDOUT"),), (1, 1), examples=("sampan image sbom busybox",)),
     "network ls": Command("[OPTIONS]", "List networks", "networks:listing", (_FILTER, _FORMAT, _WHOLE, _QUIET),
                           examples=("sampan network ls",)),
     "network inspect": Command("[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on networks", "inspect:network",

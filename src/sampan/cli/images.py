@@ -188,6 +188,17 @@ def save(call: Invocation) -> int:
     return 0
 
 
+def sbom(call: Invocation) -> int:
+    from sampan.cli.output import write_tar
+
+    content = call.client.images.sbom(call.arguments[0])
+    if call.options.output:
+        write_tar(call.options.output, (content,))
+    else:
+        sys.stdout.buffer.write(content)
+    return 0
+
+
 def bootstrap(call: Invocation) -> int:
     from sampan.cli import serve
     from sampan.cli.progress import follow

@@ -85,6 +85,10 @@ class Images:
         """Make a base image from the distribution's own packages."""
         return self._progress("/sampan/images/bootstrap", {"recipe": recipe, "tag": tag or None}, None)
 
+    def sbom(self, ref: str) -> bytes:
+        """Return the image's software bill of materials: SPDX in JSON."""
+        return self._client.raw("GET", f"/sampan/images/{segment(ref)}/sbom")
+
     def save(self, refs: Sequence[str]) -> Iterator[bytes]:
         """Yield the tar that holds `refs`."""
         with closing(self._client.open("GET", "/images/get", {"names": refs})) as response:

@@ -22,6 +22,7 @@ from sampan.oci.reference import Reference, parse
 from sampan.state import State, Table
 
 HOUR = 3600 * 10**9  # nanoseconds
+MAX_REFERRERS = 8  # documents attached to one image
 
 _name = functools.lru_cache(maxsize=8192)(parse)  # the names in records are few and asked for in every list
 
@@ -84,6 +85,21 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
+class Referrer(msgspec.Struct, frozen=True, kw_only=True):
+    """A document about an image, such as its SBOM: the manifest that attaches it to `subject`, its type, and its blobs."""
+
+    manifest: Digest
+    subject: Digest
+    artifact_type: str
+    blobs: tuple[Digest, ...]
+
+
+class Referrers(msgspec.Struct, frozen=True, kw_only=True):
+    """What is attached to an image."""
+
+    found: tuple[Referrer, ...] = ()
+
+
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Repositories (full names) known to hold a blob, newest last."""
 
@@ -108,6 +124,7 @@ class Catalogue:
         self._digests = Table(state, "repo-digest", Name)
         self._kept = Table(state, "kept-layer", Kept)
         self._used = Table(state, "image-used", Used)
+        self._referrers = Table(state, "image-referrers", Referrers)
         self.sources = Table(state, "blob-source", Sources)
         self.packed = Table(state, "packed-layer", Packed)
         self._configs: dict[Digest, ImageConfig] = {}
@@ -118,14 +135,41 @@ class Catalogue:
 
     # Images
 
-    def add(self, record: ImageRecord) -> None:
-        """Make the image known; its blobs and layers must be stored already."""
+    def add(self, record: ImageRecord, referrers: Iterable[Referrer] = ()) -> None:
+        """Make the image known, with what is attached to it; its blobs and layers must be stored already."""
         for settle in self.settlers:
             settle()
         with self.state.batch():
             self._images.put(record.id, record)
             for layer in record.layers:
                 self._kept.delete(layer.chain_id)
+            self.attach(record.id, referrers)
+
+    def attach(self, image: Digest, referrers: Iterable[Referrer]) -> None:
+        """Attach documents to an image, each content once and MAX_REFERRERS at most; to one that is gone, nothing."""
+        with self.state.batch():
+            found = list(self.referrers(image))
+            for one in referrers:
+                if all((one.artifact_type, one.blobs) != (known.artifact_type, known.blobs) for known in found):
+                    found.append(one)
+            if found and self._images.get(image) is not None:
+                self._referrers.put(image, Referrers(found=tuple(found[:MAX_REFERRERS])))
+
+    def detach(self, blob: Digest) -> bool:
+        """Take away every attached document that needs the blob; return whether there was one."""
+        done = False
+        with self.state.batch():
+            for image, kept in list(self._referrers.items()):
+                rest = tuple(one for one in kept.found if blob != one.manifest and blob not in one.blobs)
+                if rest != kept.found:
+                    self._referrers.put(image, Referrers(found=rest))
+                    done = True
+        return done
+
+    def referrers(self, image: Digest) -> tuple[Referrer, ...]:
+        """Return what is attached to the image."""
+        kept = self._referrers.get(image)
+        return kept.found if kept is not None else ()
 
     def used(self, image: Digest, now: int) -> None:
         """Remember that the image is used; written once an hour, so that most starts cost nothing."""
@@ -193,6 +237,7 @@ class Catalogue:
                 self.untag(reference)
             self._images.delete(image)
             self._used.delete(image)
+            self._referrers.delete(image)
         self._configs.pop(image, None)
 
     def config(self, image: Digest) -> ImageConfig:
@@ -308,6 +353,9 @@ class Catalogue:
         for record in self.all():
             blobs.update(record.blobs())
             chains.update(record.chain_ids)
+        for _, attached in self._referrers.items():
+            for one in attached.found:
+                blobs.update((one.manifest, *one.blobs))
         for chain, kept in self._kept.items():
             blobs.add(kept.layer.blob)
             chains.add(Digest(chain))
@@ -318,4 +366,5 @@ class Catalogue:
 
     def broken(self) -> list[tuple[str, str]]:
         """Return (key, reason) of every record that cannot be read."""
-        return [*self._images.broken(), *self._tags.broken(), *self._digests.broken(), *self._kept.broken()]
+        tables = (self._images, self._tags, self._digests, self._kept, self._referrers)
+        return [one for table in tables for one in table.broken()]

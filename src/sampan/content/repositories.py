@@ -33,7 +33,8 @@ _CHUNK = 1 << 20
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest.  needs: digests of its blobs, or of an index's manifests; subject: what it refers to, "" for nothing."""
+    """A manifest.  needs: digests of its blobs, or of an index's manifests; subject: what it refers to, "" for nothing; since:
+    when it came, seconds."""
 
     media_type: str
     size: int
@@ -41,6 +42,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     subject: str = ""
     artifact_type: str = ""
     annotations: dict[str, str] = {}
+    since: int = 0
 
 
 class Tagged(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +86,7 @@ class Repositories:
 
         Raises InvalidRequest when it is no manifest of this type.
         """
-        stored = describe(content, media_type)
+        stored = msgspec.structs.replace(describe(content, media_type), since=int(time.time()))
         with self._mutex:
             lacks = [one for one in stored.needs if not self.has_blob(name, one) and self._manifests.get(f"{name}@{one}") is None]
             if lacks:
@@ -191,7 +193,8 @@ class Repositories:
     # Garbage
 
     def collect(self, now: float | None = None) -> int:
-        """Delete old uploads, and blobs that no manifest needs and nobody just brought; return the bytes freed."""
+        """Delete old uploads, what refers to manifests that are gone, and blobs that no manifest needs and nobody just brought;
+        return the bytes freed."""
         moment = time.time() if now is None else now
         for path in list(self._folder.iterdir()):
             upload = self._folder / path.name.removesuffix(".name")
@@ -199,6 +202,8 @@ class Repositories:
                 path.unlink(missing_ok=True)
         freed = 0
         with self._mutex:
+            while self._drop_orphans(moment):
+                pass
             needed: set[str] = set()
             for key, stored in self._manifests.items():
                 needed.add(key.rpartition("@")[2])
@@ -213,6 +218,20 @@ class Repositories:
                 if digest not in needed:
                     freed += self.blobs.delete(digest)
         return freed
+
+    def _drop_orphans(self, moment: float) -> int:
+        """Delete what refers to a manifest that is gone, unless it has a tag, an index needs it or it came just now."""
+        known = dict(self._manifests.items())
+        kept = {f"{key.rpartition(':')[0]}@{tag.digest}" for key, tag in self._tags.items()}
+        kept.update(f"{key.rpartition('@')[0]}@{one}" for key, stored in known.items() for one in stored.needs)
+        orphans = [
+            key for key, stored in known.items()
+            if stored.subject and f"{key.rpartition('@')[0]}@{stored.subject}" not in known and key not in kept
+            and stored.since <= moment - GRACE
+        ]  # fmt: skip
+        for key in orphans:
+            self._manifests.delete(key)
+        return len(orphans)
 
 
 def describe(content: bytes, media_type: str) -> Stored:

@@ -27,6 +27,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+EMPTY_CONFIG = "application/vnd.oci.empty.v1+json"  # of artifacts; its content is {}
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -68,8 +69,10 @@ class Descriptor(Camel, frozen=True, kw_only=True):
 class Manifest(Camel, frozen=True, kw_only=True):
     schema_version: int = 2
     media_type: str = ""
+    artifact_type: str = ""
     config: Descriptor
     layers: list[Descriptor]
+    subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
 
 

@@ -3,8 +3,10 @@
     busybox          the host's busybox-static package (or the static busybox installed here) and its applets
     host CMD...      programs of this host with the libraries they load (host.py)
     venv PATH        a Python virtual environment of this host with its interpreter
-    debian[:SUITE]   a minimal Debian by mmdebstrap
+    debian[:SUITE]   a minimal Debian by mmdebstrap or debootstrap (distribution.py)
+    ubuntu[:SUITE]   a minimal Ubuntu, where apt knows its mirror and its keyring
 
+Each has its software bill of materials attached (sbom.py, referrers.py).
 apt verifies what it downloads; nothing else is fetched, and nothing of it runs in the host's name except `busybox
 --list-full`.  The same packages give the same image: names sorted, times SOURCE_DATE_EPOCH or 0.
 """
@@ -17,11 +19,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
 
-from sampan.engine.images import ar, host
+from sampan.content.images import ImageRecord, Referrer
+from sampan.engine.images import ar, distribution, documents, host, referrers, sbom
 from sampan.engine.images.context import Event, Stores
+from sampan.engine.images.image import rfc3339
 from sampan.engine.images.import_ import Wanted, import_
 from sampan.engine.images.rootfs import PATH, busybox_tar
 from sampan.engine.images.streams import Reporter
@@ -31,7 +38,6 @@ from sampan.wire.images import Progress
 
 Say = Reporter[Progress | Event]
 
-_SUITE = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 _TIMEOUT = 300  # seconds for apt
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
@@ -52,18 +58,19 @@ def bootstrap(stores: Stores, reporter: Say, recipe: str, tag: str) -> None:
     name, _, suite = recipe.partition(":")
     if name == "busybox" and not suite:
         _busybox(stores, reporter, _wanted(tag or "busybox:latest", 'CMD ["sh"]', "busybox-static"))
-    elif name == "debian" and _SUITE.issuperset(suite) and not suite.startswith("-"):
-        suite = suite or _host_suite()
-        _debian(stores, reporter, suite, _wanted(tag or f"debian:{suite}", 'CMD ["bash"]', f"debian {suite} minbase"))
+    elif name in distribution.DISTRIBUTIONS and distribution.SUITE.issuperset(suite) and not suite.startswith("-"):
+        _distribution(stores, reporter, name, suite, tag)
     else:
-        raise InvalidRequest(f"unknown recipe {recipe[:80]!r}: there are busybox, debian[:SUITE], host CMD... and venv PATH")
+        known = "busybox, debian[:SUITE], ubuntu[:SUITE], host CMD... and venv PATH"
+        raise InvalidRequest(f"unknown recipe {recipe[:80]!r}: there are {known}")
 
 
 def _host(stores: Stores, reporter: Say, commands: list[str], tag: str) -> None:
     found = host.programs(commands)
     command = json.dumps([str(found[0])])
     tar = host.Stream(host.tar(found, [], _epoch()))
-    import_(stores, tar, reporter, _wanted(tag or f"host-{found[0].name.lower()}:latest", f"CMD {command}", " ".join(commands)))
+    wanted = _wanted(tag or f"host-{found[0].name.lower()}:latest", f"CMD {command}", " ".join(commands))
+    import_(stores, tar, reporter, wanted, partial(_described, stores, wanted, lambda layer: sbom.of_files(layer, [])))
 
 
 def _venv(stores: Stores, reporter: Say, folders: list[str], tag: str) -> None:
@@ -72,7 +79,10 @@ def _venv(stores: Stores, reporter: Say, folders: list[str], tag: str) -> None:
     found, trees = host.venv(folders[0])
     command = json.dumps([str(found[0])])
     tar = host.Stream(host.tar(found, trees, _epoch()))
-    import_(stores, tar, reporter, _wanted(tag or "venv:latest", f"CMD {command}", f"the environment {folders[0]}"))
+    wanted = _wanted(tag or "venv:latest", f"CMD {command}", f"the environment {folders[0]}")
+    python = sbom.Package("python", host.python_version(folders[0]), licence="Python-2.0")
+    take = partial(sbom.of_distributions, folder=os.path.realpath(folders[0]), interpreter=python)
+    import_(stores, tar, reporter, wanted, partial(_described, stores, wanted, take))
 
 
 def _epoch() -> int:
@@ -90,6 +100,21 @@ def _wanted(tag: str, command: str, made_of: str) -> Wanted:
     )  # fmt: skip
 
 
+def _described(
+    stores: Stores, wanted: Wanted, take: Callable[[BinaryIO], sbom.Inventory], record: ImageRecord
+) -> tuple[Referrer, ...]:
+    """Attach the bill of materials of what `take` finds in the image's one layer."""
+    layer = record.layers[0]
+    with stores.blobs.open(layer.blob) as stored:
+        found = take(stored)
+    created = rfc3339(wanted.created or 0)
+    name = wanted.message.removeprefix("made of ")
+    content = sbom.document(found, name=name, image=record.id, diff_id=layer.diff_id, created=created)
+    subject = documents.described(documents.manifest(record.id, stores.blobs.size(record.id), record.layers))
+    annotations = {"org.opencontainers.image.created": created}
+    return (referrers.attach(stores.blobs, referrers.SPDX, content, subject, annotations),)
+
+
 def _status(reporter: Say, text: str) -> None:
     reporter.report(Progress(status=text))
 
@@ -104,8 +129,21 @@ def _busybox(stores: Stores, reporter: Say, wanted: Wanted) -> None:
         program.chmod(0o755)
         applets = _run([str(program), "--list-full"], 10).decode("ascii", "replace").split()
         _status(reporter, f"busybox with {len(applets)} applets")
+        version = _busybox_version(_run([str(program), "--help"], 10).decode("ascii", "replace"))
         tar = busybox_tar(program.read_bytes(), applets, _epoch())
-    import_(stores, io.BytesIO(tar), reporter, wanted)
+    attach = partial(_described, stores, wanted, lambda layer: sbom.of_files(layer, [version]))
+    import_(stores, io.BytesIO(tar), reporter, wanted, attach)
+
+
+def _busybox_version(banner: str) -> sbom.Package:
+    """Return the package of `BusyBox v1.35.0 (Debian 1:1.35.0-4) multi-call binary.`"""
+    words = banner.partition("\n")[0].split()
+    plain = words[1].removeprefix("v") if words[1:] else ""
+    inside = banner.partition("(")[2].partition(")")[0].split()
+    if len(inside) == 2 and inside[0].lower() in distribution.DISTRIBUTIONS:
+        url = f"pkg:deb/{inside[0].lower()}/busybox-static@{quote(inside[1], safe='')}"
+        return sbom.Package("busybox-static", inside[1], url, licence="GPL-2.0-only", source=f"busybox {plain}")
+    return sbom.Package("busybox", plain, f"pkg:generic/busybox@{quote(plain, safe='')}", licence="GPL-2.0-only")
 
 
 def _busybox_program(scratch: Path, reporter: Say) -> bytes:
@@ -141,67 +179,18 @@ def _is_dynamic(program: Path) -> bool:
     return any(head[offset + n * size : offset + n * size + 4] == b"\3\0\0\0" for n in range(count))
 
 
-# Debian
+# Debian and Ubuntu
 
 
-def _host_suite() -> str:
-    for line in Path("/etc/os-release").read_text().splitlines():
-        key, _, value = line.partition("=")
-        if key == "VERSION_CODENAME" and value.strip('"') and _SUITE.issuperset(value.strip('"')):
-            return value.strip('"')
-    return "stable"
-
-
-def _host_sources() -> list[str]:
-    """Return the host's own apt sources, to be used for its own suite."""
-    folder = Path("/etc/apt/sources.list.d")
-    found = [Path("/etc/apt/sources.list"), *sorted(folder.glob("*.sources")), *sorted(folder.glob("*.list"))]
-    return [str(path) for path in found if path.is_file() and path.stat().st_size]
-
-
-def _debian(stores: Stores, reporter: Say, suite: str, wanted: Wanted) -> None:
-    program = shutil.which("mmdebstrap", path=_ENVIRONMENT["PATH"])
-    if program is None:
-        raise Unsupported("mmdebstrap is not installed: apt-get install mmdebstrap")
-    sources = _host_sources() if suite == _host_suite() else []
-    command = [program, "--variant=minbase", "--format=tar", "--quiet", suite, "-", *sources]
-    _status(reporter, f"making debian {suite} with mmdebstrap; this takes a minute")
-    environment = {**_ENVIRONMENT, "SOURCE_DATE_EPOCH": str(_epoch())}
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment, process_group=0
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            # The image is named only after the program has succeeded, so a tar cut short never becomes one.
-            import_(stores, _Checked(process, errors), reporter, wanted)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, 15)
-
-
-class _Checked:
-    """The program's output; at its end the program must have succeeded."""
-
-    def __init__(self, process: subprocess.Popen[bytes], errors: io.IOBase | object) -> None:
-        self._process, self._errors = process, errors
-
-    def read(self, size: int = 1 << 20, /) -> bytes:
-        assert self._process.stdout is not None
-        data = self._process.stdout.read(size)
-        if not data and self._process.wait() != 0:
-            self._errors.seek(0)  # type: ignore[union-attr]  # a temporary file
-            last = list(_lines(self._errors.read()))[-3:]  # type: ignore[union-attr]
-            raise Broken(f"mmdebstrap failed with status {self._process.returncode}: {'; '.join(last)[:500]}")
-        return data
-
-
-def _lines(content: bytes) -> Iterator[str]:
-    for line in content.decode(errors="replace").splitlines():
-        if line.strip():
-            yield line.strip()
+def _distribution(stores: Stores, reporter: Say, name: str, suite: str, tag: str) -> None:
+    here = distribution.Host()
+    suite = suite or distribution.default_suite(here, name)
+    wanted = _wanted(tag or f"{name}:{suite or 'latest'}", 'CMD ["bash"]', f"{name} {suite} minbase")
+    attach = partial(_described, stores, wanted, lambda layer: sbom.of_debs(layer, name, suite))
+    with distribution.made(here, name, suite, _epoch()) as (tar, program):
+        _status(reporter, f"making {name} {suite} with {program}; this takes a minute")
+        # The image is named only after the program has succeeded, so a tar cut short never becomes one.
+        import_(stores, tar, reporter, wanted, attach)
 
 
 def _run(command: list[str], timeout: int, cwd: Path | None = None) -> bytes:
@@ -213,5 +202,5 @@ def _run(command: list[str], timeout: int, cwd: Path | None = None) -> bytes:
     except subprocess.TimeoutExpired:
         raise Broken(f"{command[0]} did not end within {timeout} seconds") from None
     if done.returncode:
-        raise Broken(f"{command[0]} failed: {'; '.join(list(_lines(done.stderr))[-2:])[:300]}")
+        raise Broken(f"{command[0]} failed: {'; '.join(list(distribution.lines_of(done.stderr))[-2:])[:300]}")
     return done.stdout

@@ -164,6 +164,8 @@ class _Repair:
         """Fetch it from where it came, else do without, else drop the images that need it."""
         users = [record for record in await finish(self._stores.catalogue.all) if digest in set(record.blobs())]
         if not users:
+            if await finish(lambda: self._stores.catalogue.detach(digest)):
+                return "the document attached to an image was dropped"
             await finish(lambda: self._stores.blobs.delete(digest))
             return "deleted, nothing needs it"
         size = next((layer.blob_size for record in users for layer in record.layers if layer.blob == digest), 0)

@@ -60,6 +60,12 @@ def venv(folder: str) -> tuple[list[Path], list[Path]]:
     return [python, real], [place, *libraries]
 
 
+def python_version(folder: str) -> str:
+    """Return the version that a virtual environment says its interpreter has, "" when it does not."""
+    lines = (line.partition("=") for line in (Path(folder) / "pyvenv.cfg").read_text().splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() in ("version", "version_info")), "")
+
+
 def tar(commands: list[Path], trees: list[Path], epoch: int) -> Iterator[bytes]:
     """Yield the tar of a root file system; of trees after the first, an interpreter's own, what is not standard stays away."""
     members: dict[str, Path | str | None] = dict.fromkeys(_FOLDERS)  # a file, a link's target, or a folder

@@ -12,7 +12,9 @@ from typing import BinaryIO, TypeVar
 from sampan.content.blobs import Blobs
 from sampan.content.images import Catalogue, ImageRecord, LayerRef
 from sampan.content.partials import Partials
-from sampan.engine.images import bootstrap, check, commit, import_, inspect, list, load, pull, push, remote, remove, save, tag
+from sampan.engine.images import bootstrap, check, commit, import_, inspect, list, load, pull, push, referrers, remote, remove
+from sampan.engine.images import save as saving
+from sampan.engine.images import tag as tagging
 from sampan.engine.images.context import Emit, Event, InUse, Stores
 from sampan.engine.images.filters import Filters
 from sampan.engine.images.image import Image, image_of
@@ -105,7 +107,7 @@ class Images:
         return commit.Draft(self._stores, parent)
 
     async def tag(self, ref: str, repo: str, tag_: str) -> None:
-        self._tell(await self._run(lambda: tag.tag(self._stores, ref, repo, tag_)))
+        self._tell(await self._run(lambda: tagging.tag(self._stores, ref, repo, tag_)))
 
     async def remove(self, ref: str, *, force: bool, prune: bool) -> List[Deleted]:
         removal = await self._run(lambda: remove.remove(self._stores, ref, force=force, prune=prune))
@@ -129,9 +131,13 @@ class Images:
     def bootstrap(self, recipe: str, *, tag: str) -> AsyncIterator[Progress]:
         return self._stream(lambda reporter: bootstrap.bootstrap(self._stores, reporter, recipe, tag))
 
+    async def sbom(self, ref: str) -> bytes:
+        """Return the SPDX document that is attached to the image.  Raises NotFound."""
+        return await self._run(lambda: referrers.sbom(self._stores, ref))
+
     def save(self, refs: List[str]) -> AsyncIterator[bytes]:
         def work(reporter: Reporter[bytes | Event]) -> None:
-            save.save(self._stores, refs, reporter)
+            saving.save(self._stores, refs, reporter)
 
         return self._stream(work)
 
@@ -159,7 +165,7 @@ class Images:
 
     def save_artifact(self, make: Callable[[], ImageRecord], kind: str) -> AsyncIterator[bytes]:
         def work(reporter: Reporter[bytes | Event]) -> None:
-            save.save_artifact(self._stores, make, kind, reporter)
+            saving.save_artifact(self._stores, make, kind, reporter)
 
         return self._stream(work)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import msgspec
 
-from sampan.content.images import ImageRecord, LayerRef
+from sampan.content.images import ImageRecord, LayerRef, Referrer
 from sampan.engine.images.changes import apply_changes
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.image import rfc3339
@@ -40,8 +41,16 @@ class Wanted:
     created_by: str = ""
 
 
-def import_(stores: Stores, tar: Readable, reporter: Reporter[Progress | Event], wanted: Wanted) -> None:
-    """Store the image and report its ID as the last status.  Raises InvalidRequest; then nothing stays."""
+Attach = Callable[[ImageRecord], Iterable[Referrer]]
+
+
+def import_(
+    stores: Stores, tar: Readable, reporter: Reporter[Progress | Event], wanted: Wanted, attach: Attach = lambda _: ()
+) -> None:
+    """Store the image and report its ID as the last status.  Raises InvalidRequest; then nothing stays.
+
+    attach: asked for what is attached to the image, whose blobs and layer are stored.
+    """
     tags = (with_tag(wanted.repo, wanted.tag),) if wanted.repo else ()
     settings = apply_changes(oci.Settings(), wanted.changes)
     architecture, variant = _platform(wanted.platform)
@@ -55,7 +64,8 @@ def import_(stores: Stores, tar: Readable, reporter: Reporter[Progress | Event],
                 rootfs=oci.RootFs(diff_ids=[layer.diff_id]), history=[step],
             )  # fmt: skip
             image = stores.blobs.put(encode_config(config))
-            stores.catalogue.add(ImageRecord(id=image, layers=(layer,), added=time.time_ns()))
+            record = ImageRecord(id=image, layers=(layer,), added=time.time_ns())
+            stores.catalogue.add(record, attach(record))
             name(stores, image, tags, reporter)
     except BaseException:
         stores.collect()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from sampan.content.images import ImageRecord, LayerRef
+from sampan.engine.images import referrers
 from sampan.engine.images.ahead import Ahead
 from sampan.engine.images.archive import Part, spool
 from sampan.engine.images.context import Event, Stores
@@ -42,8 +43,11 @@ def load(stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *,
         with stores.catalogue.adding(), ExitStack() as held:
             ahead = held.enter_context(Ahead(stores, reporter.check))
             files = spool(stores.blobs, Watched(tar, reporter.check), held, ahead.begin)
+            attached = referrers.of_archive(files)
             for plan in plans(files):
                 _store(stores, plan, reporter, quiet, ahead)
+                kept = [referrers.keep(stores.blobs, files, one) for one in attached.get(plan.config.digest, ())]
+                stores.catalogue.attach(plan.config.digest, kept)
     except BaseException:
         stores.collect()
         raise

@@ -122,8 +122,8 @@ class _Walk:
                 continue
             self._seen.clear()
             manifest = self._choose(descriptor, 1)
-            if manifest is None:
-                continue
+            if manifest is None or manifest.config.media_type == oci.EMPTY_CONFIG or manifest.subject is not None:
+                continue  # an artifact
             config = self._blob(manifest.config)
             tags = (*(found[config].tags if config in found else ()), *_names(descriptor))
             found[config] = Plan(config, tuple(self._blob(layer) for layer in manifest.layers), tuple(dict.fromkeys(tags)))

@@ -9,7 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from sampan.content.images import ImageRecord, LayerRef
-from sampan.engine.images import platforms
+from sampan.engine.images import platforms, referrers
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.feed import Feed, fed
 from sampan.engine.images.layers import EXISTS, PARALLEL, Job, Layers, Means, Wanted, Watcher, check
@@ -26,6 +26,7 @@ from sampan.registry.repository import Document, Repository
 from sampan.wire.images import Progress
 
 CONFIG_TYPES = frozenset((oci.OCI_CONFIG, oci.DOCKER_CONFIG, "application/octet-stream", ""))
+PATIENCE = 10.0  # seconds that a pull waits, once its layers are here, for what is attached to the image
 AT_ONCE = 16  # pulls that run at a time; more wait
 
 
@@ -161,8 +162,16 @@ class _Pull:
         content = await self._repository.small_blob(image, manifest.config.size)
         config = oci.decode(content, oci.ImageConfig, f"configuration of {self._reference.familiar}")
         wanted = _stack(config, manifest, digests)
-        layers = await self._fetch(wanted)
+        attached = asyncio.ensure_future(referrers.fetch(self._repository, document.digest))
+        try:
+            layers = await self._fetch(wanted)
+            await asyncio.wait([attached], timeout=PATIENCE)
+        finally:
+            attached.cancel()
+            await asyncio.wait([attached])
         await finish(lambda: self._keep(document, content, image, layers, known))
+        if not attached.cancelled() and (found := attached.result()):
+            await finish(lambda: self._attach(image, document, found))
 
     async def _fetch(self, wanted: list[Wanted]) -> tuple[LayerRef, ...]:
         """Return the layers once they are all stored."""
@@ -215,6 +224,9 @@ class _Pull:
                 parent=known.parent if known is not None else "", added=known.added if known is not None else time.time_ns(),
             )
         )  # fmt: skip
+
+    def _attach(self, image: Digest, document: Document, found: list[referrers.Fetched]) -> None:
+        self._stores.catalogue.attach(image, referrers.store(self._stores.blobs, document.digest, found))
 
     def _name(self, image: Digest) -> bool:
         """Give the image its names; return whether one of them is new."""

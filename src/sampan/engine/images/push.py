@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from io import BufferedReader
 
 from sampan.content.images import ImageRecord, LayerRef, Packed
+from sampan.engine.images import documents, referrers
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.feed import Feed, fed
 from sampan.engine.images.packing import Packing
 from sampan.engine.images.threads import finish
 from sampan.engine.images.words import push_explained
-from sampan.errors import InvalidRequest, NotFound
+from sampan.errors import InvalidRequest, NotFound, SampanError
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, encoded, of
 from sampan.oci.reference import Reference, parse, with_tag
@@ -123,10 +124,23 @@ class _Push:
         await self._uploads.manifest(document, self._reference.tag)
         if kind:
             return
+        await self._attach(record, document)
         await finish(lambda: self._keep(record, document))
         self._feed.say(f"{self._reference.tag}: digest: {document.digest} size: {document.size}")
         self._feed.aux(Tag=self._reference.tag, Digest=document.digest, Size=document.size)
         self._feed.event(Event("push", self._reference.familiar, {"name": self._reference.familiar_name}))
+
+    async def _attach(self, record: ImageRecord, document: Document) -> None:
+        """Send what is attached to the image; a registry that does not take it has the image all the same."""
+        subject = {"mediaType": document.media_type, "digest": document.digest, "size": document.size}
+        blobs = self._stores.blobs
+        for one in await asyncio.to_thread(self._stores.catalogue.referrers, record.id):
+            try:
+                content = documents.moved(await asyncio.to_thread(blobs.read, one.manifest), subject)
+                needed = {digest: await asyncio.to_thread(blobs.read, digest) for digest in one.blobs}
+                await referrers.push(self._uploads, content, needed)
+            except SampanError as error:
+                self._feed.say(f"{one.artifact_type} of the image was not pushed: {error}")
 
     async def _config(self, image: Digest) -> int:
         content = await asyncio.to_thread(self._stores.blobs.read, image)

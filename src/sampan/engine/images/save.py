@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sampan.content.images import ImageRecord
+from sampan.engine.images import documents as written
+from sampan.engine.images import referrers
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.streams import Reporter
 from sampan.errors import NotFound
@@ -71,7 +73,7 @@ def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]], 
     index: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     for record, names in chosen:
-        manifest = _manifest(stores, record, kind)
+        manifest = written.manifest(record.id, stores.blobs.size(record.id), record.layers, kind)
         digest = of(manifest)
         documents[_path(digest)] = manifest
         blobs[record.id] = stores.blobs.size(record.id)
@@ -82,6 +84,10 @@ def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]], 
             index.append({**base, "annotations": annotations})
         if not names:
             index.append(base)
+        for content, one in referrers.saved(stores.blobs, stores.catalogue, record, manifest):
+            documents[_path(of(content))] = content
+            blobs.update({blob: stores.blobs.size(blob) for blob in one.blobs})
+            index.append({**written.described(content), "artifactType": one.artifact_type})
         table.append(
             {
                 "Config": _path(record.id),
@@ -110,12 +116,6 @@ def _blob(stores: Stores, digest: Digest, path: str) -> Iterator[bytes]:
             yield data
     if size % 512:
         yield bytes(-size % 512)
-
-
-def _manifest(stores: Stores, record: ImageRecord, kind: str) -> bytes:
-    layers = [{"mediaType": layer.media_type, "digest": layer.blob, "size": layer.blob_size} for layer in record.layers]
-    config = {"mediaType": kind, "digest": record.id, "size": stores.blobs.size(record.id)}
-    return _json({"schemaVersion": 2, "mediaType": oci.OCI_MANIFEST, "config": config, "layers": layers})
 
 
 def _json(value: object) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -68,15 +69,23 @@ class Manifests:
     async def referrers(self, request: web.Request, name: str, rest: str) -> web.StreamResponse:
         subject = digest_of(rest)
         wanted = request.query.get("artifactType", "")
-        found = await asyncio.to_thread(lambda: list(self._storage.referrers(name, subject)))
+        last = request.query.get("last", "")
+        found = [
+            (digest, stored)
+            for digest, stored in await asyncio.to_thread(lambda: list(self._storage.referrers(name, subject)))
+            if digest > last and (not wanted or stored.artifact_type == wanted)
+        ]
         manifests = [
             {"mediaType": stored.media_type, "digest": digest, "size": stored.size,
              **({"artifactType": stored.artifact_type} if stored.artifact_type else {}),
              **({"annotations": dict(stored.annotations)} if stored.annotations else {})}
-            for digest, stored in found[:MOST] if not wanted or stored.artifact_type == wanted
+            for digest, stored in found[:MOST]
         ]  # fmt: skip
         body = json.dumps({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": manifests}).encode()
         headers = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
+        if len(found) > MOST:
+            kept = f"&artifactType={quote(wanted, safe='')}" if wanted else ""
+            headers["Link"] = f'</v2/{name}/referrers/{subject}?last={found[MOST - 1][0]}{kept}>; rel="next"'
         return web.Response(body=body, headers={**headers, "Content-Type": oci.OCI_INDEX})
 
 

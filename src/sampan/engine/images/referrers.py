@@ -1,0 +1,168 @@
+"""What is attached to images: software bills of materials, kept with their image wherever it goes.
+
+A document is attached by a manifest whose `subject` is the image's manifest.  That one is another for an archive than for a
+registry, where layers are compressed; so the attaching manifest is written anew with it, and its blobs stay what they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from sampan.content.blobs import Blobs
+from sampan.content.images import MAX_REFERRERS, Catalogue, ImageRecord, Referrer
+from sampan.engine.images import documents
+from sampan.engine.images.archive import Part
+from sampan.engine.images.context import Stores
+from sampan.errors import InvalidRequest, NotFound, SampanError
+from sampan.oci import image as oci
+from sampan.oci.digest import Digest, algorithm, encoded, of
+from sampan.registry.repository import Document, Repository
+from sampan.registry.upload import Blob, Uploads
+
+SPDX = "application/spdx+json"
+KINDS = frozenset((SPDX, "application/vnd.cyclonedx+json"))  # what is brought along; signatures hold for one manifest only
+MAX_BLOBS = 4  # of one artifact, its configuration among them
+
+log = logging.getLogger("sampan.images")
+
+
+def attach(blobs: Blobs, kind: str, content: bytes, subject: dict[str, Any], annotations: dict[str, str]) -> Referrer:
+    """Store a document and the manifest that attaches it to `subject`, a descriptor."""
+    manifest = documents.artifact(kind, content, subject, annotations)
+    needed = (blobs.put(documents.EMPTY), blobs.put(content))
+    return Referrer(manifest=blobs.put(manifest), subject=subject["digest"], artifact_type=kind, blobs=needed)
+
+
+def read(content: bytes, subject: Digest) -> tuple[oci.Manifest, str] | None:
+    """Return the manifest and its type when it attaches to `subject` a document of a known kind, else None.
+
+    Raises InvalidRequest for what is no manifest, or needs too much.
+    """
+    value = oci.read_manifest(content, oci.OCI_MANIFEST, "artifact manifest")
+    if not isinstance(value, oci.Manifest) or value.subject is None or value.subject.checked() != subject:
+        return None
+    kind = value.artifact_type or value.config.media_type
+    if kind not in KINDS:
+        return None
+    if 1 + len(value.layers) > MAX_BLOBS or any(one.size > oci.MAX_DOCUMENT for one in (value.config, *value.layers)):
+        raise InvalidRequest(f"the {kind} attached to {subject} is larger than is taken")
+    return value, kind
+
+
+def sbom(stores: Stores, ref: str) -> bytes:
+    """Return the image's SPDX document.  Raises NotFound when there is no such image, or it has none."""
+    image, _ = stores.catalogue.resolve(ref)
+    for one in stores.catalogue.referrers(image):
+        attached = read(stores.blobs.read(one.manifest), one.subject) if one.artifact_type == SPDX else None
+        if attached is not None and attached[0].layers:
+            return stores.blobs.read(attached[0].layers[0].checked())
+    raise NotFound(f"image {ref} has no SBOM: those have one that `sampan image bootstrap` made, or that came here with one")
+
+
+# In archives
+
+
+def saved(blobs: Blobs, catalogue: Catalogue, record: ImageRecord, manifest: bytes) -> Iterator[tuple[bytes, Referrer]]:
+    """Yield (attaching manifest, referrer) of everything attached to an image that is saved under `manifest`."""
+    for one in catalogue.referrers(record.id):
+        yield documents.moved(blobs.read(one.manifest), documents.described(manifest)), one
+
+
+def of_archive(files: Mapping[str, Part]) -> dict[Digest, list[bytes]]:
+    """Return what an OCI layout attaches to its images: by image, the attaching manifests.  Raises InvalidRequest."""
+    if "index.json" not in files:
+        return {}
+    index = oci.decode(files["index.json"].document(), oci.Index, "index.json")
+    manifests = {}
+    for descriptor in index.manifests[: oci.MAX_INDEX_NODES]:
+        part = _part(files, descriptor)
+        if part is not None and descriptor.media_type in oci.MANIFEST_TYPES:
+            manifests[descriptor.digest] = (descriptor, part.document())
+    found: dict[Digest, list[bytes]] = {}
+    for descriptor, content in manifests.values():
+        value = oci.read_manifest(content, descriptor.media_type, f"manifest {descriptor.digest[:160]}")
+        subject = value.subject if isinstance(value, oci.Manifest) else None
+        if subject is None or subject.digest not in manifests or read(content, subject.checked()) is None:
+            continue
+        image, of_image = manifests[subject.digest]
+        whose = oci.read_manifest(of_image, image.media_type, f"manifest {image.digest}")
+        if isinstance(whose, oci.Manifest):
+            found.setdefault(whose.config.checked(), []).append(content)
+    return found
+
+
+def keep(blobs: Blobs, files: Mapping[str, Part], content: bytes) -> Referrer:
+    """Store an archive's attaching manifest and its blobs.  Raises InvalidRequest."""
+    subject = oci.decode(content, oci.Manifest, "artifact manifest").subject
+    assert subject is not None
+    manifest, kind = read(content, subject.checked()) or (None, "")
+    assert manifest is not None
+    kept = []
+    for descriptor in (manifest.config, *manifest.layers):
+        part = _part(files, descriptor)
+        if part is None:
+            raise InvalidRequest(f"invalid archive: blob {descriptor.digest[:160]} is missing")
+        kept.append(blobs.put(part.document(), descriptor.checked()))
+    return Referrer(manifest=blobs.put(content), subject=subject.checked(), artifact_type=kind, blobs=tuple(dict.fromkeys(kept)))
+
+
+def _part(files: Mapping[str, Part], descriptor: oci.Descriptor) -> Part | None:
+    digest = descriptor.checked()
+    part = files.get(f"blobs/{algorithm(digest)}/{encoded(digest)}")
+    if part is not None and (part.size != descriptor.size or part.digest_as(digest) != digest):
+        raise InvalidRequest(f"content of blob {digest} is {part.digest} of {part.size} bytes")
+    return part
+
+
+# At registries
+
+Fetched = tuple[bytes, str, dict[Digest, bytes]]  # attaching manifest, kind, blobs
+
+
+async def fetch(repository: Repository, subject: Digest) -> list[Fetched]:
+    """Return what the registry has attached to a manifest; nothing where it cannot be had: an image is good without."""
+    found: list[Fetched] = []
+    try:
+        for descriptor in await repository.referrers(subject):
+            if descriptor.artifact_type not in KINDS or descriptor.media_type != oci.OCI_MANIFEST:
+                continue
+            document = await repository.manifest(descriptor.checked())
+            attached = read(document.content, subject)
+            if attached is None or len(found) == MAX_REFERRERS:
+                continue
+            manifest, kind = attached
+            needed = {one.checked(): one.size for one in (manifest.config, *manifest.layers)}
+            blobs = {digest: await repository.small_blob(digest, size) for digest, size in needed.items()}
+            found.append((document.content, kind, blobs))
+    except SampanError as error:
+        log.warning("what is attached to %s was not fetched: %s", subject, error)
+    return found
+
+
+def store(blobs: Blobs, subject: Digest, fetched: list[Fetched]) -> list[Referrer]:
+    """Store what was fetched."""
+    return [
+        Referrer(
+            manifest=blobs.put(content),
+            subject=subject,
+            artifact_type=kind,
+            blobs=tuple(blobs.put(blob, digest) for digest, blob in needed.items()),
+        )
+        for content, kind, needed in fetched
+    ]
+
+
+async def push(uploads: Uploads, content: bytes, needed: Mapping[Digest, bytes]) -> None:
+    """Put an attaching manifest with its blobs.  Raises what the registry says."""
+    for digest, blob in needed.items():
+        if not await uploads.has(digest):
+            await uploads.put(Blob(digest, len(blob), partial(_from, blob)))
+    document = Document(content, oci.OCI_MANIFEST, of(content))
+    await uploads.manifest(document, document.digest)
+
+
+async def _from(content: bytes, at: int) -> AsyncIterator[bytes]:
+    yield content[at:]

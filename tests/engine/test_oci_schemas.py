@@ -15,6 +15,8 @@ import referencing
 from referencing.jsonschema import DRAFT4
 
 from support.daemon import Daemon
+from support.places import Place, collect
+from support.served import Served
 from support.tars import archive, member
 
 SCHEMAS = Path("/work/shared/spec/schemas/image-spec")
@@ -62,6 +64,24 @@ def test_what_is_saved_is_valid_by_the_schemas(daemon: Daemon, images: list[str]
         manifest = json.loads(files["blobs/" + descriptor["digest"].replace(":", "/")])
         schemas["image-manifest-schema.json"].validate(manifest)
         schemas["config-schema.json"].validate(json.loads(files["blobs/" + manifest["config"]["digest"].replace(":", "/")]))
+
+
+def test_what_the_registry_lists_and_what_is_pushed_to_it_is_valid_by_the_schemas(tmp_path: Path, schemas: dict[str, Any]) -> None:
+    with Served() as registry, Place(tmp_path) as place:
+        name = f"{registry.host}/schema"
+        place.run(collect(place.images.bootstrap("host true", tag=f"{name}:1")))
+        place.push(name)
+        _, headers, manifest = registry.ask("GET", "/v2/schema/manifests/1", Accept="*/*")
+        digest = headers["Docker-Content-Digest"]
+        index = json.loads(registry.ask("GET", f"/v2/schema/referrers/{digest}")[2])
+        (attached,) = index["manifests"]
+        artifact = registry.ask("GET", f"/v2/schema/manifests/{attached['digest']}", Accept="*/*")[2]
+        config = registry.ask("GET", f"/v2/schema/blobs/{json.loads(manifest)['config']['digest']}")[2]
+    schemas["image-index-schema.json"].validate(index)
+    schemas["content-descriptor.json"].validate(attached)
+    schemas["image-manifest-schema.json"].validate(json.loads(artifact))
+    schemas["image-manifest-schema.json"].validate(json.loads(manifest))
+    schemas["config-schema.json"].validate(json.loads(config))
 
 
 def test_the_schemas_refuse_what_is_wrong(schemas: dict[str, Any]) -> None:

@@ -120,6 +120,8 @@ def test_an_image_of_a_layout_is_a_base_and_gone_afterwards(clean: Daemon) -> No
 class _Files(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
+        if self.path == "/cut":
+            self.send_header("Content-Length", "5")
         self.end_headers()
         self.wfile.write(context({"d/in": "packed"}) if self.path == "/x.tar" else b"bare")
 
@@ -137,6 +139,7 @@ def test_urls_are_archives_or_files(clean: Daemon, web: str) -> None:
 
     assert show(clean, made.id, "cat /in /file /all/d/in") == "packedbarepacked"
     assert "ADD failed" in missing.error or "Connection refused" in missing.error
+    assert "1 bytes are missing" in build(clean, f"FROM busybox\nADD {web}/cut /\n").error
 
 
 @pytest.mark.parametrize(

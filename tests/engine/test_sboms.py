@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -152,10 +153,10 @@ def test_a_bill_is_saved_and_loaded_with_its_image(place: Place, other: Place) -
     bootstrapped(place, "host true", "one:1")
     first, saved = place.run(place.images.sbom("one:1")), save(place, "one:1")
     index, files = layout(saved)
-    image, attached = index["manifests"]
+    (image,) = index["manifests"]  # skopeo and podman refuse an archive with two, unless they are told which
 
-    assert attached["artifactType"] == referrers.SPDX and "annotations" not in attached
-    manifest = json.loads(files["blobs/" + attached["digest"].replace(":", "/")])
+    manifest = json.loads(files["blobs/" + image["annotations"][referrers.ANNOTATION].replace(":", "/")])
+    assert manifest["artifactType"] == referrers.SPDX
     assert manifest["subject"] == {key: image[key] for key in ("mediaType", "digest", "size")}
     assert files["blobs/" + manifest["layers"][0]["digest"].replace(":", "/")] == first
     load(other, saved)
@@ -166,6 +167,20 @@ def test_a_bill_is_saved_and_loaded_with_its_image(place: Place, other: Place) -
     assert other.is_clean()
     load(other, archive(*(member(name, content=content) for name, content in files.items())))
     assert other.run(other.images.sbom("one:1")) == first
+    other.run(other.images.remove("one:1", force=True, prune=True))
+    entry = {"digest": image["annotations"].pop(referrers.ANNOTATION), "mediaType": image["mediaType"]}
+    entry["size"] = len(files["blobs/" + entry["digest"].replace(":", "/")])
+    files["index.json"] = json.dumps({**index, "manifests": [image, entry]}).encode()  # as the layout's own referrers are listed
+    load(other, archive(*(member(name, content=content) for name, content in files.items())))
+    assert other.run(other.images.sbom("one:1")) == first
+
+
+def test_a_saved_image_with_a_bill_is_one_image_to_skopeo(place: Place, tmp_path: Path) -> None:
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed")
+    bootstrapped(place, "host true", "one:1")
+    (tmp_path / "saved.tar").write_bytes(save(place, "one:1"))
+    subprocess.run(["skopeo", "copy", "-q", f"oci-archive:{tmp_path}/saved.tar", f"dir:{tmp_path}/out"], check=True)
 
 
 def test_a_damaged_bill_is_found_and_dropped(place: Place) -> None:

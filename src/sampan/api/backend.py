@@ -138,6 +138,9 @@ class Images(Protocol):
     def import_(
         self, tar: BinaryIO, *, repo: str, tag: str, message: str, changes: List[str], platform: str
     ) -> AsyncIterator[i.Progress]: ...
+    def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: List[str], platform: str
+    ) -> AsyncIterator[i.Progress]: ...
     def bootstrap(self, recipe: str, *, tag: str) -> AsyncIterator[i.Progress]: ...
     async def sbom(self, ref: str) -> bytes:
         """Return the SPDX document, JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.api import progress
 from sampan.api.request import Request, Response, empty, reply
 from sampan.api.routes import named, route
-from sampan.errors import InvalidRequest, Unsupported
+from sampan.errors import InvalidRequest
 
 
 @route("GET", "/images/json", job="images")
@@ -63,7 +63,7 @@ async def load(request: Request) -> None:
 
 @route("POST", "/images/create", job="image_create")
 async def create(request: Request) -> None:
-    """ImageCreate.  200 and progress: a pull, or an import from the body; 400, 403, 404, 500; 501 for other sources."""
+    """ImageCreate.  200 and progress: a pull, or an import from the body or an address; 400, 403, 404, 500, 503."""
     q = request.query
     if q.text("fromImage"):
         platform = q.text("platform") if request.version >= (1, 32) else ""
@@ -74,17 +74,14 @@ async def create(request: Request) -> None:
     source = q.text("fromSrc")
     if not source:
         raise InvalidRequest("either fromImage or fromSrc is needed")
-    if source != "-":
-        raise Unsupported(f"importing from {source[:200]}: only the request body (-) can be imported")
+    platform = q.text("platform") if request.version >= (1, 32) else ""
+    wanted = {"repo": q.text("repo"), "tag": q.text("tag"), "message": q.text("message"), "platform": platform}
     async with progress.uploads.gate():
-        messages = request.engine.images.import_(
-            request.file(),
-            repo=q.text("repo"),
-            tag=q.text("tag"),
-            message=q.text("message"),
-            changes=q.all("changes"),
-            platform=q.text("platform") if request.version >= (1, 32) else "",
-        )
+        images, changes = request.engine.images, q.all("changes")
+        if source == "-":
+            messages = images.import_(request.file(), changes=changes, **wanted)
+        else:
+            messages = images.import_from(source, changes=changes, **wanted)
         await progress.send(request, messages)
 
 

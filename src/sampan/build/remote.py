@@ -7,9 +7,7 @@ import os
 import posixpath
 import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,9 +23,9 @@ from sampan.files.compression import Compression, detect, open_decompressed
 from sampan.files.tar_entry import Entry, Kind
 from sampan.files.tar_header import END, header, padding
 from sampan.kernel.fds import Fd
+from sampan.registry import plain
 
 MAX_SIZE = 64 << 30
-_TIMEOUT = 60.0  # seconds without a byte
 _CHUNK = 1 << 18
 
 
@@ -84,10 +82,10 @@ class Fetched:
         """Put it at the destination: mode 0600 unless --chmod says otherwise, or unpacked."""
         self.file.seek(0)
         if unpack or self.archive:
-            plain = open_decompressed(self.file)[1]
+            archive = open_decompressed(self.file)[1]
 
             def pieces() -> Iterator[bytes]:
-                while data := plain.read(_CHUNK):
+                while data := archive.read(_CHUNK):
                     yield data
 
             apply_stream(Stream(pieces(), check), tree, Target(target.path, True, target.owner))
@@ -108,19 +106,6 @@ class Fetched:
         self.file.close()
 
 
-class _NoOther(urllib.request.HTTPRedirectHandler):
-    """Redirects stay with HTTP: never to a file or another scheme."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        if not newurl.startswith(("http://", "https://")):
-            raise InvalidRequest(f"{req.full_url[:200]} redirects to {newurl[:80]!r}, which is not HTTP")
-        following = super().redirect_request(req, fp, code, msg, headers, newurl)
-        before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
-        if following is not None and (before.scheme, before.netloc) != (after.scheme, after.netloc):
-            following.remove_header("Authorization")  # credentials are for the host they were given for (row 50)
-        return following
-
-
 def fetch(wanted: Fetching, folder: os.PathLike[str], check: Callable[[], None], held: ExitStack) -> Fetched:
     """Fetch a URL to a file that has no name.  Blocks.
 
@@ -129,17 +114,13 @@ def fetch(wanted: Fetching, folder: os.PathLike[str], check: Callable[[], None],
     source, checksum = wanted.source, wanted.checksum
     if is_git(source):
         return _git(wanted, folder, check, held)
-    parts = urllib.parse.urlsplit(source)
-    if not parts.hostname or any(ord(sign) < 33 for sign in source):
-        raise InvalidRequest(f"invalid URL {source[:200]!r}")
-    opener = urllib.request.build_opener(_NoOther())
-    headers = {"User-Agent": "sampan", **_login(parts, wanted.secrets)}
+    parts = plain.checked(source)
     hashing = hashlib.sha256()
     file = held.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (closed by `held`)
     size = 0
     try:
-        with opener.open(urllib.request.Request(source, headers=headers), timeout=_TIMEOUT) as reply:
-            modified = reply.headers.get("Last-Modified")
+        with plain.opened(source, _login(parts, wanted.secrets)) as reply:
+            modified = reply.modified
             while data := reply.read(_CHUNK):
                 check()
                 size += len(data)
@@ -147,7 +128,7 @@ def fetch(wanted: Fetching, folder: os.PathLike[str], check: Callable[[], None],
                     raise InvalidRequest(f"{source[:200]} is larger than {MAX_SIZE} bytes")
                 hashing.update(data)
                 file.write(data)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise Unavailable(f"ADD failed: {source[:200]}: {error}") from None
     digest = f"sha256:{hashing.hexdigest()}"
     if checksum and checksum != digest:

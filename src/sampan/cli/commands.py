@@ -128,7 +128,7 @@ COMMANDS: dict[str, Command] = {
     "save": Command("[OPTIONS] IMAGE [IMAGE...]", "Save images to a tar archive (streamed to STDOUT by default)", "images:save", (
         flag("-o --output", "string", "Write to a file, instead of STDOUT"), _PLATFORM), ANY,
         examples=("sampan save -o busybox.tar busybox",)),
-    "import": Command("[OPTIONS] file|- [REPOSITORY[:TAG]]", "Import a root file system's tar as an image", "images:import_", (
+    "import": Command("[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Import a root file system's tar as an image", "images:import_", (
         flag("-c --change", "list", "Apply Dockerfile instruction to the created image"),
         flag("-m --message", "string", "Set commit message for imported image"), _PLATFORM,
     ), (1, 2), examples=("tar -C rootfs -c . | sampan import - mine:1",)),

@@ -172,10 +172,8 @@ def import_(call: Invocation) -> int:
 
     o, source = call.options, call.arguments[0]
     repository, name = _split(call.arguments[1]) if len(call.arguments) > 1 else ("", "")
-    if "://" in source:
-        raise Exit(1, f"{source}: importing from an address is not supported; fetch it and use -")
     with ExitStack() as stack:
-        tar = _input(stack, source)
+        tar = source if source.startswith(("http://", "https://")) else _input(stack, source)
         follow(call.client.images.import_(
             tar, repo=repository, tag=name, message=o.message, changes=o.change, platform=o.platform))  # fmt: skip
     return 0

@@ -51,15 +51,15 @@ class Images:
         return self._progress("/images/load", {"quiet": "1" if quiet else "0"}, tar)
 
     def import_(
-        self, tar: BinaryIO, *, repo: str = "", tag: str = "", message: str = "", changes: Sequence[str] = (),
+        self, tar: BinaryIO | str, *, repo: str = "", tag: str = "", message: str = "", changes: Sequence[str] = (),
         platform: str = "",
     ) -> Iterator[i.Progress]:  # fmt: skip
-        """Make an image of a root file system's tar; the last status is its id."""
+        """Make an image of a root file system's tar, or of what the daemon fetches from an address; the last status is its id."""
         query = {
-            "fromSrc": "-", "repo": repo or None, "tag": tag or None, "message": message or None,
+            "fromSrc": tar if isinstance(tar, str) else "-", "repo": repo or None, "tag": tag or None, "message": message or None,
             "changes": changes, "platform": platform or None,
         }  # fmt: skip
-        return self._progress("/images/create", query, tar)
+        return self._progress("/images/create", query, None if isinstance(tar, str) else tar)
 
     def pull(self, name: str, tag: str, *, platform: str = "", auth: str = "") -> Iterator[i.Progress]:
         """Fetch from a registry: one tag or digest, or with "" every tag.  auth: X-Registry-Auth."""

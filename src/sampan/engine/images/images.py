@@ -128,6 +128,13 @@ class Images:
         wanted = import_.Wanted(repo, tag, message, tuple(changes), platform)
         return self._stream(lambda reporter: import_.import_(self._stores, tar, reporter, wanted))
 
+    def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: List[str], platform: str
+    ) -> AsyncIterator[Progress]:
+        """Import what an address gives."""
+        wanted = import_.Wanted(repo, tag, message, tuple(changes), platform, source=source)
+        return self._stream(lambda reporter: import_.import_from(self._stores, reporter, wanted))
+
     def bootstrap(self, recipe: str, *, tag: str) -> AsyncIterator[Progress]:
         return self._stream(lambda reporter: bootstrap.bootstrap(self._stores, reporter, recipe, tag))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -16,13 +16,14 @@ from sampan.engine.images.image import rfc3339
 from sampan.engine.images.load import name
 from sampan.engine.images.plans import MACHINES, host_architecture
 from sampan.engine.images.streams import Reporter, Watched
-from sampan.errors import InvalidRequest
+from sampan.errors import InvalidRequest, Unavailable
 from sampan.files.compression import Compression, open_decompressed
 from sampan.files.digests import Readable
 from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest
 from sampan.oci.reference import with_tag
+from sampan.registry import plain
 from sampan.wire.images import Progress
 
 _PART = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -39,6 +40,7 @@ class Wanted:
     platform: str = ""
     created: int | None = None
     created_by: str = ""
+    source: str = "-"
 
 
 Attach = Callable[[ImageRecord], Iterable[Referrer]]
@@ -58,7 +60,9 @@ def import_(
         with stores.catalogue.adding(), ExitStack() as held:
             layer = _layer(stores, Watched(tar, reporter.check), held)
             created = rfc3339(time.time_ns() if wanted.created is None else wanted.created)
-            step = oci.History(created=created, created_by=wanted.created_by, comment=wanted.message or "Imported from -")
+            step = oci.History(
+                created=created, created_by=wanted.created_by, comment=wanted.message or f"Imported from {wanted.source}"
+            )
             config = oci.ImageConfig(
                 created=created, architecture=architecture, os="linux", variant=variant, config=settings,
                 rootfs=oci.RootFs(diff_ids=[layer.diff_id]), history=[step],
@@ -74,6 +78,20 @@ def import_(
     reporter.report(Progress(status=image))
 
 
+def import_from(stores: Stores, reporter: Reporter[Progress | Event], wanted: Wanted) -> None:
+    """Do so with what the address `wanted.source` gives.  Raises InvalidRequest, Unavailable when it does not give it."""
+    source = wanted.source if "://" in wanted.source else f"http://{wanted.source}"
+    plain.checked(source)
+    reporter.report(Progress(status=f"Downloading from {source}"))
+    try:
+        with plain.opened(source) as reply:
+            import_(stores, reply, reporter, replace(wanted, source=source))
+    except OSError as error:
+        if error.errno is not None and error.filename is not None:
+            raise  # of this side's files
+        raise Unavailable(f"cannot import from {source[:200]}: {error}") from None
+
+
 def encode_config(config: oci.ImageConfig) -> bytes:
     """Return the document; `rootfs.type` is always written, the same image gives the same bytes."""
     value = msgspec.to_builtins(config)
@@ -83,9 +101,9 @@ def encode_config(config: oci.ImageConfig) -> bytes:
 
 def _layer(stores: Stores, tar: Readable, held: ExitStack) -> LayerRef:
     """Keep the plain tar and unpack it."""
-    kind, plain = open_decompressed(tar)
+    kind, unpacked = open_decompressed(tar)
     ingest = held.enter_context(stores.blobs.ingest(limit=Budget().max_bytes * 2))
-    ingest.write_from(plain)
+    ingest.write_from(unpacked)
     if not ingest.size:
         raise InvalidRequest("archive is empty")
     seen = getattr(tar, "total", ingest.size)
@@ -110,4 +128,4 @@ def _platform(text: str) -> tuple[str, str | None]:
     return MACHINES.get(parts[0], parts[0]), parts[1] if len(parts) > 1 else None
 
 
-__all__ = ["Digest", "Wanted", "encode_config", "import_"]
+__all__ = ["Digest", "Wanted", "encode_config", "import_", "import_from"]

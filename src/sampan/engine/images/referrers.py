@@ -19,11 +19,13 @@ from sampan.engine.images.context import Stores
 from sampan.errors import InvalidRequest, NotFound, SampanError
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, algorithm, encoded, of
+from sampan.oci.digest import parse as parse_digest
 from sampan.registry.repository import Document, Repository
 from sampan.registry.upload import Blob, Uploads
 
 SPDX = "application/spdx+json"
 KINDS = frozenset((SPDX, "application/vnd.cyclonedx+json"))  # what is brought along; signatures hold for one manifest only
+ANNOTATION = "sampan.referrers"  # of an image in a saved index.json, "digest,digest": entries of their own, skopeo would refuse
 MAX_BLOBS = 4  # of one artifact, its configuration among them
 
 log = logging.getLogger("sampan.images")
@@ -77,7 +79,8 @@ def of_archive(files: Mapping[str, Part]) -> dict[Digest, list[bytes]]:
         return {}
     index = oci.decode(files["index.json"].document(), oci.Index, "index.json")
     manifests = {}
-    for descriptor in index.manifests[: oci.MAX_INDEX_NODES]:
+    listed = index.manifests[: oci.MAX_INDEX_NODES]
+    for descriptor in (*listed, *(one for entry in listed for one in _annotated(files, entry))):
         part = _part(files, descriptor)
         if part is not None and descriptor.media_type in oci.MANIFEST_TYPES:
             manifests[descriptor.digest] = (descriptor, part.document())
@@ -92,6 +95,16 @@ def of_archive(files: Mapping[str, Part]) -> dict[Digest, list[bytes]]:
         if isinstance(whose, oci.Manifest):
             found.setdefault(whose.config.checked(), []).append(content)
     return found
+
+
+def _annotated(files: Mapping[str, Part], descriptor: oci.Descriptor) -> Iterator[oci.Descriptor]:
+    """Yield what an image's entry names as attached to it, as far as it is there."""
+    named = (descriptor.annotations or {}).get(ANNOTATION, "").split(",")
+    for text in filter(None, named[:MAX_REFERRERS]):
+        digest = parse_digest(text)
+        part = files.get(f"blobs/{algorithm(digest)}/{encoded(digest)}")
+        if part is not None:
+            yield oci.Descriptor(media_type=oci.OCI_MANIFEST, digest=digest, size=part.size)
 
 
 def keep(blobs: Blobs, files: Mapping[str, Part], content: bytes) -> Referrer:

@@ -79,15 +79,17 @@ def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]], 
         blobs[record.id] = stores.blobs.size(record.id)
         blobs.update({layer.blob: layer.blob_size for layer in record.layers})
         base = {"mediaType": oci.OCI_MANIFEST, "digest": digest, "size": len(manifest)}
-        for name in names:
-            annotations = {"io.containerd.image.name": str(name), "org.opencontainers.image.ref.name": name.tag}
-            index.append({**base, "annotations": annotations})
-        if not names:
-            index.append(base)
+        attached = []
         for content, one in referrers.saved(stores.blobs, stores.catalogue, record, manifest):
             documents[_path(of(content))] = content
             blobs.update({blob: stores.blobs.size(blob) for blob in one.blobs})
-            index.append({**written.described(content), "artifactType": one.artifact_type})
+            attached.append(of(content))
+        more = {referrers.ANNOTATION: ",".join(attached)} if attached else {}
+        for name in names:
+            annotations = {"io.containerd.image.name": str(name), "org.opencontainers.image.ref.name": name.tag}
+            index.append({**base, "annotations": {**annotations, **more}})
+        if not names:
+            index.append({**base, "annotations": more} if more else base)
         table.append(
             {
                 "Config": _path(record.id),

@@ -17,6 +17,8 @@ import pytest
 import zstandard
 
 from sampan.content.images import LayerRef
+from sampan.content.partials import Partial
+from sampan.engine.images.layers import _Fetch
 from sampan.errors import Broken, Forbidden, InvalidRequest, NotFound, SampanError, Unauthorized, Unsupported
 from sampan.wire.registry import AuthConfig
 from support.places import QUICK, Place, collect
@@ -278,6 +280,27 @@ def test_a_cancelled_pull_keeps_finished_layers_and_leaves_nothing_running(place
     place.again()
     said = [(one.id, one.status) for one in place.pull(f"{registry.host}/a")]
     assert (digest(made.blobs[0])[7:19], "Already exists") in said
+
+
+def test_a_layer_may_be_whole_before_its_unpacking_begins(
+    place: Place, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is where the threads that unpack are busy."""
+    registry.image("a", "1", BASE)
+    whole, commit, unpack = threading.Event(), Partial.commit, _Fetch._unless_gone
+
+    def committed(self: Partial) -> None:
+        commit(self)
+        whole.set()
+
+    def late(self: _Fetch, work: Any) -> Any:
+        assert whole.wait(10)
+        return unpack(self, work)
+
+    monkeypatch.setattr(Partial, "commit", committed)
+    monkeypatch.setattr(_Fetch, "_unless_gone", late)
+    place.pull(f"{registry.host}/a")
+    assert place.files(f"{registry.host}/a:1")
 
 
 def test_two_pulls_of_the_same_layers_fetch_them_once(place: Place, registry: Registry) -> None:

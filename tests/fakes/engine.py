@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from builtins import list as List
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from sampan.api.backend import Filters
@@ -311,6 +311,9 @@ class FakeImages:
     async def history(self, ref: str) -> List[i.HistoryItem]:
         return [i.HistoryItem()]
 
+    async def provides(self, refs: List[str], texts: List[str]) -> None:
+        raise NotFound(f"{refs} {texts}")
+
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         if not repo:
             raise InvalidRequest("invalid reference format")
@@ -322,7 +325,7 @@ class FakeImages:
     async def prune(self, filters: Filters) -> i.PruneResult:
         return i.PruneResult()
 
-    async def load(self, tar: BinaryIO, *, quiet: bool) -> AsyncIterator[i.Progress]:
+    async def load(self, tar: BinaryIO, *, quiet: bool, only: Sequence[str] = ()) -> AsyncIterator[i.Progress]:
         self.read = await asyncio.to_thread(_drain, tar)
         if self.error is not None:
             raise self.error
@@ -334,6 +337,12 @@ class FakeImages:
         if self.error is not None:
             raise self.error
         self.read = await asyncio.to_thread(_drain, tar)
+        yield i.Progress(status=IMAGE)
+
+    async def import_from(
+        self, source: str, *, repo: str, tag: str, message: str, changes: List[str], platform: str
+    ) -> AsyncIterator[i.Progress]:
+        yield i.Progress(status=f"Downloading from {source}")
         yield i.Progress(status=IMAGE)
 
     async def sbom(self, ref: str) -> bytes:

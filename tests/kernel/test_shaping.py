@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,16 @@ def megabits(world: World, sender: Fd, receiver: Fd, address: str, port: int) ->
     return total * 8 / took / 1e6
 
 
+def limited(limit: float, measure: Callable[[int], float], port: int) -> None:
+    """See that a limit holds, always, and is reached: a machine that is busy elsewhere may miss it in two tries of three."""
+    for attempt in range(3):
+        seen = measure(port + attempt)
+        assert seen <= limit * 1.1
+        if seen >= limit * 0.9:
+            return
+    pytest.fail(f"{seen} Mbit/s of {limit} in the last of three tries")
+
+
 @pytest.mark.slow
 def test_both_directions_are_limited_within_a_tenth_and_change_while_it_runs(world: World) -> None:
     manager = world.manager()
@@ -68,10 +78,10 @@ def test_both_directions_are_limited_within_a_tenth_and_change_while_it_runs(wor
     space, endpoint = world.member(manager, "bridge", wanted=Wanted(options=limits))
     peer, peer_at = world.container(manager)
 
-    assert megabits(world, peer, space, endpoint.ip, 81) == pytest.approx(20, rel=0.1)
-    assert megabits(world, space, peer, peer_at.ip, 82) == pytest.approx(10, rel=0.1)
+    limited(20, lambda port: megabits(world, peer, space, endpoint.ip, port), 8100)
+    limited(10, lambda port: megabits(world, space, peer, peer_at.ip, port), 8200)
     endpoint = manager.limit(endpoint, {shaping.OUT: "40mbit", shaping.IN: "0"})
-    assert megabits(world, space, peer, peer_at.ip, 83) == pytest.approx(40, rel=0.1)
+    limited(40, lambda port: megabits(world, space, peer, peer_at.ip, port), 8300)
     assert megabits(world, peer, space, endpoint.ip, 84) > 60
 
 

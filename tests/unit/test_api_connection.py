@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -221,7 +221,7 @@ def test_row_95_an_upload_read_late_or_not_to_its_end_leaves_no_connection(api: 
     full, rest = 2 * body.HIGH // 2 - 100, 1000  # the last piece fills the buffer: the parser stops just before the body's end
     size = full + rest
 
-    async def late(tar: BinaryIO, *, quiet: bool) -> AsyncIterator[i.Progress]:
+    async def late(tar: BinaryIO, *, quiet: bool, only: Sequence[str] = ()) -> AsyncIterator[i.Progress]:
         while not any(one._full for one in api.server._open):
             await asyncio.sleep(0)
         api.engine.images.read = len(await asyncio.to_thread(tar.read, size - unread))

@@ -332,3 +332,26 @@ def test_a_progress_message_leaves_out_what_is_unset() -> None:
     from sampan.api.progress import encode
 
     assert encode(i.Progress(status="a&b", progress_detail=i.ProgressDetail())) == b'{"status":"a\\u0026b","progressDetail":{}}\r\n'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "since", "refs"),
+    [
+        ("GET", "/images/a:1/json?platform=p", "1.49", ["a:1"]),
+        ("GET", "/images/a:1/history?platform=p", "1.48", ["a:1"]),
+        ("GET", "/images/a:1/get?platform=p", "1.48", ["a:1"]),
+        ("GET", "/images/get?names=a:1&names=b&platform=p", "1.48", ["a:1", "b"]),
+        ("POST", "/images/host/a/push?tag=2&platform=p", "1.46", ["host/a:2"]),
+        ("DELETE", "/images/a:1?platforms=p", "1.50", ["a:1"]),
+    ],
+)
+def test_a_platform_that_is_asked_for_is_looked_for(api: Api, method: str, path: str, since: str, refs: list[str]) -> None:
+    status, _, body = api.ask(method, f"/v{since}{path}")
+    assert (status, json.loads(body)["message"]) == (404, f"{refs} ['p']")
+    before = f"1.{int(since[2:]) - 1}"
+    assert b"['p']" not in api.ask(method, f"/v{before}{path}")[2]
+
+
+def test_an_address_is_imported_from(api: Api) -> None:
+    status, _, body = api.ask("POST", "/images/create?fromSrc=http://h/x.tar&repo=a")
+    assert status == 200 and b"Downloading from http://h/x.tar" in body

@@ -8,6 +8,13 @@ from sampan.api.routes import named, route
 from sampan.errors import InvalidRequest
 
 
+async def _provided(request: Request, refs: list[str], since: tuple[int, int], name: str = "platform") -> None:
+    """Raise NotFound when the request names platforms that one of the images is not of."""
+    texts = request.query.all(name) if request.version >= since else []
+    if any(texts):
+        await request.engine.images.provides(refs, [text for text in texts if text])
+
+
 @route("GET", "/images/json", job="images")
 async def listing(request: Request) -> Response:
     """ImageList.  200; 400 bad filter."""
@@ -23,13 +30,15 @@ async def listing(request: Request) -> Response:
 
 @route("GET", "/images/{}/json", job="image_inspect")
 async def inspect(request: Request) -> Response:
-    """ImageInspect.  200; 404."""
+    """ImageInspect.  200; 400, 404."""
+    await _provided(request, [named(request)], (1, 49))
     return reply(request.lower(await request.engine.images.inspect(named(request))))
 
 
 @route("GET", "/images/{}/history", job="image_history")
 async def history(request: Request) -> Response:
-    """ImageHistory.  200; 404."""
+    """ImageHistory.  200; 400, 404."""
+    await _provided(request, [named(request)], (1, 48))
     return reply(await request.engine.images.history(named(request)))
 
 
@@ -44,6 +53,7 @@ async def tag(request: Request) -> Response:
 async def remove(request: Request) -> Response:
     """ImageDelete.  200; 400, 404, 409 in use."""
     q = request.query
+    await _provided(request, [named(request)], (1, 50), "platforms")
     return reply(await request.engine.images.remove(named(request), force=q.flag("force"), prune=not q.flag("noprune")))
 
 
@@ -57,7 +67,8 @@ async def prune(request: Request) -> Response:
 async def load(request: Request) -> None:
     """ImageLoad.  200 and progress; failures in-band."""
     async with progress.uploads.gate():
-        messages = request.engine.images.load(request.file(), quiet=request.query.flag("quiet", True))
+        only = [text for text in request.query.all("platform") if text] if request.version >= (1, 48) else []
+        messages = request.engine.images.load(request.file(), quiet=request.query.flag("quiet", True), only=only)
         await progress.send(request, messages, in_band=True)
 
 
@@ -87,9 +98,10 @@ async def create(request: Request) -> None:
 
 @route("POST", "/images/{}/push", job="push")
 async def push(request: Request) -> None:
-    """ImagePush.  200 and progress, failures in-band; 400 bad reference."""
-    auth = request.header("x-registry-auth")
-    messages = request.engine.images.push(named(request), tag=request.query.text("tag"), auth=auth)
+    """ImagePush.  200 and progress, failures in-band; 400 bad reference, 404 no such platform."""
+    auth, tag = request.header("x-registry-auth"), request.query.text("tag")
+    await _provided(request, [f"{named(request)}:{tag}" if tag else named(request)], (1, 46))
+    messages = request.engine.images.push(named(request), tag=tag, auth=auth)
     await progress.send(request, messages)
 
 
@@ -122,4 +134,5 @@ async def save_one(request: Request) -> None:
 
 
 async def _save(request: Request, names: list[str]) -> None:
+    await _provided(request, names, (1, 48))
     await progress.tar(request, request.engine.images.save(names))

@@ -120,6 +120,7 @@ COMMANDS: dict[str, Command] = {
     "rmi": Command("[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", "images:remove", (
         flag("-f --force", "bool", "Force removal of the image"),
         flag("--no-prune", "bool", "Do not delete untagged parents"),
+        flag("--platform", "list", "Remove only if it is of this platform: os[/arch[/variant]]"),
     ), ANY, examples=("sampan rmi busybox",)),
     "load": Command("[OPTIONS]", "Load an image from a tar archive or STDIN", "images:load", (
         flag("-i --input", "string", "Read from tar archive file, instead of STDIN"), _PLATFORM,
@@ -137,7 +138,7 @@ COMMANDS: dict[str, Command] = {
         flag("-q --quiet", "bool", "Suppress verbose output"),
     ), (1, 1), examples=("sampan pull debian:bookworm-slim", "sampan pull registry.example.org/team/base:1")),
     "push": Command("[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "registry:push", (
-        flag("-a --all-tags", "bool", "Push all tags of an image to the repository"),
+        flag("-a --all-tags", "bool", "Push all tags of an image to the repository"), _PLATFORM,
         flag("-q --quiet", "bool", "Suppress verbose output"),
     ), (1, 1), examples=("sampan push registry.example.org/team/base:1",)),
     "login": Command("[OPTIONS] [SERVER]", "Authenticate to a registry", "registry:login", (

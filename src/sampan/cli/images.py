@@ -75,7 +75,7 @@ def short_id(text: str) -> str:
 def history(call: Invocation) -> int:
     o, now = call.options, time.time()
     rows = []
-    for one in call.client.images.history(call.arguments[0]):
+    for one in call.client.images.history(call.arguments[0], platform=o.platform):
         created = units.ago(now - one.created) + " ago" if o.human else _iso(one.created)
         words = one.created_by.replace("\t", " ")
         rows.append({
@@ -114,7 +114,7 @@ def remove(call: Invocation) -> int:
     o, errors, missing = call.options, [], True
     for ref in call.arguments:
         try:
-            for one in call.client.images.remove(ref, force=o.force, prune=not o.no_prune):
+            for one in call.client.images.remove(ref, force=o.force, prune=not o.no_prune, platforms=o.platform):
                 print(f"Deleted: {one.deleted}" if one.deleted else f"Untagged: {one.untagged}")
         except ApiError as error:
             errors.append(describe(error))
@@ -162,8 +162,9 @@ def load(call: Invocation) -> int:
     from sampan.cli.progress import follow
 
     with ExitStack() as stack:
-        quiet = call.options.quiet or not sys.stdout.isatty()
-        follow(call.client.images.load(_input(stack, call.options.input), quiet=quiet))
+        o = call.options
+        quiet = o.quiet or not sys.stdout.isatty()
+        follow(call.client.images.load(_input(stack, o.input), quiet=quiet, platform=o.platform))
     return 0
 
 
@@ -182,7 +183,7 @@ def import_(call: Invocation) -> int:
 def save(call: Invocation) -> int:
     from sampan.cli.output import write_tar
 
-    write_tar(call.options.output, call.client.images.save(call.arguments))
+    write_tar(call.options.output, call.client.images.save(call.arguments, platform=call.options.platform))
     return 0
 
 

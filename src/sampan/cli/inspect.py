@@ -71,7 +71,8 @@ def container(call: Invocation) -> int:
 
 
 def image(call: Invocation) -> int:
-    return _show(call.arguments, call.options.format, call.client.images.inspect_json)
+    o = call.options
+    return _show(call.arguments, o.format, lambda ref: call.client.images.inspect_json(ref, platform=o.platform))
 
 
 def network(call: Invocation) -> int:

@@ -60,7 +60,7 @@ def push(call: Invocation) -> int:
 
     o, image = call.options, call.arguments[0]
     repository, tag = _meant(call)
-    follow(call.client.images.push(repository, tag, auth=credentials.header(image)), quiet=o.quiet)
+    follow(call.client.images.push(repository, tag, platform=o.platform, auth=credentials.header(image)), quiet=o.quiet)
     if o.quiet:
         print(_full(repository, tag))
     return 0

@@ -30,25 +30,29 @@ class Images:
     def inspect(self, ref: str) -> i.ImageInspect:
         return self._client.get(i.ImageInspect, "GET", f"/images/{segment(ref)}/json")
 
-    def inspect_json(self, ref: str) -> Any:
-        return self._client.json("GET", f"/images/{segment(ref)}/json")
+    def inspect_json(self, ref: str, *, platform: str = "") -> Any:
+        return self._client.json("GET", f"/images/{segment(ref)}/json", {"platform": platform or None})
 
-    def history(self, ref: str) -> builtins.list[i.HistoryItem]:
-        return self._client.get(builtins.list[i.HistoryItem], "GET", f"/images/{segment(ref)}/history")
+    def history(self, ref: str, *, platform: str = "") -> builtins.list[i.HistoryItem]:
+        """platform: "os/arch" that the image has to be of, here as elsewhere."""
+        query = {"platform": platform or None}
+        return self._client.get(builtins.list[i.HistoryItem], "GET", f"/images/{segment(ref)}/history", query)
 
     def tag(self, ref: str, repo: str, tag: str = "") -> None:
         self._client.raw("POST", f"/images/{segment(ref)}/tag", {"repo": repo, "tag": tag or None})
 
-    def remove(self, ref: str, *, force: bool = False, prune: bool = True) -> builtins.list[i.Deleted]:
-        query = {"force": force, "noprune": not prune}
+    def remove(
+        self, ref: str, *, force: bool = False, prune: bool = True, platforms: Sequence[str] = ()
+    ) -> builtins.list[i.Deleted]:
+        query: Parameters = {"force": force, "noprune": not prune, "platforms": platforms}
         return self._client.get(builtins.list[i.Deleted], "DELETE", f"/images/{segment(ref)}", query)
 
     def prune(self, wanted: Filters | None = None) -> i.PruneResult:
         return self._client.get(i.PruneResult, "POST", "/images/prune", {"filters": filters(wanted)})
 
-    def load(self, tar: BinaryIO, *, quiet: bool = False) -> Iterator[i.Progress]:
+    def load(self, tar: BinaryIO, *, quiet: bool = False, platform: str = "") -> Iterator[i.Progress]:
         """`tar` is read to its end."""
-        return self._progress("/images/load", {"quiet": "1" if quiet else "0"}, tar)
+        return self._progress("/images/load", {"quiet": "1" if quiet else "0", "platform": platform or None}, tar)
 
     def import_(
         self, tar: BinaryIO | str, *, repo: str = "", tag: str = "", message: str = "", changes: Sequence[str] = (),
@@ -66,9 +70,10 @@ class Images:
         query = {"fromImage": name, "tag": tag or None, "platform": platform or None}
         return self._progress("/images/create", query, None, auth)
 
-    def push(self, name: str, tag: str, *, auth: str = "") -> Iterator[i.Progress]:
+    def push(self, name: str, tag: str, *, platform: str = "", auth: str = "") -> Iterator[i.Progress]:
         """Send to a registry: one tag, or with "" every tag of the repository."""
-        return self._progress(f"/images/{segment(name)}/push", {"tag": tag or None}, None, auth or "e30=")
+        query = {"tag": tag or None, "platform": platform or None}
+        return self._progress(f"/images/{segment(name)}/push", query, None, auth or "e30=")
 
     def login(self, given: Mapping[str, str]) -> r.AuthAnswer:
         """Try credentials (username, password, serveraddress ...)."""
@@ -89,9 +94,10 @@ class Images:
         """Return the image's software bill of materials: SPDX in JSON."""
         return self._client.raw("GET", f"/sampan/images/{segment(ref)}/sbom")
 
-    def save(self, refs: Sequence[str]) -> Iterator[bytes]:
+    def save(self, refs: Sequence[str], *, platform: str = "") -> Iterator[bytes]:
         """Yield the tar that holds `refs`."""
-        with closing(self._client.open("GET", "/images/get", {"names": refs})) as response:
+        query = {"names": refs, "platform": platform or None}
+        with closing(self._client.open("GET", "/images/get", query)) as response:
             try:
                 while data := response.read1(1 << 18):
                     yield data

@@ -5,14 +5,28 @@ from __future__ import annotations
 import asyncio
 import time
 from builtins import list as List
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from sampan.content.blobs import Blobs
 from sampan.content.images import Catalogue, ImageRecord, LayerRef
 from sampan.content.partials import Partials
-from sampan.engine.images import bootstrap, check, commit, import_, inspect, list, load, pull, push, referrers, remote, remove
+from sampan.engine.images import (
+    bootstrap,
+    check,
+    commit,
+    import_,
+    inspect,
+    list,
+    load,
+    platforms,
+    pull,
+    push,
+    referrers,
+    remote,
+    remove,
+)
 from sampan.engine.images import save as saving
 from sampan.engine.images import tag as tagging
 from sampan.engine.images.context import Emit, Event, InUse, Stores
@@ -102,6 +116,17 @@ class Images:
     async def history(self, ref: str) -> List[HistoryItem]:
         return await self._run(lambda: inspect.history(self._stores, ref))
 
+    async def provides(self, refs: List[str], texts: List[str]) -> None:
+        """Raise NotFound unless every image is of one of the platforms; InvalidRequest for what is no platform."""
+        wanted = platforms.asked(texts)
+
+        def look() -> None:
+            for ref in refs:
+                image = self.resolve(ref)
+                platforms.require(platforms.normal(image.os, image.architecture, image.variant), wanted, ref)
+
+        await self._run(look)
+
     def draft(self, parent: Digest) -> commit.Draft:
         """Begin an image on top of `parent`.  Blocks.  Raises Conflict when that is gone."""
         return commit.Draft(self._stores, parent)
@@ -119,8 +144,9 @@ class Images:
         self._tell(events)
         return result
 
-    def load(self, tar: BinaryIO, *, quiet: bool) -> AsyncIterator[Progress]:
-        return self._stream(lambda reporter: load.load(self._stores, tar, reporter, quiet=quiet))
+    def load(self, tar: BinaryIO, *, quiet: bool, only: Sequence[str] = ()) -> AsyncIterator[Progress]:
+        wanted = platforms.asked(only)
+        return self._stream(lambda reporter: load.load(self._stores, tar, reporter, quiet=quiet, wanted=wanted))
 
     def import_(
         self, tar: BinaryIO, *, repo: str, tag: str, message: str, changes: List[str], platform: str

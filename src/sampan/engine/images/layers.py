@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from sampan.content.growing import Growing
 from sampan.content.images import LayerRef
 from sampan.content.partials import Partial, Partials
 from sampan.engine.images.context import Stores
@@ -195,7 +196,11 @@ class _Fetch:
 
     async def _both(self, partial: Partial, staging: ExitStack) -> Staged:
         """Download and unpack side by side; the first to fail ends the other."""
-        unpacking = asyncio.ensure_future(self._work(lambda: self._from_partial(partial, staging)))
+        with partial.reader() as stored:  # now: a small layer is whole, and its file closed, before a busy pool begins with it
+            return await self._side_by_side(partial, stored, staging)
+
+    async def _side_by_side(self, partial: Partial, stored: Growing, staging: ExitStack) -> Staged:
+        unpacking = asyncio.ensure_future(self._work(lambda: self._unpack(Watched(stored, self._check, self._tell), staging)))
         downloading = asyncio.ensure_future(self._download(partial))
         try:
             await asyncio.wait([unpacking, downloading], return_when=asyncio.FIRST_EXCEPTION)
@@ -231,10 +236,6 @@ class _Fetch:
         return work()
 
     # In threads
-
-    def _from_partial(self, partial: Partial, staging: ExitStack) -> Staged:
-        with partial.reader() as stored:
-            return self._unpack(Watched(stored, self._check, self._tell), staging)
 
     def _from_blob(self, staging: ExitStack) -> Staged:
         with self._stores.blobs.open(self._wanted.digest) as stored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
@@ -15,6 +15,7 @@ from sampan.engine.images.archive import Part, spool
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.image import short
 from sampan.engine.images.plans import Plan, plans
+from sampan.engine.images.platforms import normal, require
 from sampan.engine.images.streams import Reporter, Watched
 from sampan.errors import InvalidRequest
 from sampan.files.compression import Compression, detect, looked_at, open_decompressed
@@ -22,6 +23,7 @@ from sampan.files.digests import Readable
 from sampan.files.tar_apply import Budget
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest, chain_id
+from sampan.oci.image import Platform
 from sampan.oci.reference import Reference
 from sampan.storage.driver import Layer
 from sampan.wire.images import Progress, ProgressDetail
@@ -34,23 +36,36 @@ MEDIA_TYPES = {
 _STEP = 4 << 20  # bytes between two progress messages
 
 
-def load(stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *, quiet: bool) -> None:
+def load(
+    stores: Stores, tar: BinaryIO, reporter: Reporter[Progress | Event], *, quiet: bool, wanted: Sequence[Platform] = ()
+) -> None:
     """Store every image of the archive, each whole or not at all, and report Docker's lines.
 
-    Raises InvalidRequest for an archive that is malformed, does not have the content of its names, or breaks a budget.
+    wanted: the platforms that the images may be of, and that are taken of an index; empty for this machine's.
+
+    Raises NotFound when an image is of another platform, InvalidRequest for an archive that is malformed, does not have the
+    content of its names, or breaks a budget.
     """
     try:
         with stores.catalogue.adding(), ExitStack() as held:
             ahead = held.enter_context(Ahead(stores, reporter.check))
             files = spool(stores.blobs, Watched(tar, reporter.check), held, ahead.begin)
             attached = referrers.of_archive(files)
-            for plan in plans(files):
+            for plan in plans(files, wanted[0].architecture if wanted else ""):
+                _require(plan, wanted)
                 _store(stores, plan, reporter, quiet, ahead)
                 kept = [referrers.keep(stores.blobs, files, one) for one in attached.get(plan.config.digest, ())]
                 stores.catalogue.attach(plan.config.digest, kept)
     except BaseException:
         stores.collect()
         raise
+
+
+def _require(plan: Plan, wanted: Sequence[Platform]) -> None:
+    if wanted:
+        config = oci.decode(plan.config.document(), oci.ImageConfig, "image configuration")
+        offered = normal(config.os or "linux", config.architecture, config.variant or "")
+        require(offered, wanted, plan.tags[0].familiar if plan.tags else plan.config.digest)
 
 
 class Hearer(Protocol):

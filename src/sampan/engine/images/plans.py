@@ -53,7 +53,7 @@ class Layout(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     image_layout_version: str = ""
 
 
-def plans(files: Mapping[str, Part]) -> list[Plan]:
+def plans(files: Mapping[str, Part], architecture: str = "") -> list[Plan]:
     """Return the images of an archive.  Raises InvalidRequest in Docker's words."""
     if "oci-layout" in files:
         version = oci.decode(files["oci-layout"].document(), Layout, "oci-layout").image_layout_version
@@ -64,7 +64,7 @@ def plans(files: Mapping[str, Part]) -> list[Plan]:
     if "manifest.json" in files:
         return _docker(files)
     if "oci-layout" in files:
-        return _Walk(files).run()
+        return _Walk(files, architecture or host_architecture()).run()
     raise InvalidRequest("invalid archive: does not contain a manifest.json")
 
 
@@ -108,8 +108,9 @@ def _file(files: Mapping[str, Part], name: str) -> Part:
 class _Walk:
     """The walk over an OCI layout from index.json."""
 
-    def __init__(self, files: Mapping[str, Part]) -> None:
+    def __init__(self, files: Mapping[str, Part], architecture: str) -> None:
         self._files = files
+        self._architecture = architecture
         self._nodes = 0
         self._seen: set[Digest] = set()
 
@@ -118,7 +119,7 @@ class _Walk:
         oci.read_manifest(self._files["index.json"].document(), index.media_type or oci.OCI_INDEX, "index.json")
         found: dict[Part, Plan] = {}
         for descriptor in index.manifests:
-            if not _is_image(descriptor, anywhere=True):
+            if not _is_image(descriptor):
                 continue
             self._seen.clear()
             manifest = self._choose(descriptor, 1)
@@ -128,11 +129,11 @@ class _Walk:
             tags = (*(found[config].tags if config in found else ()), *_names(descriptor))
             found[config] = Plan(config, tuple(self._blob(layer) for layer in manifest.layers), tuple(dict.fromkeys(tags)))
         if index.manifests and not found:
-            raise InvalidRequest(f"archive has no image for linux/{host_architecture()}")
+            raise InvalidRequest(f"archive has no image for linux/{self._architecture}")
         return list(found.values())
 
     def _choose(self, descriptor: Descriptor, depth: int) -> Manifest | None:
-        """Return the first manifest below `descriptor` that this machine runs."""
+        """Return the first manifest below `descriptor` that is for the architecture."""
         digest = descriptor.checked()
         self._nodes += 1
         if depth > oci.MAX_INDEX_DEPTH or self._nodes > oci.MAX_INDEX_NODES:
@@ -147,7 +148,7 @@ class _Walk:
         if isinstance(document, Manifest):
             return document
         for child in document.manifests:
-            if _is_image(child) and (manifest := self._choose(child, depth + 1)) is not None:
+            if _is_image(child, self._architecture) and (manifest := self._choose(child, depth + 1)) is not None:
                 return manifest
         return None
 
@@ -165,14 +166,14 @@ class _Walk:
         return part
 
 
-def _is_image(descriptor: Descriptor, *, anywhere: bool = False) -> bool:
-    """Return whether the entry may be an image for this machine, or `anywhere` (attestations say unknown/unknown)."""
+def _is_image(descriptor: Descriptor, architecture: str = "") -> bool:
+    """Return whether the entry may be an image for the architecture, "" for any (attestations say unknown/unknown)."""
     wanted = descriptor.platform
     if (descriptor.annotations or {}).get("vnd.docker.reference.type"):
         return False
-    if anywhere:
+    if not architecture:
         return wanted is None or wanted.os != "unknown"
-    return wanted is None or (wanted.os in ("", "linux") and wanted.architecture in ("", host_architecture()))
+    return wanted is None or (wanted.os in ("", "linux") and wanted.architecture in ("", architecture))
 
 
 def _names(descriptor: Descriptor) -> tuple[Reference, ...]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
+
+import msgspec
 
 from sampan.engine.images.plans import host_architecture
-from sampan.errors import InvalidRequest
+from sampan.errors import InvalidRequest, NotFound
 from sampan.oci.image import Platform
 
 _KNOWN_OS = frozenset(
@@ -57,6 +60,28 @@ def parse(text: str) -> Platform:
             raise InvalidRequest(f'"{text[:100]}": unknown operating system or architecture: invalid argument')
         return made
     return normal(parts[0].partition("(")[0], parts[1], parts[2] if len(parts) > 2 else "")
+
+
+def asked(texts: Sequence[str]) -> list[Platform]:
+    """Return the platforms that requests name, as JSON objects or in words.  Raises InvalidRequest."""
+    found = []
+    for text in texts:
+        if not text.startswith("{"):
+            found.append(parse(text))
+            continue
+        try:
+            value = msgspec.json.decode(text, type=Platform)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidRequest(f"platform {text[:100]}: {str(error)[:200]}") from None
+        found.append(normal(value.os or "linux", value.architecture or host().architecture, value.variant or ""))
+    return found
+
+
+def require(offered: Platform, wanted: Sequence[Platform], ref: str) -> None:
+    """Raise NotFound unless the image is of one of the platforms, or any is good (none is named)."""
+    if wanted and all(rank(offered, one) is None for one in wanted):
+        words = ", ".join(shown(one) for one in wanted)
+        raise NotFound(f"image with reference {ref[:200]} was found but does not provide the specified platform ({words[:200]})")
 
 
 def shown(wanted: Platform) -> str:

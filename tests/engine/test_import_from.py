@@ -93,7 +93,18 @@ def test_what_is_not_given_whole_is_an_error_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "source", ["file:///etc/passwd", "ftp://host/x", "http://", "http://a b/", "http://host:port/", "http://h/\n"]
+    "source",
+    [
+        "file:///etc/passwd",
+        "ftp://host/x",
+        "http://",
+        "http://a b/",
+        "http://host:port/",
+        "http://h/\n",
+        f"http://{'a' * 64}/",
+        "http://..",
+        "http://127.0.0.1:1/\u00e9",
+    ],
 )
 def test_only_http_is_an_address(place: Place, source: str) -> None:
     with pytest.raises(InvalidRequest, match="invalid URL"):

@@ -69,6 +69,8 @@ def opened(source: str, headers: Mapping[str, str] | None = None) -> Iterator[Re
     except urllib.error.HTTPError as error:
         error.close()
         raise
+    except ValueError as error:  # a name that is none in the DNS, a path that is none in HTTP
+        raise InvalidRequest(f"invalid URL {source[:200]!r}: {error}") from None
     except http.client.HTTPException as error:
         raise ConnectionError(f"no answer in HTTP: {error!r}") from None
     with reply:

@@ -9,14 +9,15 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
 from sampan.network.defaults import Defaults
+from sampan.network.host import Host
 from sampan.network.manager import Networks
 from sampan.network.records import Endpoint, NetworkInfo, PortBinding, Subnet, Wanted
 from sampan.state import State
@@ -162,3 +163,24 @@ class World:
         connection, peer = server.accept()
         connection.close()
         return str(peer[0]).removeprefix("::ffff:")
+
+
+@contextmanager
+def drivers_host(world: World) -> Iterator[Host]:
+    """Lend what drivers work on, with no manager above."""
+    state = world.state()
+    made = Host(state, "smptd")
+    made.firewall.remake()
+    made.watch(lambda _: None)
+    yield made
+    assert made.upkeep is not None
+    made.upkeep.close()
+    made.firewall.delete()
+    made.close()
+    state.close()
+
+
+def network(driver: str, name: str = "n", **options: str) -> NetworkInfo:
+    """Return a network as it comes to its driver."""
+    subnet = Subnet(subnet="10.66.0.0/24", gateway="10.66.0.1")
+    return NetworkInfo(id=os.urandom(32).hex(), name=name, driver=driver, subnets=(subnet,), options=options)

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from contracts.network_driver import DriverContract, endpoint, links
-from kernel.net_place import World, new_namespace
+from kernel.net_place import World, drivers_host, network, new_namespace
 from sampan.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from sampan.kernel import rtnl
 from sampan.network.bridge import Bridge
@@ -18,28 +18,15 @@ from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
 from sampan.network.macvlan import Macvlan
 from sampan.network.manager import KNOWN
-from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet
+from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
 
 
 @pytest.fixture
 def host(world: World) -> Iterator[Host]:
-    state = world.state()
-    made = Host(state, "smptd")
-    made.firewall.remake()
-    made.watch(lambda _: None)
-    yield made
-    assert made.upkeep is not None
-    made.upkeep.close()
-    made.firewall.delete()
-    made.close()
-    state.close()
-
-
-def network(driver: str, **options: str) -> NetworkInfo:
-    subnet = Subnet(subnet="10.66.0.0/24", gateway="10.66.0.1")
-    return NetworkInfo(id=os.urandom(32).hex(), name="n", driver=driver, subnets=(subnet,), options=options)
+    with drivers_host(world) as made:
+        yield made
 
 
 class TestBridge(DriverContract):
@@ -62,6 +49,17 @@ class TestMacvlan(DriverContract):
     @pytest.fixture
     def info(self, driver: Driver) -> NetworkInfo:
         return driver.check(network("macvlan"))
+
+    def test_a_parent_that_cannot_be_brought_up_is_taken_back(
+        self, driver: Driver, info: NetworkInfo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = links()
+
+        up = rtnl.link_up("nowhere")  # what the kernel refuses, once it has made the link
+        monkeypatch.setattr(rtnl, "link_up", lambda _: up)
+        with pytest.raises(OSError, match="[Nn]o such device"):
+            driver.create(info)
+        assert links() == before
 
 
 def lan(world: World) -> rtnl.Route:

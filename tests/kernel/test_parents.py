@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts.network_driver import DriverContract, endpoint, links
-from kernel.net_place import LAN_NEIGHBOUR, World, new_namespace
+from kernel.net_place import LAN_NEIGHBOUR, World, drivers_host, network, new_namespace
 from sampan.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unsupported
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
@@ -18,7 +18,7 @@ from sampan.network.driver import Driver
 from sampan.network.host import Host
 from sampan.network.ipvlan import Ipvlan
 from sampan.network.macvlan import Macvlan
-from sampan.network.records import NetworkInfo, Subnet, Wanted
+from sampan.network.records import NetworkInfo, Wanted
 
 
 def has(kind: str) -> bool:
@@ -45,21 +45,8 @@ def world(tmp_path: Path) -> Iterator[World]:  # the machine of test_parents_vm.
 
 @pytest.fixture
 def host(world: World) -> Iterator[Host]:
-    state = world.state()
-    made = Host(state, "smptd")
-    made.firewall.remake()
-    made.watch(lambda _: None)
-    yield made
-    assert made.upkeep is not None
-    made.upkeep.close()
-    made.firewall.delete()
-    made.close()
-    state.close()
-
-
-def network(driver: str, name: str = "n", **options: str) -> NetworkInfo:
-    subnet = Subnet(subnet="10.66.0.0/24", gateway="10.66.0.1")
-    return NetworkInfo(id=os.urandom(32).hex(), name=name, driver=driver, subnets=(subnet,), options=options)
+    with drivers_host(world) as made:
+        yield made
 
 
 def neighbour(world: World, link: str = "eth0", via: str = "") -> Fd:

@@ -26,7 +26,6 @@ from sampan.network.host import Host
 from sampan.network.records import MTU_OPTION, Endpoint, NetworkInfo
 
 PARENT = "parent"
-_GONE = frozenset({errno.ENODEV})
 
 
 class OnParent(ABC):
@@ -113,12 +112,15 @@ class OnParent(ABC):
 
     def _make_pair(self, info: NetworkInfo) -> None:
         # The other end goes where nobody is; this one is a parent like any other.
-        with netns.current() as here:
+        with netns.current() as here, ExitStack() as undo:
             pair = rtnl.Veth(info.link, 0, info.mtu, here.fileno(), f"{info.link[:-1]}p", "02:42:00:00:00:01")
-            self._host.route.talk([rtnl.new_veth(pair), rtnl.link_up(info.link), rtnl.link_up(pair.peer)])
-        for name in (pair.name, pair.peer):
-            with contextlib.suppress(FileNotFoundError):
-                netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
+            self._host.route.talk([rtnl.new_veth(pair)])
+            undo.callback(self._host.delete, info.link)
+            for name in (pair.name, pair.peer):
+                with contextlib.suppress(FileNotFoundError):
+                    netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
+            self._host.route.talk([rtnl.link_up(info.link), rtnl.link_up(pair.peer)])
+            undo.pop_all()
 
     def remove(self, info: NetworkInfo) -> None:
         """The parent goes when it was made, with the last network on it."""

@@ -130,9 +130,11 @@ class Resolver:
             if self._servers or self._relays:
                 self._ensure()
                 return
-            with contextlib.suppress(OSError):
+            try:
                 self._connect()
                 self._synchronise()
+            except OSError:
+                self._lost()  # what does not answer is not kept for one that does
 
     def prepare(self) -> None:
         """Have the process ready soon: a network with names was made, and a container will want it."""
@@ -173,6 +175,9 @@ class Resolver:
         try:
             self._connect()
             self._synchronise()
+        except TimeoutError:  # it lives, and has the addresses: a second one could serve nobody
+            self._lost()
+            raise
         except OSError:  # there is none; or it is being killed, and its listener still takes connections (exit_files, LIFO)
             self._lost()
             self._spawn()

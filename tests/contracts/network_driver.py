@@ -48,6 +48,8 @@ class DriverContract:
         assert links() == made
         driver.remove(info)
         driver.remove(info)
+        assert host.upkeep is not None
+        host.upkeep.settle()  # a bridge goes soon, not at once
         assert links() == before
 
     def test_an_attached_endpoint_has_its_address_and_the_default_route(

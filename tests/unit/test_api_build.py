@@ -28,7 +28,8 @@ def test_every_parameter_arrives(api: Api) -> None:
             ("t", "a:1"), ("t", "b"), ("dockerfile", "sub/D"), ("target", "x"), ("nocache", "1"), ("pull", "1"), ("q", "0"),
             ("buildargs", '{"A":"1","B":null}'), ("labels", '{"l":"v"}'), ("networkmode", "none"), ("memory", "1048576"),
             ("memswap", "-1"), ("cpuquota", "x"), ("cpusetcpus", "0"), ("shmsize", "65536"), ("extrahosts", "h:1.2.3.4"),
-            ("ulimits", '[{"Name":"nofile","Hard":9,"Soft":8}]'), ("platform", "Linux/AMD64"), ("cgroupparent", "/p"),
+            ("ulimits", '[{"Name":"nofile","Hard":9,"Soft":8}]'), ("platform", "aarch64"), ("cgroupparent", "/p"),
+            ("outputs", '[{"Type":"moby","Attrs":{"type":"image","name":"c,d"}},{"Type":"moby"}]'),
         ]
     )  # fmt: skip
     login = base64.urlsafe_b64encode(b'{"https://index.docker.io/v1/":{"username":"u"},"r.example:5000":{"username":"w"}}').decode()
@@ -37,10 +38,10 @@ def test_every_parameter_arrives(api: Api) -> None:
 
     assert (status, json.loads(body.splitlines()[1])) == (200, {"stream": "Successfully built abc\n"})
     options, remote, content = api.engine.builder.asked[0]
-    assert (options.tags, options.dockerfile, remote, content) == (("a:1", "b"), "sub/D", "", b"tar")
+    assert (options.tags, options.dockerfile, remote, content) == (("a:1", "b", "c", "d"), "sub/D", "", b"tar")
     assert options.request.arguments == {"A": "1", "B": None}
     assert (options.request.labels, options.request.target) == ({"l": "v"}, "x")
-    assert options.request.platform == "linux/amd64"
+    assert (options.request.platform, options.request.strict_platform) == ("linux/arm64", True)
     assert (options.no_cache, options.pull, options.quiet) == (True, True, False)
     host = options.host
     assert (host.network_mode, host.memory, host.memory_swap, host.cpu_quota) == ("none", 1 << 20, -1, 0)
@@ -55,13 +56,19 @@ def test_every_parameter_arrives(api: Api) -> None:
     [
         ("version=3", 400, 'invalid version \\"3\\"'),
         ("version=2", 501, "BuildKit"),
-        ("securityopt=x", 400, "security options"),
+        ("securityopt=x", 400, "security options are not supported on linux"),
         ("buildargs=[]", 400, "error reading buildargs"),
         ("labels=%7B%22a%22%3A1%7D", 400, "error reading labels"),
         ("ulimits=x", 400, "error reading ulimits"),
         ("shmsize=big", 400, "invalid shmsize"),
         ("isolation=hyperv", 400, "Windows"),
-        ("outputs=[1]", 501, "BuildKit"),
+        ("outputs=[1]", 400, "error reading outputs"),
+        ('outputs=[{"Type":"local"}]', 501, "sampan build -o"),
+        ('outputs=[{"Type":"moby","Attrs":{"compression":"zstd"}}]', 501, "compression=zstd is not supported"),
+        ('outputs=[{"Type":"moby","Attrs":{"push":"true"}}]', 501, "push=true is not supported"),
+        ("platform=linux/amd64,linux/arm64", 400, "invalid platform specifier"),
+        ("platform=windows", 400, "not supported"),
+        ('ulimits=[{"Name":"nofile","Hard":"x"}]', 400, "error reading ulimits"),
     ],
 )
 def test_what_is_not_done_is_refused_before_the_context_is_read(api: Api, query: str, status: int, words: str) -> None:
@@ -96,13 +103,15 @@ def test_row_71_build_arguments_are_not_in_the_job_table(api: Api) -> None:
 
 
 def test_prune_takes_its_filters(api: Api) -> None:
-    query = urlencode({"all": "1", "keep-storage": "10", "filters": '{"until":["24h"]}'})
+    sizes = {"keep-storage": "10", "reserved-space": "3", "max-used-space": "20", "min-free-space": "30"}
+    query = urlencode({"all": "1", **sizes, "filters": '{"until":["24h"]}'})
 
     status, _, body = api.ask("POST", f"/build/prune?{query}")
 
     assert (status, json.loads(body)) == (200, {"CachesDeleted": ["a"], "SpaceReclaimed": 7})
     wanted = api.engine.builder.pruned[0]
-    assert (wanted.all, wanted.keep, wanted.filters) == (True, 10, {"until": ("24h",)})
+    assert (wanted.all, wanted.filters) == (True, {"until": ("24h",)})
+    assert (wanted.reserved, wanted.max_used, wanted.min_free) == (10, 20, 30)
     assert api.ask("POST", '/build/prune?filters={"colour":["red"]}')[0] == 400
 
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from sampan.build.cache import Cache, StepRecord, bounded, key_of
 from sampan.build.checks import check, warnings
 from sampan.build.chmod import change
 from sampan.build.digests import Digests
+from sampan.build.outbox import ROOM, Kept, Outbox
 from sampan.build.parse import parse
 from sampan.build.plan import plan
 from sampan.build.prefix import Before, Pieces, read_prefix
+from sampan.build.prune import Wanted
 from sampan.build.report import Console
 from sampan.build.scope import Request
 from sampan.build.select import Picked, Root, pick, resolve
@@ -138,6 +141,21 @@ def test_content_is_read_once_while_its_metadata_stays(tmp_path: Path) -> None:
         assert entry() != first
 
 
+def test_a_file_written_for_this_build_is_read_whatever_is_remembered_of_its_inode(tmp_path: Path) -> None:
+    """The same inode, size, mtime and ctime: two files of one tick of the clock, as git's index knows them."""
+    (tmp_path / "a").write_text("1")
+    digests = Digests()
+    with folder(tmp_path) as fd:
+        root = Root(fd, Ignore(()), namespace="kept")
+        same = Picked("a", "a", root.lstat("a"))
+        first = digests.entry(root, same)
+        (tmp_path / "a").write_text("2")
+        second = digests.entry(replace(root, fresh=frozenset({"a"})), same)
+
+        assert first != second
+        assert digests.entry(root, same) == second
+
+
 FILE, FOLDER, LINK = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755, stat.S_IFLNK | 0o777
 
 
@@ -228,7 +246,20 @@ def test_a_file_that_may_change_without_a_change_of_its_time_is_sent_again(tmp_p
     assert sorted(wanted) == ["new", "old", "whole"]
     assert sorted(kept.tell("a" * 64, first)[1]) == ["new", "whole"]
     kept._told.clear()
-    assert sorted(kept.tell("a" * 64, told(str(tmp_path), found, begun + 10**10))[1]) == ["new", "whole"]
+    later = told(str(tmp_path), found, begun + 10**10)
+    assert sorted(kept.tell("a" * 64, later)[1]) == ["new", "whole"]
+    tree_of_it = tmp_path.parent / "kept" / ("a" * 64) / "tree"
+    for path, _, size, mtime, _ in later:  # as a build that is broken off now may leave it
+        (tree_of_it / path).write_bytes(bytes(size))
+        (tree_of_it / path).chmod(0o644)
+        os.utime(tree_of_it / path, ns=(mtime, mtime))
+    another = Synced(tmp_path.parent / "kept")  # the next daemon: the time in the tree is the one that says nothing
+    named, wanted = another.tell("a" * 64, later)
+    assert sorted(wanted) == ["new", "whole"]
+    context, tree = another.claim(named)
+    tree.close()
+    another.release(context, whole=True)
+    assert Synced(tmp_path.parent / "kept").tell("a" * 64, later)[1] == []
 
 
 def test_a_context_can_be_told_again_while_its_build_gives_it_back(tmp_path: Path) -> None:
@@ -255,18 +286,67 @@ def test_a_context_can_be_told_again_while_its_build_gives_it_back(tmp_path: Pat
     assert asyncio.run(both()) == []
 
 
+def test_whoever_prints_waits_for_a_client_that_is_behind() -> None:
+    """Commands may print gigabytes: what waits for the client is bounded, and every byte arrives."""
+    outbox = Outbox()
+    console = Console(outbox.put, 1, outbox.room)
+    lines = console.step("RUN yes")
+    most, piece = 0, b"y" * 65536
+
+    async def print_much() -> None:
+        for _ in range(400):
+            await lines.output(1, piece)
+        outbox.end()
+
+    async def read() -> int:
+        nonlocal most
+        task = asyncio.ensure_future(print_much())
+        got = 0
+        while (message := await outbox.get()) is not None:
+            got += message.stream.count("y")
+            most = max(most, outbox._size)
+        await task
+        return got
+
+    assert asyncio.run(read()) == 400 * len(piece) + "Step 1/1 : RUN yes".count("y")
+    assert ROOM - len(piece) < most <= ROOM + len(piece)
+
+
+def test_of_a_quiet_build_that_prints_much_the_end_is_kept() -> None:
+    kept = Kept()
+    for number in range(100):
+        kept.put(Progress(stream=f"{number:03}" * 40_000))
+
+    assert kept.all()[0].stream == "[output cut]\n"
+    assert kept.all()[-1].stream.startswith("099")
+    assert sum(len(one.stream) for one in kept.all()) <= ROOM + 20
+
+
 def test_steps_side_by_side_are_shown_one_after_the_other() -> None:
     said: list[Progress] = []
     console = Console(said.append, 2)
     one, two = console.step("RUN a"), console.step("RUN b")
-    two.output(1, b"second\n")
-    one.output(2, b"first\n")
+    asyncio.run(two.output(1, b"second\n"))
+    asyncio.run(one.output(2, b"first\n"))
     two.end("2")
     one.end("1")
 
     assert "".join(message.stream for message in said) == (
         "Step 1/2 : RUN a\n\x1b[91mfirst\n\x1b[0m ---> 1\nStep 2/2 : RUN b\nsecond\n ---> 2\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "stays"),
+    [
+        ({}, 0, 0), ({"reserved": 30}, 0, 30), ({"max_used": 70}, 0, 70), ({"max_used": 70, "reserved": 90}, 0, 90),
+        ({"min_free": 50}, 60, 100), ({"min_free": 50}, 20, 70), ({"min_free": 500}, 20, -380),
+        ({"min_free": 500, "reserved": 10}, 0, 10),
+        ({"min_free": 50, "max_used": 60}, 40, 60), ({"min_free": 50, "max_used": 95}, 40, 90),
+    ],
+)  # fmt: skip
+def test_prune_leaves_what_was_reserved_and_frees_what_was_wanted(wanted: dict[str, int], free: int, stays: int) -> None:
+    assert max(0, Wanted(**wanted).keep(100, free)) == max(0, stays)  # type: ignore[arg-type]
 
 
 def test_keys_do_not_run_together_and_explanations_name_the_input(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -17,7 +17,7 @@ from sampan.build.exchange import parse_cache_from, parse_cache_to
 from sampan.build.options import CacheTo, Options
 from sampan.build.prune import Wanted
 from sampan.build.scope import Request as Asked
-from sampan.engine.images.plans import host_architecture
+from sampan.engine.images import platforms
 from sampan.errors import InvalidRequest, Unsupported
 from sampan.wire import containers as c
 
@@ -50,8 +50,9 @@ async def context(request: Request) -> Response:
 async def prune(request: Request) -> Response:
     """BuildPrune.  200; 400 bad filter."""
     q = request.query
-    keep = max(q.number(name, 0) or 0 for name in ("keep-storage", "reserved-space", "max-used-space"))
-    wanted = Wanted(all=q.flag("all"), filters=q.filters("build/prune"), keep=keep)
+    reserved, used, free = (q.number(name, 0) or 0 for name in ("reserved-space", "max-used-space", "min-free-space"))
+    reserved = max(reserved, q.number("keep-storage", 0) or 0)  # its name before 1.48
+    wanted = Wanted(all=q.flag("all"), filters=q.filters("build/prune"), reserved=reserved, max_used=used, min_free=free)
     return reply(await request.engine.builder.prune(wanted))
 
 
@@ -78,31 +79,59 @@ def _refuse(q: Query) -> None:
             raise Unsupported("BuildKit sessions are not supported; this builder knows the whole language: DOCKER_BUILDKIT=0")
         raise InvalidRequest(f'invalid version "{version[:20]}"')
     if q.text("securityopt"):
-        raise InvalidRequest("The daemon on this platform does not support setting security options on build")
+        raise InvalidRequest("security options are not supported on linux")
     if q.text("isolation") not in ("", "default"):
         raise InvalidRequest(f"isolation {q.text('isolation')[:20]!r} is for Windows")
-    if _json(q, "outputs", list[Any]):
-        raise Unsupported("outputs need BuildKit; save or export the image instead")
+
+
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    type: str = msgspec.field(name="Type", default="")
+    attrs: dict[str, str] | None = msgspec.field(name="Attrs", default=None)
+
+
+def _outputs(q: Query) -> tuple[str, ...]:
+    """Return the names that `outputs` gives the image; it is kept here whatever they say.
+
+    Raises InvalidRequest, Unsupported for what has no way back to the client, or would not be done.
+    """
+    names: list[str] = []
+    for one in _json(q, "outputs", list[_Output]) or ():
+        if one.type != "moby":
+            raise Unsupported(
+                f"output of type {one.type[:40]!r}: only moby, an image; `sampan build -o` writes folders and archives"
+            )
+        for name, value in (one.attrs or {}).items():
+            if name == "name":
+                names += [text for text in value.split(",") if text]
+            elif (name, value) != ("type", "image"):
+                raise Unsupported(f"output: {name[:40]}={value[:40]} is not supported: an image is compressed and pushed by push")
+    return tuple(names)
 
 
 def options_of(q: Query) -> Options:
-    """Return what the query asks for.  Raises InvalidRequest."""
+    """Return what the query asks for.  Raises InvalidRequest, Unsupported."""
     arguments = _json(q, "buildargs", dict[str, str | None]) or {}
     labels = _json(q, "labels", dict[str, str]) or {}
-    here = f"linux/{host_architecture()}"
     asked = Asked(
-        target=q.text("target"), arguments=arguments, labels=labels, platform=q.text("platform").lower() or here,
-        build_platform=here, strict_platform=bool(q.text("platform")),
+        target=q.text("target"), arguments=arguments, labels=labels, platform=_platform(q.text("platform")),
+        build_platform=_platform(""), strict_platform=bool(q.text("platform")),
     )  # fmt: skip
     return Options(
-        dockerfile=q.text("dockerfile") or "Dockerfile", tags=tuple(t for t in q.all("t") if t), request=asked, host=_host(q),
-        no_cache=q.flag("nocache"),
-         pull=q.flag("pull"), quiet=q.flag("q"), squash=q.flag("squash"), explain=q.flag("sampan-explain"),
-        epoch=q.number("sampan-epoch"),
+        dockerfile=q.text("dockerfile") or "Dockerfile", tags=(*(t for t in q.all("t") if t), *_outputs(q)), request=asked,
+        host=_host(q), no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), squash=q.flag("squash"),
+        explain=q.flag("sampan-explain"), epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), plan=q.flag("sampan-plan"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
         contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=_cache_from(q),
         cache_to=_cache_to(q, arguments), shown=q.text("sampan-file"),
     )  # fmt: skip
+
+
+def _platform(text: str) -> str:
+    """Return the platform that is meant, in full; this machine's for none.  Raises InvalidRequest."""
+    found = platforms.parse(text)
+    if found.os != "linux":
+        raise InvalidRequest(f'operating system "{found.os[:40]}" is not supported')
+    return "/".join(part for part in (found.os, found.architecture, found.variant) if part)
 
 
 def _cache_from(q: Query) -> tuple[str, ...]:
@@ -133,14 +162,10 @@ def _host(q: Query) -> c.HostConfig:
     shm = q.text("shmsize")
     if shm and not (shm.isascii() and shm.isdigit() and len(shm) < 19):
         raise InvalidRequest(f"invalid shmsize: {shm[:40]}")
-    limits = [
-        c.Ulimit(name=one.get("Name") or "", hard=one.get("Hard") or 0, soft=one.get("Soft") or 0)
-        for one in _json(q, "ulimits", list[dict[str, Any]]) or ()
-    ]
     return c.HostConfig(
         memory=number("memory"), memory_swap=number("memswap"), cpu_shares=number("cpushares"), cpu_period=number("cpuperiod"),
         cpu_quota=number("cpuquota"), cpuset_cpus=q.text("cpusetcpus"), cpuset_mems=q.text("cpusetmems"),
-        cgroup_parent=q.text("cgroupparent"), shm_size=int(shm or 0), ulimits=limits or None,
+        cgroup_parent=q.text("cgroupparent"), shm_size=int(shm or 0), ulimits=_json(q, "ulimits", list[c.Ulimit]) or None,
         network_mode=q.text("networkmode") or "default", extra_hosts=[one for one in q.all("extrahosts") if one] or None,
     )  # fmt: skip
 

@@ -25,6 +25,7 @@ from sampan.build.lines import Remark
 from sampan.build.mounting import Mounts
 from sampan.build.named import Named
 from sampan.build.options import EPOCH, BuildFailed, Options
+from sampan.build.outbox import Kept, Outbox
 from sampan.build.parse import parse
 from sampan.build.plan import Plan, plan
 from sampan.build.prefix import Before, Pieces, read_prefix
@@ -113,7 +114,7 @@ class Builder:
         return self._build(tar, options, remote)
 
     async def _build(self, tar: BinaryIO, options: Options, remote: str) -> AsyncGenerator[Progress, None]:
-        queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+        outbox = Outbox()
         context = await finish(lambda: Context(self._contexts, self._synced), undo=Context.close)
         brought = Brought(context, Named(self._contexts, self._images, self._loans))
         try:
@@ -130,14 +131,14 @@ class Builder:
                 return
             entry = self.history.begin(Watched(options.name, options.request.target))
             self._later(asyncio.to_thread(self.history.write_begin, entry))
-            task = asyncio.ensure_future(self._run(brought, prepared, options, queue.put_nowait, entry))
-            task.add_done_callback(lambda _: queue.put_nowait(None))
+            task = asyncio.ensure_future(self._run(brought, prepared, options, outbox, entry))
+            task.add_done_callback(lambda _: outbox.end())
             # By the task's own end: whoever waits for it here may be cancelled twice.
             task.add_done_callback(
                 lambda ended: self._later(asyncio.to_thread(self.history.end, entry, cancelled=ended.cancelled()))
             )
             try:
-                while (message := await queue.get()) is not None:
+                while (message := await outbox.get()) is not None:
                     yield message
                 await task
             finally:
@@ -185,11 +186,11 @@ class Builder:
             options = replace(options, epoch=int(epoch))
         return prepared, options
 
-    async def _run(self, brought: Brought, made: Plan, options: Options, emit: Callable[[Progress], None], entry: Watched) -> None:
-        kept: list[Progress] = []
-        say = entry.listened(kept.append if options.quiet else emit)
+    async def _run(self, brought: Brought, made: Plan, options: Options, outbox: Outbox, entry: Watched) -> None:
+        kept, emit = Kept(), outbox.put
+        say = entry.listened(kept.put if options.quiet else emit)
         total = sum(1 + len(stage.stage.steps) for stage in made.stages)
-        console = entry.console = Console(say, total)
+        console = entry.console = Console(say, total, outbox.room)
         if options.explain and self._notes:
             await asyncio.wait(set(self._notes))
         try:
@@ -213,7 +214,7 @@ class Builder:
         except Exception as error:
             entry.error = str(error) or type(error).__name__
             console.flush()
-            for message in kept:
+            for message in kept.all():
                 emit(message)
             if isinstance(error, BuildFailed):
                 emit(failure(error))

@@ -104,7 +104,7 @@ class Context:
         except PatternError as error:
             raise InvalidRequest(f"failed to read .dockerignore: {error}") from None
         if self._told is not None:  # left out by the client already; its files stay the same ones from build to build
-            return Root(self.fd, ignore, namespace=f"context {self._told.key}")
+            return Root(self.fd, ignore, namespace=f"context {self._told.key}", fresh=frozenset(self._told.wanted))
         if ignore:
             self._purge(ignore)
         return Root(self.fd, ignore)

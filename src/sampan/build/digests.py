@@ -44,7 +44,7 @@ class Digests:
     def _content(self, root: Root, picked: Picked) -> str:
         found = picked.found
         key = (root.namespace, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev)
-        if root.namespace:
+        if root.namespace and picked.path not in root.fresh:
             with self._mutex:
                 known = self._known.get(key)
                 if known is not None:

@@ -21,6 +21,7 @@ from sampan.oci.image import Settings
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHELL = ["/bin/sh", "-c"]
+TRIGGER = "ONBUILD of the base image"  # what an error's line stands in
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def evaluate(
         try:
             one.step(trigger(text), trigger=True)
         except DockerfileError as error:
-            raise error.named("ONBUILD of the base image") from None
+            raise error.named(TRIGGER) from None
     for instruction in stage.steps:
         one.step(instruction)
     if last and request.labels:

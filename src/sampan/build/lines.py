@@ -55,9 +55,14 @@ class Logical:
         begin, line, column, source = self._parts[index]
         return Place(line, column + offset - begin, source)
 
+    @property
+    def place(self) -> Place:
+        """Where the keyword stands."""
+        return self.at(len(self.text) - len(self.text.lstrip()))
+
     def error(self, reason: str, offset: int | None = None) -> DockerfileError:
         """Return the error, pointing at the keyword or at a character of `text`."""
-        return DockerfileError(self.at(len(self.text) - len(self.text.lstrip()) if offset is None else offset), reason)
+        return DockerfileError(self.place if offset is None else self.at(offset), reason)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,12 @@ def allowed(names: Iterable[str]) -> frozenset[str]:
 
 
 class BuildFailed(SampanError):
-    """A command of the Dockerfile failed.  code: its exit code."""
+    """A command of the Dockerfile failed.  code: its exit code; placed: the client was told where it stands."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+        self.placed = False
 
 
 @dataclass(frozen=True)

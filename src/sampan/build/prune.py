@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from sampan.build.mounting import about
 from sampan.build.solve import Shop
-from sampan.engine.images.filters import check_keys, until
+from sampan.engine.images.filters import boolean, check_keys, until
 from sampan.wire.images import BuildPruned
 
 STEP, MOUNT = "regular", "exec.cachemount"
@@ -19,11 +20,27 @@ KEYS = ("until", "unused-for", "id", "parent", "type", "description", "inuse", "
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to remove.  all: also what images still consist of, and cache mounts; keep: bytes that may stay."""
+    """What to remove.  all: also what images still consist of, and cache mounts.
+
+    Bytes, 0 for no word about it: reserved may always stay; max_used may stay too; min_free are to be free on the disk afterwards.
+    """
 
     all: bool = False
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    keep: int = 0
+    reserved: int = 0
+    max_used: int = 0
+    min_free: int = 0
+
+    @property
+    def sized(self) -> bool:
+        return bool(self.reserved or self.max_used or self.min_free)
+
+    def keep(self, total: int, free: int) -> int:
+        """Return how many of `total` bytes may stay while `free` are free; 0: none."""
+        found = self.max_used or (total if self.min_free else 0)
+        if self.min_free:
+            found = min(found, total - max(0, self.min_free - free))
+        return max(found, self.reserved)
 
 
 @dataclass(frozen=True)
@@ -65,12 +82,13 @@ def prune(shop: Shop, wanted: Wanted, held: ExitStack, now: int) -> BuildPruned:
     mounts = wanted.all or MOUNT in wanted.filters.get("type", ())
     found = [one for one in kept(shop) if one.kind == STEP or mounts]
     total = sum(one.size for one in found)
+    keep = wanted.keep(total, _free(shop.scratch))
     gone: list[str] = []
     freed = 0
     for one in found:
         if (before is not None and one.used >= before) or not _fits(one, wanted) or not (wanted.all or one.spare):
             continue
-        if wanted.keep and total <= wanted.keep:
+        if wanted.sized and total <= keep:
             break
         if one.folder is None:
             shop.cache.forget(one.key)
@@ -81,7 +99,7 @@ def prune(shop: Shop, wanted: Wanted, held: ExitStack, now: int) -> BuildPruned:
         total -= one.size
         gone.append(one.key)
     freed += shop.stores.collect()[0]
-    if wanted.all and not wanted.filters and not wanted.keep:
+    if wanted.all and not wanted.filters and not wanted.sized:
         shop.cache.forget_times()
     return BuildPruned(caches_deleted=gone or None, space_reclaimed=freed)
 
@@ -97,11 +115,20 @@ def _throw(folder: Path) -> bool:
     return True
 
 
+def _free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
 def _fits(one: Kept, wanted: Wanted) -> bool:
+    """Whether the filters mean it.  None of these is in use, is internal, or has a parent that anybody is told of."""
     ids, texts = wanted.filters.get("id", ()), wanted.filters.get("description", ())
     kinds = wanted.filters.get("type", ())
+    facts = {"inuse": False, "internal": False, "shared": not one.spare, "private": one.spare}
     return (
-        (not ids or any(one.key.startswith(text) for text in ids if text))
+        all(boolean(wanted.filters, name) in (None, fact) for name, fact in facts.items())
+        and "parent" not in wanted.filters
+        and (not ids or any(one.key.startswith(text) for text in ids if text))
         and (not texts or any(text in one.text for text in texts))
         and (not kinds or one.kind in kinds)
     )

@@ -7,7 +7,7 @@ say waits until it is their turn.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from sampan.build.options import BuildFailed
 from sampan.wire.images import ErrorDetail, Progress
@@ -16,11 +16,16 @@ MAX_WAITING = 4 << 20  # bytes of output that wait for their turn; more is cut
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"
 
 
-class Console:
-    """All steps of one build.  emit: sends a message to the client."""
+async def _at_once() -> None:
+    return
 
-    def __init__(self, emit: Callable[[Progress], None], total: int) -> None:
+
+class Console:
+    """All steps of one build.  emit: sends a message to the client; room: waits while too many are on their way."""
+
+    def __init__(self, emit: Callable[[Progress], None], total: int, room: Callable[[], Awaitable[None]] = _at_once) -> None:
         self._emit = emit
+        self.room = room
         self._total = total
         self._number = 0
         self._front: Lines | None = None
@@ -101,10 +106,11 @@ class Lines:
         self.note(f"Not cached: {why}")
         self.why = why
 
-    def output(self, stream: int, data: bytes) -> None:
-        """What the step's program wrote; errors in red, as docker shows them."""
+    async def output(self, stream: int, data: bytes) -> None:
+        """What the step's program wrote; errors in red, as docker shows them.  Returns when there is room for more."""
         text = data.decode(errors="replace")
         self.say(f"{_RED}{text}{_PLAIN}" if stream == 2 else text)
+        await self._console.room()
 
     def end(self, result: str) -> None:
         """The step is done; result: its id."""

@@ -31,12 +31,17 @@ class Picked(NamedTuple):
 
 @dataclass(frozen=True)
 class Root:
-    """Where to copy from.  name: for people; namespace: what the identity of its files rests on; "" when nothing does."""
+    """Where to copy from.
+
+    name: for people.  namespace: what the identity of its files rests on; "" when nothing does.  fresh: paths that were written for
+    this build: what is remembered of their inodes may be of files before them, written within the same tick of the clock.
+    """
 
     fd: Fd
     ignore: Ignore
     name: str = "build context"
     namespace: str = ""
+    fresh: frozenset[str] = frozenset()
 
     def lstat(self, path: str) -> os.stat_result:
         """Return what stands at a path, links in its folders resolved inside the root."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,16 +18,18 @@ from sampan.build.bases import Bases, serves
 from sampan.build.cache import Cache, StepRecord, bounded, key_of
 from sampan.build.checks import base_platform
 from sampan.build.digests import Digests
-from sampan.build.evaluate import Base, evaluate
+from sampan.build.evaluate import TRIGGER, Base, evaluate
 from sampan.build.exchange import Source
 from sampan.build.image import COMMENT, Built, history_of
+from sampan.build.instructions import Instruction
 from sampan.build.layering import make_layer, rebase
 from sampan.build.lines import Remark
 from sampan.build.named import Named
-from sampan.build.options import Options
+from sampan.build.options import BuildFailed, Options
 from sampan.build.plan import Plan, Planned, find_source
 from sampan.build.report import Console, Lines
 from sampan.build.select import Root
+from sampan.build.source import DockerfileError, StepError
 from sampan.build.steps import CopyOp, FolderOp, RunOp, Step
 from sampan.content.images import LayerRef
 from sampan.engine.containers.containers import Containers
@@ -115,8 +117,26 @@ class Solver:
         built = base
         for number, step in enumerate(evaluated.steps):
             lines = self.console.step(step.text)
-            built = await self._step(built, step, planned, lines, (self._place(planned, number), fresh))
+            with self._at(step.instruction, lines, trigger=step.trigger):
+                built = await self._step(built, step, planned, lines, (self._place(planned, number), fresh))
         return replace(built, settings=evaluated.settings, author=evaluated.author, arguments=evaluated.arguments)
+
+    @contextmanager
+    def _at(self, instruction: Instruction, lines: Lines, *, trigger: bool = False) -> Iterator[None]:
+        """Have what goes wrong with a step say where it stands; of a command that failed the words stay docker's alone."""
+        place = instruction.line.place
+        name = TRIGGER if trigger else self.options.shown or self.options.dockerfile
+        try:
+            yield
+        except BuildFailed as error:
+            if not error.placed:
+                lines.say(f"{place.shown(name)}\n")
+            error.placed = True
+            raise
+        except DockerfileError:
+            raise
+        except SampanError as error:
+            raise StepError(place, str(error), name=name) from error
 
     async def _base(self, planned: Planned) -> Built:
         if planned.parent is not None:
@@ -128,7 +148,8 @@ class Solver:
         name = self.options.request.named(planned.base)
         if name and not self.named.image(name):
             return await self._from_files(planned, lines)
-        base = await self.bases.image(planned.base, planned.platform)
+        with self._at(planned.stage.start, lines):
+            base = await self.bases.image(planned.base, planned.platform)
         wanted = self.options.request.platform
         if not planned.platform and not serves(base, wanted):
             line = planned.stage.start.line.first
@@ -142,7 +163,7 @@ class Solver:
         op = CopyOp(("/",), "/", source_from=planned.base, link=True)
         text = f"FROM {planned.base}"
         fresh = self._fresh(planned)
-        with ExitStack() as held:
+        with ExitStack() as held, self._at(planned.stage.start, lines):
             layers = await self._copy(empty, op, planned, lines, (text, self._place(planned, "base"), fresh), held)
         lines.end(_short(layers[-1].chain_id))
         return replace(empty, layers=layers, history=(History(created_by=text, comment=COMMENT),), base=planned.base)

@@ -19,6 +19,14 @@ class Place:
     column: int = 1
     text: str = ""
 
+    def shown(self, name: str) -> str:
+        """Return the place in a file of that name, the line and a mark below the column."""
+        begin = max(0, self.column - 1 - _SHOWN // 2)
+        text = self.text[begin : begin + _SHOWN]
+        pointer = "".join("\t" if sign == "\t" else " " for sign in text[: self.column - 1 - begin]) + "^"
+        number = str(self.line)
+        return f"{name}:{self.line}:{self.column}\n  {number} | {text}\n  {' ' * len(number)} | {pointer}"
+
 
 class DockerfileError(InvalidRequest):
     """The Dockerfile is wrong.
@@ -31,18 +39,21 @@ class DockerfileError(InvalidRequest):
         self.place = place
         self.reason = reason
         self.name = name
-        begin = max(0, place.column - 1 - _SHOWN // 2)
-        shown = place.text[begin : begin + _SHOWN]
-        pointer = "".join("\t" if sign == "\t" else " " for sign in shown[: place.column - 1 - begin]) + "^"
-        number = str(place.line)
-        super().__init__(
-            f"dockerfile parse error on line {place.line}: {reason}\n"
-            f"{name}:{place.line}:{place.column}\n  {number} | {shown}\n  {' ' * len(number)} | {pointer}"
-        )
+        super().__init__(f"{self.words()}\n{place.shown(name)}")
+
+    def words(self) -> str:
+        return f"dockerfile parse error on line {self.place.line}: {self.reason}"
 
     def named(self, name: str) -> DockerfileError:
         """Return the same error of a file of another name, unless it was told already where the line stands."""
-        return DockerfileError(self.place, self.reason, name=name) if self.name == "Dockerfile" else self
+        return type(self)(self.place, self.reason, name=name) if self.name == "Dockerfile" else self
+
+
+class StepError(DockerfileError):
+    """A step cannot be done: the words are those of what went wrong."""
+
+    def words(self) -> str:
+        return self.reason
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

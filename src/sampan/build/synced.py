@@ -22,8 +22,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from sampan.errors import Conflict, InvalidRequest, NotFound
-from sampan.files.atomic import remove_tree
+from sampan.files.atomic import remove_tree, write_atomic
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.paths import Resolve, open_in
 
@@ -31,18 +33,20 @@ KEPT = 16  # contexts
 PATIENCE = 60.0  # seconds between the telling and the build
 MAX_ENTRIES = 1_000_000
 Entry = tuple[str, int, int, int, str]  # path, st_mode, size, mtime in nanoseconds, target of a link
+_UNSURE = "unsure"
 _STRICT = Resolve.BENEATH | Resolve.NO_SYMLINKS | Resolve.NO_MAGICLINKS | Resolve.NO_XDEV
 Known = dict[str, tuple[int, int, int, str]]
 
 
 @dataclass
 class Told:
-    """What a client told of one context.  token: names it once; gone: paths that it does not have any more."""
+    """What a client told of one context.  token: names it once; gone: paths that it does not have any more; wanted: to come."""
 
     key: str
     token: str
     entries: Known
     gone: list[str]
+    wanted: list[str]
     since: float = field(default_factory=time.monotonic)
     claimed: bool = False
 
@@ -75,7 +79,7 @@ class Synced:
         ours = self._here(key)
         wanted = [path for path, seen in theirs.items() if not _same(seen, ours.get(path))]
         gone = [path for path in ours if path not in theirs]
-        told = self._told[key] = Told(key, secrets.token_hex(16), theirs, gone)
+        told = self._told[key] = Told(key, secrets.token_hex(16), theirs, gone, wanted)
         return told.token, wanted
 
     def busy(self, key: str) -> bool:
@@ -91,7 +95,25 @@ class Synced:
             place.mkdir(mode=0o755, parents=True, exist_ok=True)
             (self.folder / key).chmod(0o700)
             found = self._known[key] = scan(place)
+            for path in self._unsure(key) & set(found):
+                mode, size, _, link = found[path]
+                found[path] = (mode, size, -1, link)
         return found
+
+    def _unsure(self, key: str) -> set[str]:
+        """Return the files whose time says nothing (mtime -1): it is not in the tree, and daemons come and go."""
+        try:
+            names: list[str] = msgspec.json.decode((self.folder / key / _UNSURE).read_bytes(), type=list[str])
+        except (FileNotFoundError, msgspec.DecodeError):
+            return set()
+        return set(names)
+
+    def _doubt(self, key: str, paths: set[str]) -> None:
+        place = self.folder / key / _UNSURE
+        if paths:
+            write_atomic(place, msgspec.json.encode(sorted(paths)), durable=False)
+        else:
+            place.unlink(missing_ok=True)
 
     def claim(self, token: str) -> tuple[Told, Fd]:
         """Take the context of a token for a build; what is gone is deleted.  `release` it.  Raises NotFound."""
@@ -100,6 +122,7 @@ class Synced:
             raise NotFound("no such context; tell it again")
         told.claimed = True
         self._known.pop(told.key, None)  # until the build has brought it up to date nobody knows what is in it
+        self._doubt(told.key, self._unsure(told.key) | _doubtful(told.entries))
         tree = open_fd(self.folder / told.key / "tree", os.O_RDONLY | os.O_DIRECTORY)
         try:
             for path in sorted(told.gone, key=len, reverse=True):
@@ -114,6 +137,7 @@ class Synced:
         """The build is done with it.  whole: the tree is what the client told."""
         if whole:
             self._known[told.key] = told.entries
+            self._doubt(told.key, _doubtful(told.entries))
             os.utime(self.folder / told.key)
         self._told.pop(told.key, None)
 
@@ -125,6 +149,10 @@ class Synced:
             self._known.pop(path.name, None)
             shutil.rmtree(path, ignore_errors=True)
         return [path.name for path in gone]
+
+
+def _doubtful(entries: Known) -> set[str]:
+    return {path for path, seen in entries.items() if seen[2] == -1}
 
 
 def _same(theirs: tuple[int, int, int, str], ours: tuple[int, int, int, str] | None) -> bool:

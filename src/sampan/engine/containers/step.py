@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -84,8 +84,11 @@ def userns(container: Container) -> Fd | None:
     return rooms.ranges.namespace(base, rooms.launcher.spawner.userns) if base is not None else None
 
 
-async def run(container: Container, mounts: Sequence[tuple[Mount, Fd]], output: Callable[[int, bytes], None]) -> int:
-    """Run it to its end and return its exit code; output is called with (1 or 2, what came).
+Output = Callable[[int, bytes], Awaitable[None]]
+
+
+async def run(container: Container, mounts: Sequence[tuple[Mount, Fd]], output: Output) -> int:
+    """Run it to its end and return its exit code; output is called with (1 or 2, what came), and waited for.
 
     The trees of `mounts` are closed.  When cancelled, it is killed first.
     """
@@ -107,14 +110,14 @@ async def run(container: Container, mounts: Sequence[tuple[Mount, Fd]], output: 
     return container.record.exit_code
 
 
-async def _pump(stream: attach.Stream, output: Callable[[int, bytes], None]) -> None:
+async def _pump(stream: attach.Stream, output: Output) -> None:
     """Take the frames apart until the end of output."""
     loop = asyncio.get_running_loop()
     head, left = b"", 0
     while data := await loop.sock_recv(stream.socket, 1 << 16):
         while data:
             if left:
-                output(head[0], data[:left])
+                await output(head[0], data[:left])
                 left, data = max(0, left - len(data)), data[left:]
                 if not left:
                     head = b""

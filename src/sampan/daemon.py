@@ -22,7 +22,7 @@ from sampan.api import backend, listeners, server
 from sampan.build.builder import Builder
 from sampan.build.options import allowed
 from sampan.cgroups import Hierarchy, checked_path
-from sampan.engine import defaults, supervise
+from sampan.engine import cdi, defaults, supervise
 from sampan.engine.containers import log_target
 from sampan.engine.context import Launcher, Rooms
 from sampan.engine.engine import Engine
@@ -82,7 +82,8 @@ class DaemonOptions(NetworkDefaults, frozen=True, kw_only=True):
     default_stop_timeout: int = 10
     no_new_privileges: bool = False
     seccomp_profile: str = ""
-    build_allow: tuple[str, ...] = ("network.host",)
+    build_allow: tuple[str, ...] = ("network.host", "device")
+    cdi_spec_dirs: tuple[str, ...] = cdi.DIRS
     config_file: str = ""
     flags: dict[str, Any] = {}  # what of the reloadable keys the command line set
 
@@ -261,7 +262,7 @@ async def _put_together(options: DaemonOptions, undo: contextlib.AsyncExitStack)
     engine = Engine(rooms, labels=options.labels, debug=options.debug)
     engines.append(engine)
     builder = engine.builder = Builder(
-        rooms, engine.containers, allowed(options.build_allow)
+        rooms, engine.containers, allowed(options.build_allow), options.cdi_spec_dirs
     )  # before the sweep: its cache needs layers
     undo.callback(engine.close)
     await supervise.take_up(rooms, engine.containers)

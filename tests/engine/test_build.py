@@ -231,7 +231,7 @@ def test_a_bad_dockerfile_is_refused_before_any_output(clean: Daemon) -> None:
         ("FROM busybox\n", {"t": "UPPER"}, 400, "invalid reference format"),
         ("FROM busybox\n", {"target": "x"}, 400, "failed to reach build target x in Dockerfile"),
         ("FROM busybox\nRUN --security=insecure id\n", {}, 200, "security.insecure is not allowed"),
-        ("FROM busybox\nRUN --device=vendor/gpu id\n", {}, 200, "CDI devices are not supported"),
+        ("FROM busybox\nRUN --device=vendor/gpu,required id\n", {}, 200, "unresolvable CDI devices vendor/gpu"),
         ("FROM busybox\nRUN --network=host id\n", {}, 200, "network.host is not allowed"),
         ("FROM busybox\nRUN nosuchprogram\n", {}, 200, "returned a non-zero code: 127"),
         ('FROM busybox\nRUN ["/no/such"]\n', {}, 200, "/no/such"),

@@ -215,16 +215,28 @@ def test_row_63_no_step_is_privileged(clean: Daemon) -> None:
     assert "Seccomp:\t2" in made.text
 
 
-def test_row_63_a_privileged_step_needs_both_sides(clean: Daemon) -> None:
+def test_row_63_a_privileged_step_needs_both_sides(clean: Daemon, tmp_path: Path) -> None:
     text = "FROM busybox\nRUN --security=insecure grep -E '^(Seccomp|CapEff):' /proc/self/status\n"
     host = "FROM busybox\nRUN --network=host true\n"
-    other = Daemon("--build-allow", "security.insecure").start()
+    (tmp_path / "given").write_text("of the host")
+    (tmp_path / "cdi.yaml").write_text(
+        "cdiVersion: 0.6.0\nkind: v.com/c\ndevices:\n- name: x\n  containerEdits:\n    env: [A=1]\n    deviceNodes:\n"
+        "    - path: /dev/n\n      hostPath: /dev/zero\n      permissions: r\n    mounts:\n"
+        f"    - hostPath: {tmp_path}/given\n      containerPath: /given\n      options: [ro, nosuid, bind]\n"
+    )
+    device = (
+        "FROM busybox\nRUN --device=v.com/c=none --device=v.com/c=x,required echo $A; head -c 3 /dev/n | wc -c; cat /given; "
+        "echo x > /given || echo; echo x > /dev/n || grep /given /proc/self/mountinfo\nRUN ls /given /dev/n\n"
+    )
+    other = Daemon("--build-allow", "security.insecure", "--build-allow", "device", "--cdi-spec-dir", str(tmp_path)).start()
     try:
         other.import_busybox()
         alone = build(other, text)
         both = build(other, text, sampan__allow="security.insecure").ok
         ordinary = build(other, "FROM busybox\nRUN grep -E '^Seccomp:' /proc/self/status\n", sampan__allow="security.insecure").ok
         network = build(other, host, sampan__allow="network.host")
+        lent = build(other, device, sampan__allow="device")
+        refused = build(other, device)
     finally:
         other.close()
 
@@ -234,6 +246,11 @@ def test_row_63_a_privileged_step_needs_both_sides(clean: Daemon) -> None:
     assert "network.host is not allowed: this daemon does not grant it" in network.error
     assert "the build was not asked to allow it (--allow network.host)" in build(clean, host).error
     assert build(clean, host, sampan__allow="network.host").ok
+    assert "1\n3\nof the host" in lent.text
+    assert lent.text.count("can't create") == 2
+    assert "ro,nosuid" in lent.text
+    assert "returned a non-zero code: 1" in lent.error
+    assert "device is not allowed: the build was not asked to allow it (--allow device)" in refused.error
 
 
 def test_row_66_a_foreign_frontend_is_not_run(clean: Daemon) -> None:

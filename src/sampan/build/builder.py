@@ -39,6 +39,7 @@ from sampan.build.squash import squash
 from sampan.build.synced import Entry, Synced
 from sampan.build.usage import records
 from sampan.content.images import ImageRecord
+from sampan.engine import cdi
 from sampan.engine.containers.containers import Containers
 from sampan.engine.containers.exits import background
 from sampan.engine.context import Rooms
@@ -71,9 +72,14 @@ class Brought:
 
 
 class Builder:
-    """Builds of one data root: any number side by side.  granted: what their steps may ask for (SECURITY.md row 63)."""
+    """Builds of one data root: any number side by side.
 
-    def __init__(self, rooms: Rooms, containers: Containers, granted: frozenset[str]) -> None:
+    granted: what their steps may ask for (SECURITY.md row 63); devices: folders of CDI specifications.
+    """
+
+    def __init__(
+        self, rooms: Rooms, containers: Containers, granted: frozenset[str], devices: tuple[str, ...] = cdi.DIRS
+    ) -> None:  # fmt: skip
         self._granted = granted
         self._images = rooms.images
         self._stores = rooms.images.stores
@@ -90,7 +96,14 @@ class Builder:
         self._loans: Counter[Digest] = Counter()
         self._notes: set[asyncio.Task[None]] = set()
         self._shop = Shop(
-            self._stores, containers, rooms.images, self.cache, Digests(), Mounts(folder / "mounts", rooms.layers), self._contexts
+            self._stores,
+            containers,
+            rooms.images,
+            self.cache,
+            Digests(),
+            Mounts(folder / "mounts", rooms.layers),
+            self._contexts,
+            devices,
         )
 
     def sweep(self) -> None:

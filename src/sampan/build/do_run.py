@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+import msgspec
 from msgspec import structs
 
+from sampan.build.cache import short_digest
 from sampan.build.image import Built
 from sampan.build.layering import keep_run
 from sampan.build.options import BuildFailed, Options
 from sampan.build.report import Lines
 from sampan.build.steps import RunOp
 from sampan.content.images import LayerRef
+from sampan.engine import cdi
 from sampan.engine.containers import step
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.containers import Containers
 from sampan.engine.images.context import Stores
 from sampan.engine.images.threads import finish
-from sampan.errors import Forbidden, Unsupported
+from sampan.errors import Forbidden, NotFound
 from sampan.kernel.fds import Fd
 from sampan.oci.runtime import Mount
 from sampan.wire import containers as c
@@ -30,14 +33,52 @@ SANDBOX = "buildkitsandbox"  # the host name that commands of a build see, the s
 Lend = Callable[[Container, ExitStack], list[tuple[Mount, Fd]]]
 
 
-def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
-    """Return what to run.  Raises Forbidden for what both sides have to allow (SECURITY.md row 63)."""
+def devices(op: RunOp, options: Options, folders: Sequence[str]) -> list[cdi.Device]:
+    """Return the host's devices that a step gets; one that is not required may be missing.  Blocks.
+
+    Raises NotFound, InvalidRequest; Forbidden for one that neither the host nor both sides allow (SECURITY.md row 63).
+    """
+    found: dict[str, cdi.Device] = {}
+    for text in op.devices:
+        name, _, required = text.partition(",")
+        try:
+            wanted = cdi.find(folders, name)
+        except NotFound:
+            if required in ("required", "required=true"):
+                raise
+            continue
+        for one in wanted:
+            if not one.allowed:
+                _entitled("device", options)
+            found[one.name] = one
+    return list(found.values())
+
+
+def device_inputs(found: Sequence[cdi.Device]) -> dict[str, str]:
+    """Return what devices add to the inputs of a step."""
+    return {f"device {one.name}": short_digest(msgspec.json.encode(one.edits)) for one in found}
+
+
+def device_mounts(found: Sequence[cdi.Device]) -> list[Mount]:
+    """Return the folders and files of the host that come with devices."""
+    mounts = [mount for one in found for edits in one.edits for mount in edits.mounts]
+    return [
+        Mount(destination=mount.container_path, source=mount.host_path, options=("rprivate", *_meant(mount.options)))
+        for mount in mounts
+    ]
+
+
+def _meant(options: Sequence[str]) -> list[str]:
+    """Leave out which kind of bind it is, and how it is to propagate: what is lent is a tree of its own."""
+    return [one for one in options if one not in ("bind", "rbind") and "private" not in one and "slave" not in one]
+
+
+def body(op: RunOp, built: Built, options: Options, given: Sequence[cdi.Device] = ()) -> step.StepBody:
+    """Return what to run.  given: its devices.  Raises Forbidden for what both sides have to allow (SECURITY.md row 63)."""
     host = options.host
     if op.security == "insecure":
         _entitled("security.insecure", options)
         host = structs.replace(host, privileged=True)
-    if op.devices:
-        raise Unsupported(f"RUN --device={op.devices[0][:60]}: CDI devices are not supported yet")
     if op.network == "host":
         _entitled("network.host", options)
     if op.network != "default":
@@ -45,11 +86,22 @@ def body(op: RunOp, built: Built, options: Options) -> step.StepBody:
     tmpfs = {mount.target: f"exec,size={mount.size}" if mount.size else "exec" for mount in op.mounts if mount.type == "tmpfs"}
     if tmpfs:
         host = structs.replace(host, tmpfs=tmpfs)
+    environment = {entry.partition("=")[0]: entry for entry in op.environment}
+    for edits in (edits for one in given for edits in one.edits):
+        nodes = [
+            c.DeviceMapping(
+                path_on_host=node.host_path or node.path, path_in_container=node.path, cgroup_permissions=node.permissions
+            )
+            for node in edits.device_nodes
+        ]
+        groups = [str(one) for one in edits.additional_gids]
+        host = structs.replace(host, devices=[*(host.devices or ()), *nodes], group_add=[*(host.group_add or ()), *groups])
+        environment |= {entry.partition("=")[0]: entry for entry in edits.env}
     host = structs.replace(host, log_config=c.LogConfig(type="none"))
     name = (options.request.arguments or {}).get("BUILDKIT_SANDBOX_HOSTNAME") or SANDBOX
     joins = host.network_mode == "host" or host.network_mode.startswith("container:")
     return step.StepBody(
-        chain=built.chain, argv=op.argv, env=op.environment, host=host, user=op.user, folder=op.folder,
+        chain=built.chain, argv=op.argv, env=tuple(environment.values()), host=host, user=op.user, folder=op.folder,
         image=built.image or built.base, hostname="" if joins else name,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,9 +60,10 @@ class Mounts:
 
 
 class Lent:
-    """The mounts of one RUN."""
+    """The mounts of one RUN.  host: those that come with its devices."""
 
-    def __init__(self, shared: Mounts, op: RunOp, sources: Sources, options: Options) -> None:
+    def __init__(self, shared: Mounts, op: RunOp, sources: Sources, options: Options, host: Sequence[Mount] = ()) -> None:
+        self._host = host
         self._shared = shared
         self._op = op
         self._sources = sources
@@ -127,6 +128,13 @@ class Lent:
                 made.append((_mount(mount, readonly=mount.readonly is not False), self._bind(mount, base, userns, held)))
             elif mount.type == "cache":
                 made.append((_mount(mount, readonly=mount.readonly is True), self._cache(mount, number, userns)))
+        for wanted in self._host:
+            try:
+                with open_fd(wanted.source, os.O_PATH) as place:
+                    tree = clone_tree("", at=place)
+            except OSError as error:
+                raise NotFound(f"RUN --device: {wanted.source[:200]}: {error.strerror}") from None
+            made.append((wanted, _mapped(tree, userns)))
         for path, content in self._op.files:
             tree = file_tree(content.encode(errors="surrogateescape"), 0o755, base or 0, base or 0)
             made.append((Mount(destination=path, source=path, options=("rprivate", "ro")), tree))

@@ -13,7 +13,7 @@ from sampan.wire.containers import HostConfig
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
-ENTITLEMENTS = ("network.host", "security.insecure")
+ENTITLEMENTS = ("network.host", "security.insecure", "device")
 
 
 def allowed(names: Iterable[str]) -> frozenset[str]:

@@ -44,7 +44,10 @@ T = TypeVar("T")
 
 @dataclass
 class Shop:
-    """What all builds of a daemon share.  scratch: a folder for what is fetched; locks: of steps being done, by key."""
+    """What all builds of a daemon share.
+
+    scratch: a folder for what is fetched; devices: folders of CDI specifications; locks: of steps being done, by key.
+    """
 
     stores: Stores
     containers: Containers
@@ -53,6 +56,7 @@ class Shop:
     digests: Digests
     mounts: mounting.Mounts
     scratch: Path
+    devices: tuple[str, ...] = ()
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
 
@@ -211,12 +215,13 @@ class Solver:
     async def _run(
         self, built: Built, op: RunOp, planned: Planned, lines: Lines, how: tuple[str, str, bool], held: ExitStack
     ) -> tuple[LayerRef, ...]:
-        wanted = do_run.body(op, built, self.options)
+        devices = await self.blocking(lambda: do_run.devices(op, self.options, self.shop.devices)) if op.devices else []
+        wanted = do_run.body(op, built, self.options, devices)
         sources = {mount.source_from: await self.root(mount.source_from, planned.index) for mount in op.mounts
                    if mount.type == "bind" or (mount.type == "cache" and mount.source_from)}  # fmt: skip
-        lent = mounting.Lent(self.shop.mounts, op, sources, self.options)
+        lent = mounting.Lent(self.shop.mounts, op, sources, self.options, do_run.device_mounts(devices))
         digests = await self.blocking(lambda: lent.digests(self.shop.digests)) if sources else {}
-        found = inputs.of_run(op, built.top, do_run.limits(self.options), digests)
+        found = inputs.of_run(op, built.top, do_run.limits(self.options), digests) | do_run.device_inputs(devices)
 
         async def work(record: Callable[[LayerRef], None]) -> LayerRef:
             async with lent.locked():

@@ -23,7 +23,10 @@ DAEMON = (
     flag("-b --bridge", "string", "Attach containers to this network bridge (default sampan0)"),
     flag("--bip", "string", "IPv4 address of the bridge with its prefix"),
     flag("--default-address-pool", "list", "Where new networks' subnets come from (base=CIDR,size=PREFIX)"),
-    flag("--build-allow", "list", "What builds may ask for with --allow: network.host (default), security.insecure"),
+    flag(
+        "--build-allow", "list", "What builds may ask for with --allow: network.host, device (both by default), security.insecure"
+    ),
+    flag("--cdi-spec-dir", "list", "Folders of CDI specifications, for RUN --device (default /etc/cdi and /var/run/cdi)"),
     flag("--cgroup-parent", "string", "Parent cgroup for all containers (default /sampan)"),
     flag("-p --pidfile", "string", "Path to use for the daemon PID file"),
     flag("-G --group", "string", "Group for the unix socket"),

@@ -19,7 +19,7 @@ KINDS: dict[str, tuple[type, ...]] = {
                      "default-gateway-v6", "ip", "host-gateway-ip"), (str,)),
     **dict.fromkeys(("init", "debug", "tls", "tlsverify", "no-new-privileges", "ipv6", "icc", "ip-forward", "ip-masq"), (bool,)),
     **dict.fromkeys(("hosts", "labels", "dns", "dns-opts", "dns-search", "insecure-registries", "registry-mirrors",
-                     "registry-certs", "default-address-pools", "build-allow"), (list,)),
+                     "registry-certs", "default-address-pools", "build-allow", "cdi-spec-dirs"), (list,)),
     "mtu": (int,), "default-stop-timeout": (int,), "default-shm-size": (str, int), "log-opts": (dict,), "proxies": (dict,),
     "default-network-opts": (dict,), "builder": (dict,),
     "default-ulimits": (dict, list),
@@ -72,7 +72,7 @@ FOREIGN: dict[str, Foreign] = {
     **{name: Foreign(str, ("",), "it is not supported yet") for name in (
         "resolv-conf", "min-api-version", "api-cors-header", "bridge-accept-fwmark", "nri-opts")},
     **{name: Foreign(kind, (kind(),), "it is not supported yet") for name, kind in (
-        ("host-gateway-ips", list), ("cdi-spec-dirs", list),
+        ("host-gateway-ips", list),
         ("allow-direct-routing", bool), ("ip-forward-no-drop", bool), ("network-diagnostic-port", int),
         ("network-control-plane-mtu", int), ("allow-nondistributable-artifacts", list), ("oom-score-adjust", int))},
 }  # fmt: skip
@@ -134,10 +134,10 @@ def normal(found: dict[str, Any]) -> dict[str, Any]:
 
 def _entitlements(builder: dict[str, Any]) -> list[str]:
     """Return what the daemon lets steps of builds ask for: `builder.entitlements`, with docker's defaults."""
-    allowed = {"network-host": True, "security-insecure": False}
+    allowed = {"network-host": True, "security-insecure": False, "device": True}
     given = builder.get("entitlements", {})
     if set(builder) - {"entitlements"} or not isinstance(given, dict) or set(given) - set(allowed):
-        raise Unsupported("builder: only entitlements are known here: network-host and security-insecure")
+        raise Unsupported("builder: only entitlements are known here: network-host, security-insecure and device")
     if not all(isinstance(value, bool) for value in given.values()):
         raise InvalidRequest("builder: entitlements: true or false is needed")
     return [name.replace("-", ".") for name, value in {**allowed, **given}.items() if value]

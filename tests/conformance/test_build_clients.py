@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ import docker.errors
 import pytest
 
 from support.daemon import SAMPAN, Daemon
+
+sys.path.insert(0, str(Path(__file__).parent))
+from terminal import Terminal
 
 
 @pytest.fixture
@@ -123,6 +127,18 @@ def test_sampan_build_is_plain_off_a_terminal(daemon: Daemon, folder: Path) -> N
     assert b"Step 1/5 : FROM busybox\n" in done.stdout
     assert daemon.docker("run", "--rm", "own:1").stdout == b"A\n4\n"
     assert daemon.docker("run", "--rm", "own:1", "ls", "/src").stdout == b"a\n"
+
+
+def test_sampan_build_draws_its_steps_on_a_terminal(daemon: Daemon, folder: Path) -> None:
+    (folder / "Dockerfile").write_text(
+        "FROM busybox AS side\nRUN until test -e /x; do echo beside; sleep 9; done\nFROM busybox\n"
+        "RUN echo begun; sleep 1000\nCOPY --from=side /x /\n"
+    )
+    with Terminal(str(SAMPAN), "-H", daemon.host, "build", str(folder), rows=24, columns=100) as terminal:
+        terminal.wait_for("· 3/5 : RUN until".encode())
+        terminal.wait_for(b"5 : RUN echo begun; sleep 1000  1.")  # the clock goes on while nothing is said
+        terminal.type(b"\x03")
+        assert terminal.end() != 0
 
 
 def test_sampan_build_quiet_iidfile_and_stdin(daemon: Daemon, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from support.oracle import Oracle
 
 FILES = {
     "a": "A", "b": ("B", 0o755), "d/x": "X", "d/sub/y": "Y", "d/l": link("d/l", "sub/y"), "d/empty/": "",
-    "one.txt": "1", "two.txt": "2", "sp ace": "S",
+    ".hidden": "h", "one.txt": "1", "two.txt": "2", "sp ace": "S",
 }  # fmt: skip
 CASES = {
     "metadata": "ENV A=1 B=\"x y\"\nLABEL l=$A\nEXPOSE 80 53/udp 7000-7002\nUSER user\nVOLUME /v\nSTOPSIGNAL SIGINT\nCMD echo hi\n",
@@ -53,6 +53,30 @@ CASES = {
     "legacy pairs": "ENV A b c\nLABEL L m n\n",
     "maintainer": "MAINTAINER me\n",
     "add an archive": "ADD inner.tar /x/\nADD inner.tar.gz /y/\nADD a /z/\n",
+    "add with an owner": "ADD --chown=user inner.tar /x/\nADD --chown=7:8 d /y\nADD *.txt /z/\n",
+    "onbuild of a stage": (
+        "RUN true\nFROM busybox AS s\nONBUILD ENV T=1\nONBUILD RUN echo $T > /o\nONBUILD COPY a /a\nFROM s\nRUN cat /o > /p\n"
+    ),
+    "path": "ENV PATH=/own:$PATH\nRUN echo $PATH > /o\n",
+    "run a list": 'RUN ["/bin/sh", "-c", "echo $0 $HOME > /o", "zero"]\nRUN ["touch", "/with space"]\n',
+    "expose variables": 'ARG R=7000-7002\nENV P="80 81"\nEXPOSE $R $P 9/UDP\n',
+    "volumes": 'VOLUME ["/a", "/b c"]\nVOLUME /d /e\n',
+    "quotes": 'LABEL "a b"="c \\"d\\"" e=\'f $g\' h=i\\ j\nENV A="x\\ty" B=\'$A\' C=a\\$b D=\n',
+    "stopsignal number": "STOPSIGNAL 9\n",
+    "entrypoint in shell form": "ENTRYPOINT exec top -b\nCMD [\"ignored\"]\n",
+    "commands again": 'CMD ["a"]\nCMD b\nENTRYPOINT ["c"]\nENTRYPOINT []\nCMD []\n',
+    "healthcheck exec": 'HEALTHCHECK --start-period=1m30s CMD ["test", "-e", "/a"]\nHEALTHCHECK --retries=9 CMD true\n',
+    "copy one to a new name": "COPY a /new/deep/name\nCOPY d/sub /n\nCOPY d/sub/y d/x /two/\n",
+    "copy hidden and short names": "COPY .h* /h/\nCOPY ? /q/\nCOPY d/[a-x] /r/\n",
+    "copy a link": "COPY d/l /f\nCOPY d/ /e/\nRUN cat /e/l > /o\n",
+    "owners and links": "RUN touch /x && chown 5:6 /x && ln /x /y && ln -s x /z && chown -h 7 /z\nRUN rm /x\n",
+    "folders come and go": (
+        "RUN mkdir -p /p/q && touch /p/q/r\nRUN rm -r /p/q && mkdir /p/q && touch /p/q/s\nRUN rm -r /p && touch /p\n"
+    ),
+    "user of a number": "USER 7:8\nRUN id -u > /tmp/u; id -g > /tmp/g; touch /tmp/f\nWORKDIR /tmp/w\n",
+    "onbuild kept and merged": "ONBUILD ENV A=1\nONBUILD LABEL b=$A\nLABEL c=d\n",
+    "arguments and variables": "ARG A=1\nENV B=$A\nARG A=2\nENV C=$A\nENV A=3\nENV D=$A\nRUN echo $A > /o\n",
+    "substitutions": "ENV A=x\nENV B=${A:+y} C=${N:+y} D=${N:-${A}z} E=\\${A} F=${A}b G=$N\n",
 }  # fmt: skip
 
 
@@ -135,6 +159,23 @@ REFUSED = {
     "bad signal": "FROM busybox\nSTOPSIGNAL NOSUCH\n",
     "bad port": "FROM busybox\nEXPOSE x\n",
     "unsupported modifier": "FROM busybox\nENV A=${B:=x}\n",
+    "no arguments": "FROM busybox\nRUN\n",
+    "two words to workdir": "FROM busybox\nWORKDIR\n",
+    "volume of nothing": 'FROM busybox\nVOLUME [""]\n',
+    "onbuild of from": "FROM busybox\nONBUILD FROM busybox\n",
+    "onbuild of maintainer": "FROM busybox\nONBUILD MAINTAINER me\n",
+    "bad escape": "# escape=x\nFROM busybox\n",
+    "bad stage name": "FROM busybox AS 1x\n",
+    "copy from an unknown stage": "FROM busybox\nCOPY --from=no.such.registry.invalid/x /a /b\n",
+    "copy from itself": "FROM busybox AS a\nCOPY --from=a /a /b\n",
+    "outside of the context": "FROM busybox\nCOPY ../nothing /x\n",
+    "wildcard of nothing": "FROM busybox\nCOPY *.none /x/\n",
+    "folder onto a file": "FROM busybox\nRUN touch /x\nCOPY d /x/\n",
+    "unknown user": "FROM busybox\nUSER nobodyknows\nRUN true\n",
+    "bad interval": "FROM busybox\nHEALTHCHECK --interval=1 CMD true\n",
+    "label without a value": "FROM busybox\nLABEL a\n",
+    "arg without a name": "FROM busybox\nARG =x\n",
+    "port too large": "FROM busybox\nEXPOSE 70000\n",
 }
 
 

@@ -226,7 +226,7 @@ def test_row_63_a_privileged_step_needs_both_sides(clean: Daemon, tmp_path: Path
     )
     device = (
         "FROM busybox\nRUN --device=v.com/c=none --device=v.com/c=x,required echo $A; head -c 3 /dev/n | wc -c; cat /given; "
-        "echo x > /given || echo; echo x > /dev/n || grep /given /proc/self/mountinfo\nRUN ls /given /dev/n\n"
+        "echo x > /given || grep /given /proc/self/mountinfo\nRUN ls /given /dev/n\n"
     )
     other = Daemon("--build-allow", "security.insecure", "--build-allow", "device", "--cdi-spec-dir", str(tmp_path)).start()
     try:
@@ -247,7 +247,7 @@ def test_row_63_a_privileged_step_needs_both_sides(clean: Daemon, tmp_path: Path
     assert "the build was not asked to allow it (--allow network.host)" in build(clean, host).error
     assert build(clean, host, sampan__allow="network.host").ok
     assert "1\n3\nof the host" in lent.text
-    assert lent.text.count("can't create") == 2
+    assert "can't create /given: Read-only file system" in lent.text
     assert "ro,nosuid" in lent.text
     assert "returned a non-zero code: 1" in lent.error
     assert "device is not allowed: the build was not asked to allow it (--allow device)" in refused.error

@@ -119,7 +119,7 @@ def options_of(q: Query) -> Options:
     return Options(
         dockerfile=q.text("dockerfile") or "Dockerfile", tags=(*(t for t in q.all("t") if t), *_outputs(q)), request=asked,
         host=_host(q), no_cache=q.flag("nocache"), pull=q.flag("pull"), quiet=q.flag("q"), squash=q.flag("squash"),
-        explain=q.flag("sampan-explain"), epoch=q.number("sampan-epoch"),
+        explain=q.flag("sampan-explain"), live=q.flag("sampan-live"), epoch=q.number("sampan-epoch"),
         check=q.flag("sampan-check"), plan=q.flag("sampan-plan"), no_cache_stages=frozenset(q.all("sampan-no-cache-filter")),
         contexts=_contexts(q), allow=frozenset(q.all("sampan-allow")), cache_from=_cache_from(q),
         cache_to=_cache_to(q, arguments), shown=q.text("sampan-file"),

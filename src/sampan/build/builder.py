@@ -203,7 +203,7 @@ class Builder:
         kept, emit = Kept(), outbox.put
         say = entry.listened(kept.put if options.quiet else emit)
         total = sum(1 + len(stage.stage.steps) for stage in made.stages)
-        console = entry.console = Console(say, total, outbox.room)
+        console = entry.console = Console(say, total, outbox.room, live=options.live)
         if options.explain and self._notes:
             await asyncio.wait(set(self._notes))
         try:

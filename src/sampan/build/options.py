@@ -53,7 +53,7 @@ class Options:
 
     dockerfile: its path in the context.  host: limits and network of RUN steps.  secrets: by id, never written to a disk.
     cache_from: names of caches and images of other daemons, which this build trusts; cache_to: where its own steps go.
-    check, plan: only say what is to be warned of, or what would be built.
+    live: the client wants to be told of steps side by side.  check, plan: only say what is to be warned of, or what would be built.
     allow, granted: what steps may ask for, as the client says and as the daemon says: both must.
     prefixed: the upload begins with what does not belong in a query.  auth: the value of X-Registry-Auth by registry.
     contexts: named ones that are not uploaded, by name.  session: of the agents that the client lends.
@@ -72,6 +72,7 @@ class Options:
     quiet: bool = False
     squash: bool = False
     explain: bool = False
+    live: bool = False
     check: bool = False
     plan: bool = False
     epoch: int | None = None

@@ -21,11 +21,18 @@ async def _at_once() -> None:
 
 
 class Console:
-    """All steps of one build.  emit: sends a message to the client; room: waits while too many are on their way."""
+    """All steps of one build.
 
-    def __init__(self, emit: Callable[[Progress], None], total: int, room: Callable[[], Awaitable[None]] = _at_once) -> None:
+    emit: sends a message to the client; room: waits while too many are on their way; live: tell also, out of turn, when a step
+    begins and ends, for a client that shows all at once.
+    """
+
+    def __init__(
+        self, emit: Callable[[Progress], None], total: int, room: Callable[[], Awaitable[None]] = _at_once, *, live: bool = False
+    ) -> None:
         self._emit = emit
         self.room = room
+        self._live = live
         self._total = total
         self._number = 0
         self._front: Lines | None = None
@@ -37,7 +44,8 @@ class Console:
         self._number += 1
         self._total = max(self._total, self._number)
         lines = Lines(self, f"Step {self._number}/{self._total} : {text}")
-        lines.text = text
+        lines.text, lines.number = text, self._number
+        self.tell(Number=self._number, Total=self._total, Text=text[:200])
         self._waiting.append(lines)
         self.steps.append(lines)
         self.advance()
@@ -46,6 +54,11 @@ class Console:
     def say(self, text: str) -> None:
         """A line of the build itself."""
         self._emit(Progress(stream=text))
+
+    def tell(self, **step: object) -> None:
+        """Tell a client that wants it of a step."""
+        if self._live:
+            self._emit(Progress(aux={"Step": step}))
 
     def advance(self) -> None:
         """Bring the next step to the front once the one there has ended."""
@@ -74,6 +87,7 @@ class Lines:
         self._emit: Callable[[Progress], None] | None = None
         self.ended = False
         self.text = ""
+        self.number = 0
         self.started, self.finished = time.time_ns(), 0
         self.outcome = self.why = ""
 
@@ -116,6 +130,8 @@ class Lines:
         """The step is done; result: its id."""
         self.outcome = self.outcome or "done"
         self.finished = time.time_ns()
+        took = "cached" if self.outcome == "cached" else f"{(self.finished - self.started) / 1e9:.1f}s"
+        self._console.tell(Number=self.number, Took=took)
         self.note(result)
         self.ended = True
         self._console.advance()

@@ -178,12 +178,13 @@ def _outputs(o: Options) -> list[Output]:
 
 def _build(call: Invocation, source: Source, query: Parameters, before: Before) -> str:
     """Build, show, and return the image's ID.  Raises Exit with the exit code of the command that failed."""
-    from sampan.cli.build_display import follow
+    from sampan.cli.build_display import follow, on_terminal
 
     o = call.options
     style = "quiet" if o.quiet else o.progress
     if style not in ("auto", "plain", "tty", "quiet"):
         raise Exit(125, f"invalid progress mode {style!r}: auto, plain, tty or quiet")
+    query = {**query, "sampan-live": on_terminal(style) or None}
     pieces, token = source.kept(call.client)
     uploads = before.contexts.uploads() + before.caches.uploads()
     along = Along(before.secrets, token, before.session, uploads)

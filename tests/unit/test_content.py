@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sampan.content.blobs import Blobs
-from sampan.content.images import Catalogue, ImageRecord
+from sampan.content.images import Catalogue, Facts, ImageRecord
 from sampan.errors import Broken, Conflict, InvalidRequest, NotFound
 from sampan.oci.digest import Digest, encoded, of, parse
 from sampan.oci.reference import parse as reference
@@ -89,7 +89,7 @@ def test_what_a_killed_process_left_is_swept_and_was_never_a_blob(tmp_path: Path
 
 
 def image(catalogue: Catalogue, name: bytes) -> Digest:
-    catalogue.add(ImageRecord(id=of(name), layers=()))
+    catalogue.add(ImageRecord(id=of(name), layers=(), facts=Facts()))
     return of(name)
 
 
@@ -106,7 +106,7 @@ def test_an_image_is_found_by_name_by_id_and_by_the_start_of_its_id(catalogue: C
 
 def test_an_id_that_fits_two_images_is_ambiguous(catalogue: Catalogue) -> None:
     for letter in "ab":
-        catalogue.add(ImageRecord(id=Digest("sha256:" + "0" * 63 + letter), layers=()))
+        catalogue.add(ImageRecord(id=Digest("sha256:" + "0" * 63 + letter), layers=(), facts=Facts()))
     with pytest.raises(Conflict):
         catalogue.resolve("sha256:0000")
 

@@ -18,13 +18,13 @@ from sampan.content.blobs import Blobs
 from sampan.errors import Conflict, InvalidRequest, NotFound
 from sampan.oci.digest import Digest, is_hex
 from sampan.oci.image import ImageConfig, decode
-from sampan.oci.reference import Reference, parse
+from sampan.oci.reference import Reference, parse, recorded
 from sampan.state import State, Table
 
 HOUR = 3600 * 10**9  # nanoseconds
 MAX_REFERRERS = 8  # documents attached to one image
 
-_name = functools.lru_cache(maxsize=8192)(parse)  # the names in records are few and asked for in every list
+_name = functools.lru_cache(maxsize=8192)(recorded)  # the names in records are few and asked for in every list
 
 
 class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +38,18 @@ class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What lists need of a configuration, kept in the record so that a list opens no blob."""
+
+    created: str = ""
+    labels: dict[str, str] = {}
+
+
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An image.  Times are nanoseconds since the epoch; `manifest` is the digest of a stored manifest, if any."""
+    """An image.  Times are nanoseconds since the epoch; `manifest` is the digest of a stored manifest, if any.
+
+    facts: None in records of an older Sampan.
+    """
 
     id: Digest
     layers: tuple[LayerRef, ...]
@@ -47,6 +57,7 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     media_type: str = ""
     parent: str = ""
     added: int = 0
+    facts: Facts | None = None
 
     @property
     def chain_ids(self) -> tuple[Digest, ...]:
@@ -139,6 +150,8 @@ class Catalogue:
         """Make the image known, with what is attached to it; its blobs and layers must be stored already."""
         for settle in self.settlers:
             settle()
+        if record.facts is None:
+            record = msgspec.structs.replace(record, facts=facts_of(self.config(record.id)))
         with self.state.batch():
             self._images.put(record.id, record)
             for layer in record.layers:
@@ -247,6 +260,10 @@ class Catalogue:
             found = decode(self.blobs.read(image), ImageConfig, f"configuration of {image}")
             self._configs[image] = found
         return found
+
+    def facts(self, record: ImageRecord) -> Facts:
+        """Return what lists need.  Raises NotFound, Broken for an old record whose configuration is damaged."""
+        return record.facts if record.facts is not None else facts_of(self.config(record.id))
 
     # Names
 
@@ -368,3 +385,7 @@ class Catalogue:
         """Return (key, reason) of every record that cannot be read."""
         tables = (self._images, self._tags, self._digests, self._kept, self._referrers)
         return [one for table in tables for one in table.broken()]
+
+
+def facts_of(config: ImageConfig) -> Facts:
+    return Facts(created=config.created or "", labels=(config.config.labels if config.config else None) or {})

@@ -87,6 +87,16 @@ def parse(text: str) -> Reference:
     return Reference(domain, path, tag, digest)
 
 
+def recorded(text: str) -> Reference:
+    """Return the reference whose str() `text` is: what a record holds, checked when it was written."""
+    rest, _, digest = text.partition("@")
+    domain, _, path = rest.partition("/")
+    if digest:
+        return Reference(domain, path, "", Digest(digest))
+    path, _, tag = path.rpartition(":")
+    return Reference(domain, path, tag)
+
+
 def is_tag(text: str) -> bool:
     """Return whether `text` may be a tag."""
     return 0 < len(text) <= 128 and text[0] not in ".-" and _TAG.issuperset(text)

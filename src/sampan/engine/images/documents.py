@@ -25,9 +25,21 @@ def manifest(config: Digest, config_size: int, layers: Sequence[LayerRef], kind:
             "schemaVersion": 2,
             "mediaType": oci.OCI_MANIFEST,
             "config": {"mediaType": kind, "digest": config, "size": config_size},
-            "layers": [{"mediaType": one.media_type, "digest": one.blob, "size": one.blob_size} for one in layers],
+            "layers": [{"mediaType": layer_type(one.media_type), "digest": one.blob, "size": one.blob_size} for one in layers],
         }
     )
+
+
+def layer_type(media_type: str) -> str:
+    """Return the OCI's name of a layer's type."""
+    if media_type.startswith(oci.DOCKER_LAYER):
+        return oci.OCI_LAYER + media_type.removeprefix(oci.DOCKER_LAYER).replace(".", "+")
+    return media_type
+
+
+def fits(value: oci.Manifest | oci.Index, layers: Sequence[LayerRef]) -> bool:
+    """Return whether a document is the manifest of just these blobs: then it is kept, with all that it says beside them."""
+    return isinstance(value, oci.Manifest) and [one.digest for one in value.layers] == [one.blob for one in layers]
 
 
 def artifact(kind: str, content: bytes, subject: dict[str, Any], annotations: dict[str, str]) -> bytes:

@@ -82,8 +82,9 @@ class Images:
         found = [f"{count} half-written blobs"] if (count := self.blobs.sweep()) else []
         found += [f"{count} old unfinished downloads"] if (count := self.partials.sweep()) else []
         self.catalogue.drop_kept(time.time_ns() - KEPT_FOR)
-        found += [f"record {key} cannot be read: {reason}" for key, reason in self.catalogue.broken()]
-        if not self.catalogue.broken():  # what an unreadable record needs is unknown, so nothing is garbage
+        broken = self.catalogue.broken()
+        found += [f"record {key} cannot be read: {reason}" for key, reason in broken]
+        if not broken:  # what an unreadable record needs is unknown, so nothing is garbage
             _, layers = self._stores.collect()
             found += [f"layer {chain} of no image" for chain in layers]
         return found

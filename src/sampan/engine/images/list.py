@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from builtins import list as List
 
-from sampan.content.images import ImageRecord
+from sampan.content.images import Facts, ImageRecord
 from sampan.engine.images.context import Stores
 from sampan.engine.images.filters import (
     Filters,
@@ -14,9 +14,8 @@ from sampan.engine.images.filters import (
     reference_matches,
     until,
 )
-from sampan.engine.images.image import labels_of, nanoseconds
+from sampan.engine.images.image import nanoseconds
 from sampan.errors import SampanError
-from sampan.oci.image import ImageConfig
 from sampan.wire.images import ImageSummary
 
 _KEYS = ("before", "since", "dangling", "label", "label!", "reference", "until")
@@ -35,10 +34,10 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
     uses = _layer_uses(records) if shared_size else {}
     found: List[ImageSummary] = []
     for record in records:
-        config = _readable(stores, record)
-        if config is None:
+        facts = _readable(stores, record)
+        if facts is None:
             continue
-        created = nanoseconds(config.created)
+        created = nanoseconds(facts.created)
         tags, digests = names.get(record.id, ([], []))
         is_dangling = not tags and not digests
         if is_dangling and record.id in parents and not all:
@@ -48,7 +47,7 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
             or (latest is not None and created >= latest)
             or (after is not None and created <= after)
             or (before is not None and created >= before)
-            or not labels_match(filters, labels_of(config))
+            or not labels_match(filters, facts.labels)
         ):
             continue
         kept = [reference for reference in tags if reference_matches(patterns, reference)]
@@ -58,7 +57,7 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
             ImageSummary(
                 id=record.id,
                 created=created // 10**9,
-                labels=labels_of(config) or None,
+                labels=facts.labels or None,
                 parent_id=record.parent,
                 repo_tags=[reference.familiar for reference in kept],
                 repo_digests=[reference.familiar for reference in digests],
@@ -69,10 +68,10 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
     return sorted(found, key=lambda summary: (-summary.created, summary.id))
 
 
-def _readable(stores: Stores, record: ImageRecord) -> ImageConfig | None:
-    """Return the configuration; None for a damaged one, which `sampan doctor` reports and a list leaves out."""
+def _readable(stores: Stores, record: ImageRecord) -> Facts | None:
+    """Return the facts; None for an old record with a damaged configuration, which `sampan doctor` reports."""
     try:
-        return stores.catalogue.config(record.id)
+        return stores.catalogue.facts(record)
     except SampanError:
         return None
 

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
+from msgspec import structs
+
 from sampan.content.images import ImageRecord, LayerRef
-from sampan.engine.images import referrers
+from sampan.engine.images import documents, referrers
 from sampan.engine.images.ahead import Ahead
 from sampan.engine.images.archive import Part, spool
 from sampan.engine.images.context import Event, Stores
@@ -55,7 +57,8 @@ def load(
                 _require(plan, wanted)
                 _store(stores, plan, reporter, quiet, ahead)
                 kept = [referrers.keep(stores.blobs, files, one) for one in attached.get(plan.config.digest, ())]
-                stores.catalogue.attach(plan.config.digest, kept)
+                manifest = stores.catalogue.get(plan.config.digest).manifest
+                stores.catalogue.attach(plan.config.digest, [one for one in kept if referrers.goes_with(one, manifest)])
     except BaseException:
         stores.collect()
         raise
@@ -124,14 +127,25 @@ def _store(stores: Stores, plan: Plan, reporter: Hearer, quiet: bool, ahead: Ahe
         step = Step(part, layers[-1].chain_id if layers else None, diff_id, number)
         layers.append(_store_layer(stores, step, reporter, quiet, ahead))
     plan.config.keep(stores.blobs)
-    if known is None:
-        stores.catalogue.add(ImageRecord(id=image, layers=tuple(layers), added=time.time_ns()))
+    manifest = _keep_manifest(stores, plan, layers)
+    if known is None or (manifest and known.manifest is None and known.layers == tuple(layers)):
+        record = known or ImageRecord(id=image, layers=tuple(layers), added=time.time_ns())
+        kind = plan.media_type if manifest else ""
+        stores.catalogue.add(structs.replace(record, manifest=manifest, media_type=kind))
     name(stores, image, plan.tags, reporter)
     for reference in plan.tags:
         reporter.report(Progress(stream=f"Loaded image: {reference.familiar}\n"))
     if not plan.tags:
         reporter.report(Progress(stream=f"Loaded image ID: {image}\n"))
     reporter.report(stores.event("load", image))
+
+
+def _keep_manifest(stores: Stores, plan: Plan, layers: Sequence[LayerRef]) -> Digest | None:
+    """Keep the manifest that came with the image; None where there is none, or the layers are stored in another form."""
+    if plan.manifest is None:
+        return None
+    value = oci.read_manifest(plan.manifest.document(), plan.media_type, "manifest")
+    return plan.manifest.keep(stores.blobs) if documents.fits(value, layers) else None
 
 
 def name(stores: Stores, image: Digest, tags: tuple[Reference, ...], reporter: Hearer) -> None:

@@ -7,7 +7,7 @@ index is walked no deeper than 4 and no wider than 1000 entries, each once (SECU
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,13 @@ def host_architecture() -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """One image to be stored: its configuration, its layers base first, its names."""
+    """One image to be stored: its configuration, its layers base first, its names, and its manifest (with its type), if any."""
 
     config: Part
     layers: tuple[Part, ...]
     tags: tuple[Reference, ...]
+    manifest: Part | None = None
+    media_type: str = ""
 
 
 class Item(msgspec.Struct, rename="pascal", frozen=True, kw_only=True):
@@ -78,12 +80,14 @@ def _docker(files: Mapping[str, Part]) -> list[Plan]:
         raise InvalidRequest(f"manifest.json: {str(error)[:300]}") from None
     if len(items) > _MAX_IMAGES or sum(len(item.repo_tags) for item in items) > _MAX_TAGS:
         raise InvalidRequest("manifest.json names too many images")
+    manifests = _Walk(files, "").manifests() if "index.json" in files and "oci-layout" in files else {}
     found = []
     for item in items:
         if len(item.layers) > oci.MAX_LAYERS:
             raise InvalidRequest(f"image has {len(item.layers)} layers, at most {oci.MAX_LAYERS}")
         tags = tuple(_tag(text) for text in item.repo_tags)
-        found.append(Plan(_file(files, item.config), tuple(_file(files, layer) for layer in item.layers), tags))
+        config, layers = _file(files, item.config), tuple(_file(files, layer) for layer in item.layers)
+        found.append(Plan(config, layers, tags, *manifests.get((config, layers), (None, ""))))
     return found
 
 
@@ -105,8 +109,11 @@ def _file(files: Mapping[str, Part], name: str) -> Part:
     return part
 
 
+Chosen = tuple[Manifest, Part, str]  # a manifest as it is read and as it is stored, and its type
+
+
 class _Walk:
-    """The walk over an OCI layout from index.json."""
+    """The walk over an OCI layout from index.json.  architecture: "" for any."""
 
     def __init__(self, files: Mapping[str, Part], architecture: str) -> None:
         self._files = files
@@ -114,25 +121,55 @@ class _Walk:
         self._nodes = 0
         self._seen: set[Digest] = set()
 
-    def run(self) -> list[Plan]:
+    def _listed(self) -> list[Descriptor]:
         index = oci.decode(self._files["index.json"].document(), Index, "index.json")
         oci.read_manifest(self._files["index.json"].document(), index.media_type or oci.OCI_INDEX, "index.json")
+        return index.manifests
+
+    def run(self) -> list[Plan]:
         found: dict[Part, Plan] = {}
-        for descriptor in index.manifests:
+        listed = self._listed()
+        for descriptor in listed:
             if not _is_image(descriptor):
                 continue
             self._seen.clear()
-            manifest = self._choose(descriptor, 1)
-            if manifest is None or manifest.config.media_type == oci.EMPTY_CONFIG or manifest.subject is not None:
+            chosen = self._choose(descriptor, 1)
+            if chosen is None or chosen[0].config.media_type == oci.EMPTY_CONFIG or chosen[0].subject is not None:
                 continue  # an artifact
-            config = self._blob(manifest.config)
+            manifest, part, kind = chosen
+            config, layers = self._blob(manifest.config), tuple(self._blob(layer) for layer in manifest.layers)
             tags = (*(found[config].tags if config in found else ()), *_names(descriptor))
-            found[config] = Plan(config, tuple(self._blob(layer) for layer in manifest.layers), tuple(dict.fromkeys(tags)))
-        if index.manifests and not found:
+            found[config] = Plan(config, layers, tuple(dict.fromkeys(tags)), part, kind)
+        if listed and not found:
             raise InvalidRequest(f"archive has no image for linux/{self._architecture}")
         return list(found.values())
 
-    def _choose(self, descriptor: Descriptor, depth: int) -> Manifest | None:
+    def manifests(self) -> dict[tuple[Part, tuple[Part, ...]], tuple[Part, str]]:
+        """Return the manifest, with its type, of each (configuration, layers) that is whole in the archive."""
+        found: dict[tuple[Part, tuple[Part, ...]], tuple[Part, str]] = {}
+        for descriptor in self._listed():
+            for manifest, part, kind in self._below(descriptor, 1):
+                parts = [self._part(one) for one in (manifest.config, *manifest.layers)]
+                whole = [one for one in parts if one is not None]
+                if len(whole) == len(parts):
+                    found[whole[0], tuple(whole[1:])] = (part, kind)
+        return found
+
+    def _below(self, descriptor: Descriptor, depth: int) -> Iterator[Chosen]:
+        """Yield every manifest at and below `descriptor` that is in the archive, as far as the limits go."""
+        digest, self._nodes = descriptor.checked(), self._nodes + 1
+        part = self._part(descriptor) if digest not in self._seen and self._nodes <= oci.MAX_INDEX_NODES else None
+        self._seen.add(digest)
+        if part is None or depth > oci.MAX_INDEX_DEPTH or descriptor.media_type not in oci.INDEX_TYPES | oci.MANIFEST_TYPES:
+            return
+        document = oci.read_manifest(part.document(), descriptor.media_type, f"manifest {digest}")
+        if isinstance(document, Manifest):
+            yield document, part, descriptor.media_type
+            return
+        for child in document.manifests:
+            yield from self._below(child, depth + 1)
+
+    def _choose(self, descriptor: Descriptor, depth: int) -> Chosen | None:
         """Return the first manifest below `descriptor` that is for the architecture."""
         digest = descriptor.checked()
         self._nodes += 1
@@ -146,7 +183,7 @@ class _Walk:
             return None
         document = oci.read_manifest(part.document(), descriptor.media_type, f"manifest {digest}")
         if isinstance(document, Manifest):
-            return document
+            return document, part, descriptor.media_type
         for child in document.manifests:
             if _is_image(child, self._architecture) and (manifest := self._choose(child, depth + 1)) is not None:
                 return manifest

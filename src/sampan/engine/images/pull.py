@@ -9,7 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from sampan.content.images import ImageRecord, LayerRef
-from sampan.engine.images import platforms, referrers
+from sampan.engine.images import documents, platforms, referrers
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.feed import Feed, fed
 from sampan.engine.images.layers import EXISTS, PARALLEL, Job, Layers, Means, Wanted, Watcher, check
@@ -213,7 +213,7 @@ class _Pull:
         blobs = self._stores.blobs
         blobs.put(config, image)
         manifest = oci.read_manifest(document.content, document.media_type, "manifest")
-        same = isinstance(manifest, oci.Manifest) and [one.digest for one in manifest.layers] == [one.blob for one in layers]
+        same = documents.fits(manifest, layers)
         if known is not None and (known.manifest is not None or not same or known.layers != layers):
             return
         if same:
@@ -226,7 +226,9 @@ class _Pull:
         )  # fmt: skip
 
     def _attach(self, image: Digest, document: Document, found: list[referrers.Fetched]) -> None:
-        self._stores.catalogue.attach(image, referrers.store(self._stores.blobs, document.digest, found))
+        record = self._stores.catalogue.get(image)
+        kept = referrers.store(self._stores.blobs, document.digest, found)
+        self._stores.catalogue.attach(image, [one for one in kept if referrers.goes_with(one, record.manifest)])
 
     def _name(self, image: Digest) -> bool:
         """Give the image its names; return whether one of them is new."""

@@ -135,6 +135,9 @@ class _Push:
         subject = {"mediaType": document.media_type, "digest": document.digest, "size": document.size}
         blobs = self._stores.blobs
         for one in await asyncio.to_thread(self._stores.catalogue.referrers, record.id):
+            if not referrers.goes_with(one, document.digest):
+                self._feed.say(f"{one.artifact_type} was not pushed: it holds for {one.subject} only")
+                continue
             try:
                 content = documents.moved(await asyncio.to_thread(blobs.read, one.manifest), subject)
                 needed = {digest: await asyncio.to_thread(blobs.read, digest) for digest in one.blobs}
@@ -235,7 +238,11 @@ class _Push:
             "mediaType": kinds[0],
             "config": {"mediaType": kinds[1], "size": config_size, "digest": record.id},
             "layers": [
-                {"mediaType": _kind(layer.media_type, docker=docker), "size": layer.size, "digest": layer.digest}
+                {
+                    "mediaType": GZIP if docker else documents.layer_type(layer.media_type),
+                    "size": layer.size,
+                    "digest": layer.digest,
+                }
                 for layer in layers
             ],
         }
@@ -247,14 +254,6 @@ class _Push:
         name = replace(self._reference, tag="", digest=document.digest)
         if self._stores.catalogue.named(name) != record.id:
             self._stores.catalogue.tag(name, record.id, 0)
-
-
-def _kind(media_type: str, *, docker: bool) -> str:
-    if docker:
-        return GZIP
-    if media_type.startswith(oci.DOCKER_LAYER):
-        return oci.OCI_LAYER + media_type.removeprefix(oci.DOCKER_LAYER).replace(".", "+")
-    return media_type
 
 
 async def _one(content: bytes) -> AsyncIterator[bytes]:

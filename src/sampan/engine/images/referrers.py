@@ -1,7 +1,8 @@
-"""What is attached to images: software bills of materials, kept with their image wherever it goes.
+"""What is attached to images: bills of materials, signatures, attestations, kept with their image wherever it goes.
 
-A document is attached by a manifest whose `subject` is the image's manifest.  That one is another for an archive than for a
-registry, where layers are compressed; so the attaching manifest is written anew with it, and its blobs stay what they are.
+A document is attached by a manifest whose `subject` is the image's manifest.  Where that stays what it is, byte for byte,
+everything goes along as it came.  Where it is another (layers that are stored plain are compressed for a registry), a bill of
+materials is attached anew, and what holds for one manifest only, such as a signature, stays behind.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from sampan.registry.repository import Document, Repository
 from sampan.registry.upload import Blob, Uploads
 
 SPDX = "application/spdx+json"
-KINDS = frozenset((SPDX, "application/vnd.cyclonedx+json"))  # what is brought along; signatures hold for one manifest only
+MOVABLE = frozenset((SPDX, "application/vnd.cyclonedx+json"))  # of the image whatever its manifest; others hold for that one only
 ANNOTATION = "sampan.referrers"  # of an image in a saved index.json, "digest,digest": entries of their own, skopeo would refuse
 MAX_BLOBS = 4  # of one artifact, its configuration among them
+MAX_FETCHED = 32 << 20  # bytes of all that a registry has attached to an image
 
 log = logging.getLogger("sampan.images")
 
@@ -39,19 +41,23 @@ def attach(blobs: Blobs, kind: str, content: bytes, subject: dict[str, Any], ann
 
 
 def read(content: bytes, subject: Digest) -> tuple[oci.Manifest, str] | None:
-    """Return the manifest and its type when it attaches to `subject` a document of a known kind, else None.
+    """Return the manifest and its type when it attaches to `subject` something that is not too large, else None.
 
-    Raises InvalidRequest for what is no manifest, or needs too much.
+    Raises InvalidRequest for what is no manifest.
     """
     value = oci.read_manifest(content, oci.OCI_MANIFEST, "artifact manifest")
     if not isinstance(value, oci.Manifest) or value.subject is None or value.subject.checked() != subject:
         return None
     kind = value.artifact_type or value.config.media_type
-    if kind not in KINDS:
-        return None
     if 1 + len(value.layers) > MAX_BLOBS or any(one.size > oci.MAX_DOCUMENT for one in (value.config, *value.layers)):
-        raise InvalidRequest(f"the {kind} attached to {subject} is larger than is taken")
+        log.warning("the %s attached to %s is larger than is taken", kind[:160], subject)
+        return None
     return value, kind
+
+
+def goes_with(one: Referrer, manifest: Digest | None) -> bool:
+    """Return whether it may be attached to the image as `manifest` describes it."""
+    return one.artifact_type in MOVABLE or one.subject == manifest
 
 
 def sbom(stores: Stores, ref: str) -> bytes:
@@ -68,9 +74,10 @@ def sbom(stores: Stores, ref: str) -> bytes:
 
 
 def saved(blobs: Blobs, catalogue: Catalogue, record: ImageRecord, manifest: bytes) -> Iterator[tuple[bytes, Referrer]]:
-    """Yield (attaching manifest, referrer) of everything attached to an image that is saved under `manifest`."""
+    """Yield (attaching manifest, referrer) of everything attached to an image that goes along when it is saved under `manifest`."""
     for one in catalogue.referrers(record.id):
-        yield documents.moved(blobs.read(one.manifest), documents.described(manifest)), one
+        if goes_with(one, of(manifest)):
+            yield documents.moved(blobs.read(one.manifest), documents.described(manifest)), one
 
 
 def of_archive(files: Mapping[str, Part]) -> dict[Digest, list[bytes]]:
@@ -138,20 +145,24 @@ Fetched = tuple[bytes, str, dict[Digest, bytes]]  # attaching manifest, kind, bl
 async def fetch(repository: Repository, subject: Digest) -> list[Fetched]:
     """Return what the registry has attached to a manifest; nothing where it cannot be had: an image is good without."""
     found: list[Fetched] = []
+    left = MAX_FETCHED
     try:
-        for descriptor in await repository.referrers(subject):
-            if descriptor.artifact_type not in KINDS or descriptor.media_type != oci.OCI_MANIFEST:
-                continue
+        listed = [one for one in await repository.referrers(subject) if one.media_type == oci.OCI_MANIFEST]
+        listed.sort(key=lambda one: one.artifact_type not in MOVABLE)
+        for descriptor in listed[: 2 * MAX_REFERRERS]:
             document = await repository.manifest(descriptor.checked())
             attached = read(document.content, subject)
             if attached is None or len(found) == MAX_REFERRERS:
                 continue
             manifest, kind = attached
             needed = {one.checked(): one.size for one in (manifest.config, *manifest.layers)}
+            left -= sum(needed.values())
+            if left < 0:
+                raise InvalidRequest(f"it is more than {MAX_FETCHED} bytes")
             blobs = {digest: await repository.small_blob(digest, size) for digest, size in needed.items()}
             found.append((document.content, kind, blobs))
     except SampanError as error:
-        log.warning("what is attached to %s was not fetched: %s", subject, error)
+        log.warning("not all that is attached to %s was fetched: %s", subject, error)
     return found
 
 

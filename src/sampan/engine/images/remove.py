@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sampan.content.images import ImageRecord
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.filters import Filters, boolean, check_keys, duration, labels_match, until
-from sampan.engine.images.image import labels_of, nanoseconds, short
+from sampan.engine.images.image import nanoseconds, short
 from sampan.errors import Conflict, InvalidRequest, SampanError
 from sampan.oci.digest import Digest
 from sampan.oci.reference import Reference
@@ -146,15 +146,15 @@ class Rules:
 
     def stays(self, stores: Stores, record: ImageRecord, spared: frozenset[Reference]) -> bool:
         """Return whether the image is left alone with all its names."""
-        config = stores.catalogue.config(record.id)
+        facts = stores.catalogue.facts(record)
         names = [*stores.catalogue.tags(record.id), *stores.catalogue.repo_digests(record.id)]
         tags = [name for name in names if name.tag]
         return (
             (self._only_dangling and bool(names))
-            or (self._latest is not None and nanoseconds(config.created) >= self._latest)
+            or (self._latest is not None and nanoseconds(facts.created) >= self._latest)
             or (self._since is not None and stores.catalogue.last_used(record) > self._since)
             or (bool(tags) and all(tag in spared for tag in tags))
-            or not labels_match(self._filters, labels_of(config))
+            or not labels_match(self._filters, facts.labels)
         )
 
 

@@ -12,8 +12,10 @@ from sampan.engine.images import referrers
 from sampan.engine.images.context import Event, Stores
 from sampan.engine.images.streams import Reporter
 from sampan.errors import NotFound
+from sampan.files.tar_entry import Entry, Kind
+from sampan.files.tar_header import END, header, padding
 from sampan.oci import image as oci
-from sampan.oci.digest import Digest, encoded, is_hex, of
+from sampan.oci.digest import Digest, algorithm, encoded, is_hex, of
 from sampan.oci.reference import Reference, parse
 
 _CHUNK = 1 << 20
@@ -68,21 +70,18 @@ def choose(stores: Stores, refs: list[str]) -> dict[Digest, tuple[ImageRecord, l
 
 
 def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]], kind: str = oci.OCI_CONFIG) -> Iterator[bytes]:
-    documents: dict[str, bytes] = {}
-    blobs: dict[Digest, int] = {}
+    files: dict[str, bytes | Digest] = {}  # by path: documents, and blobs that are streamed
     index: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     for record, names in chosen:
-        manifest = written.manifest(record.id, stores.blobs.size(record.id), record.layers, kind)
-        digest = of(manifest)
-        documents[_path(digest)] = manifest
-        blobs[record.id] = stores.blobs.size(record.id)
-        blobs.update({layer.blob: layer.blob_size for layer in record.layers})
-        base = {"mediaType": oci.OCI_MANIFEST, "digest": digest, "size": len(manifest)}
+        manifest = _manifest(stores, record, kind)
+        files[_path(of(manifest))] = manifest
+        files.update({_path(blob): blob for blob in (record.id, *(layer.blob for layer in record.layers))})
+        base = {"mediaType": oci.OCI_MANIFEST, "digest": of(manifest), "size": len(manifest)}
         attached = []
         for content, one in referrers.saved(stores.blobs, stores.catalogue, record, manifest):
-            documents[_path(of(content))] = content
-            blobs.update({blob: stores.blobs.size(blob) for blob in one.blobs})
+            files[_path(of(content))] = content
+            files.update({_path(blob): blob for blob in one.blobs})
             attached.append(of(content))
         more = {referrers.ANNOTATION: ",".join(attached)} if attached else {}
         for name in names:
@@ -97,27 +96,36 @@ def _archive(stores: Stores, chosen: list[tuple[ImageRecord, list[Reference]]], 
                 "Layers": [_path(layer.blob) for layer in record.layers],
             }
         )
-    documents["index.json"] = _json({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": index})
+    files["index.json"] = _json({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": index})
     if kind == oci.OCI_CONFIG:
-        documents["manifest.json"] = _json(table)
-    documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
-    yield _header("blobs/", 0, b"5", 0o755) + _header("blobs/sha256/", 0, b"5", 0o755)
-    for path in sorted({*documents, *map(_path, blobs)}):
-        if path in documents:
-            yield _header(path, len(documents[path])) + documents[path] + bytes(-len(documents[path]) % 512)
+        files["manifest.json"] = _json(table)
+    files["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
+    folders = {f"{path.rpartition('/')[0]}/" for path in files if "/" in path}
+    yield b"".join(header(Entry(name=folder, kind=Kind.DIRECTORY, mode=0o755)) for folder in ("blobs/", *sorted(folders)))
+    for path, held in sorted(files.items()):
+        if isinstance(held, bytes):
+            yield header(Entry(name=path, kind=Kind.FILE, mode=0o644, stored=len(held))) + held + padding(len(held))
         else:
-            yield from _blob(stores, Digest(f"sha256:{path.rpartition('/')[2]}"), path)
-    yield bytes(1024)
+            yield from _blob(stores, held, path)
+    yield END
+
+
+def _manifest(stores: Stores, record: ImageRecord, kind: str) -> bytes:
+    """Return the OCI manifest that the image came with, as it came; one that says the same when it came with none."""
+    if record.manifest is not None and record.media_type == oci.OCI_MANIFEST and kind == oci.OCI_CONFIG:
+        content = stores.blobs.read(record.manifest)
+        if written.fits(oci.read_manifest(content, record.media_type, f"manifest {record.manifest}"), record.layers):
+            return content
+    return written.manifest(record.id, stores.blobs.size(record.id), record.layers, kind)
 
 
 def _blob(stores: Stores, digest: Digest, path: str) -> Iterator[bytes]:
     size = stores.blobs.size(digest)
-    yield _header(path, size, mode=0o444)
+    yield header(Entry(name=path, kind=Kind.FILE, mode=0o444, stored=size))
     with stores.blobs.open(digest) as reader:
         while data := reader.read(_CHUNK):
             yield data
-    if size % 512:
-        yield bytes(-size % 512)
+    yield padding(size)
 
 
 def _json(value: object) -> bytes:
@@ -125,16 +133,4 @@ def _json(value: object) -> bytes:
 
 
 def _path(digest: Digest) -> str:
-    return f"blobs/sha256/{encoded(digest)}"
-
-
-def _header(name: str, size: int, kind: bytes = b"0", mode: int = 0o644) -> bytes:
-    """Return a ustar header with no owner and time 0; sizes beyond 8 GiB in base 256."""
-    number = b"%011o\0" % size if size < 1 << 33 else (0x80 << 88 | size).to_bytes(12, "big")
-    block = bytearray(
-        name.encode().ljust(100, b"\0") + b"%07o\0" % mode + b"0000000\0" * 2 + number + b"00000000000\0"
-        + b" " * 8 + kind + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
-    )  # fmt: skip
-    block += bytes(512 - len(block))
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    return f"blobs/{algorithm(digest)}/{encoded(digest)}"

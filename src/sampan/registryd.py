@@ -27,6 +27,9 @@ from sampan.state import State
 log = logging.getLogger("sampan.registry")
 COLLECT_EVERY = 3600.0  # seconds
 GRACE = 10.0  # seconds that requests get to end
+IDLE = 75.0  # seconds that a connection may be open without a whole head of a request
+HANDSHAKE = 15.0  # seconds for TLS
+MAX_CONNECTIONS = 512  # what a usual limit of 1024 descriptors allows, with a file for each
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,18 +97,39 @@ async def _serve(options: Options) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        runner = web.AppRunner(registry.application(), access_log=None, shutdown_timeout=GRACE)
-        await runner.setup()
-        site = web.SockSite(runner, _socket(options.listen, safe=context is not None), ssl_context=context, backlog=1024)
-        await site.start()
+        runner, server = await serving(registry, _socket(options.listen, safe=context is not None), context)
         collecting = asyncio.ensure_future(_collect(storage, options.read_only))
         log.info("registry on %s, data in %s", options.listen, data_root)
         _ready()
         await stop.wait()
         collecting.cancel()
+        server.close()
         await runner.cleanup()
     finally:
         state.close()
+
+
+async def serving(
+    registry: Registry, listening: socket.socket, context: ssl.SSLContext | None
+) -> tuple[web.AppRunner, asyncio.Server]:
+    """Answer on a socket.  A connection that sends no whole request for a while is closed, and so is one too many."""
+    runner = web.AppRunner(registry.application(), access_log=None, shutdown_timeout=GRACE, keepalive_timeout=IDLE)
+    await runner.setup()
+    handlers = runner.server
+    assert handlers is not None
+
+    def connection() -> asyncio.BaseProtocol:
+        return handlers() if len(handlers.connections) < MAX_CONNECTIONS else _Full()
+
+    loop, handshake = asyncio.get_running_loop(), HANDSHAKE if context is not None else None
+    return runner, await loop.create_server(connection, sock=listening, ssl=context, backlog=1024, ssl_handshake_timeout=handshake)
+
+
+class _Full(asyncio.Protocol):
+    """What a connection beyond the limit gets."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 async def _collect(storage: Repositories, read_only: bool) -> None:

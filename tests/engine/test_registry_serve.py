@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from sampan import registryd
+from sampan.content.blobs import Blobs
+from sampan.content.repositories import Repositories
+from sampan.registry.server import app, blobs
+from sampan.registry.server.access import Access, Passwords
+from sampan.registry.server.faults import Fault
+from sampan.state import State
 from support.places import Place
 from support.registry import HTPASSWD, INDEX, MANIFEST, Authority, basic, config_of, descriptor, digest
 from support.served import Served
@@ -243,6 +253,123 @@ def test_only_users_with_the_right_password_get_in(tmp_path: Path, tokens: bool)
             assert registry.ask("GET", "/v2/a/tags/list", Authorization=f"Bearer {token}")[0] == 200
             assert registry.ask("GET", "/v2/b/tags/list", Authorization=f"Bearer {token}")[0] == 401
             assert registry.ask("POST", "/v2/a/blobs/uploads/", b"", Authorization=f"Bearer {token}")[0] == 401
+
+
+def test_clients_that_say_nothing_or_too_little_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name, value in (
+        (registryd, "IDLE", 0.2), (registryd, "MAX_CONNECTIONS", 4), (blobs, "STALL", 0.2), (blobs, "SLOW", 1 << 40),
+        (app, "MAX_OF_ONE", 2),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    state = State(tmp_path)
+    storage = Repositories(state, Blobs(tmp_path))
+    large = storage.blobs.put(bytes(32 << 20))
+    storage.link("a", large)
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    stalled, kept = asyncio.Event(), blobs._Pace.kept
+
+    async def watched(self: blobs._Pace, step: Any, size: int = 0) -> Any:
+        try:
+            return await kept(self, step, size)
+        except Fault:
+            stalled.set()
+            raise
+
+    monkeypatch.setattr(blobs._Pace, "kept", watched)
+
+    async def asked(head: str, body: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*address, limit=1 << 10)
+        writer.write(head.replace("\n", "\r\n").encode() + body)
+        return reader, writer
+
+    async def until_closed(reader: asyncio.StreamReader) -> bytes:
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                found += data
+        return found
+
+    registry = app.Registry(storage, Access(None))
+
+    async def main() -> None:
+        runner, server = await registryd.serving(registry, listening, None)
+        async with asyncio.timeout(30):
+            for head in ("", "GET /v2/ HTTP/1.1\nHost: r\n"):  # no request, and never a whole one
+                reader, writer = await asked(head)
+                assert await until_closed(reader) == b""
+                writer.close()
+            upload = storage.begin("a")
+            reader, writer = await asked(f"PATCH /v2/a/blobs/uploads/{upload} HTTP/1.1\nHost: r\nContent-Length: 9\n\n", b"xx")
+            assert (await until_closed(reader)).startswith(b"HTTP/1.1 408")
+            writer.close()
+            assert storage.upload("a", upload).read_bytes() == b"xx"  # what came is kept
+            stalled.clear()
+            deaf, writer = await asked(f"GET /v2/a/blobs/{large} HTTP/1.1\nHost: r\n\n")  # it does not read
+            await stalled.wait()
+            assert len(await until_closed(deaf)) < 32 << 20
+            writer.close()
+            monkeypatch.setattr(blobs, "STALL", 30)
+            slow = [await asked(f"PUT /v2/a/manifests/{n} HTTP/1.1\nHost: r\nContent-Length: 9\n\n") for n in (1, 2)]
+            while registry._running.total() < 2:
+                await asyncio.sleep(0)
+            reader, writer = await asked("GET /v2/ HTTP/1.1\nHost: r\n\n")
+            assert (await until_closed(reader)).startswith(b"HTTP/1.1 429")  # too many of one address
+            for _, one in (*slow, (reader, writer)):
+                one.close()
+            while runner.server is not None and runner.server.connections:
+                await asyncio.sleep(0)
+            silent = [await asked("") for _ in range(4)]
+            reader, writer = await asked("GET /v2/ HTTP/1.1\nHost: r\n\n")
+            assert await until_closed(reader) == b""  # one too many
+            for _, one in (*silent, (reader, writer)):
+                one.close()
+        server.close()
+        await runner.cleanup()
+
+    asyncio.run(main())
+    state.close()
+
+
+def test_passwords_to_be_checked_wait_in_a_short_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong ones by the hundred: two are checked at a time, the rest is told to come again, and who is known goes past."""
+    monkeypatch.setattr(app, "MAX_PROOFS", 8)
+    (tmp_path / "users").write_text("user:hash\n")
+    lock, going, most, held = threading.Lock(), 0, 0, threading.Event()
+
+    def check(password: str, stored: str) -> bool:
+        nonlocal going, most
+        with lock:
+            going += 1
+            most = max(most, going)
+        if password != "secret":
+            held.wait(10)
+        with lock:
+            going -= 1
+        return password == "secret"
+
+    access = Access(Passwords(tmp_path / "users", check))
+    state = State(tmp_path)
+    registry = app.Registry(Repositories(state, Blobs(tmp_path)), access)
+
+    async def main() -> list[int]:
+        async with TestClient(TestServer(registry.application())) as client:
+
+            async def asked(password: str) -> int:
+                async with client.get("/v2/", headers={"Authorization": basic("user", password)}) as reply:
+                    return reply.status
+
+            assert await asked("secret") == 200
+            wrong = [asyncio.ensure_future(asked(f"wrong{number}")) for number in range(40)]
+            while sum(one.done() for one in wrong) < 32:
+                await asyncio.wait([one for one in wrong if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+            assert await asked("secret") == 200
+            held.set()
+            return sorted(await asyncio.gather(*wrong))
+
+    assert asyncio.run(main()) == [401] * 8 + [429] * 32
+    assert most == 2
+    state.close()
 
 
 def test_a_read_only_registry_changes_nothing() -> None:

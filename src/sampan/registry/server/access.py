@@ -48,14 +48,20 @@ class Passwords:
         self._stamp = stat.st_mtime_ns
         self._right.clear()
 
+    def remembered(self, user: str, password: str) -> bool:
+        """Return whether they were right a moment ago."""
+        with self._mutex:
+            self._read()
+            return self._right.get(self._mark(user, password), 0.0) > time.monotonic()
+
+    def _mark(self, user: str, password: str) -> bytes:
+        return hashlib.sha256(self._salt + f"{user}:{self._users.get(user)}:{password}".encode()).digest()
+
     def right(self, user: str, password: str) -> bool:
         """Return whether user and password belong together.  Blocks: a hash is slow on purpose."""
         with self._mutex:
             self._read()
-            stored = self._users.get(user)
-            mark = hashlib.sha256(self._salt + f"{user}:{stored}:{password}".encode()).digest()
-            if self._right.get(mark, 0.0) > time.monotonic():
-                return True
+            stored, mark = self._users.get(user), self._mark(user, password)
         good = self._check(password, stored if stored is not None else "$2y$10$" + "." * 53)
         if not good or stored is None:
             return False
@@ -79,15 +85,14 @@ class Access:
         return self._passwords is None
 
     def user(self, header: str) -> str | None:
-        """Return the user that a Basic header proves; None for none.  Blocks."""
-        scheme, _, value = header.partition(" ")
-        if scheme.lower() != "basic" or self._passwords is None or len(value) > 4096:
-            return None
-        try:
-            user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
-        except (binascii.Error, ValueError):
-            return None
-        return user if self._passwords.right(user, password) else None
+        """Return the user that a Basic header proves; None for none.  Blocks, and costs a hash."""
+        user, password = _basic(header)
+        return user if user and self._passwords is not None and self._passwords.right(user, password) else None
+
+    def known(self, header: str) -> str | None:
+        """Return the user that a Basic header proved a moment ago; None for none, or for who has to prove it (again)."""
+        user, password = _basic(header)
+        return user if user and self._passwords is not None and self._passwords.remembered(user, password) else None
 
     def issue(self, user: str, scopes: list[str]) -> str:
         """Return a token for what the user asks: every known user may do everything."""
@@ -95,12 +100,12 @@ class Access:
         mac = hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
         return base64.urlsafe_b64encode(f"{text}|{mac}".encode()).decode()
 
-    def allowed(self, header: str, method: str, name: str) -> bool:
-        """Return whether an Authorization header lets this request through.  Blocks."""
+    def allowed(self, header: str, method: str, name: str) -> bool | None:
+        """Return whether an Authorization header lets this request through; None when `user` has to be asked."""
         if self.open:
             return True
         if not self.tokens:
-            return self.user(header) is not None
+            return True if self.known(header) else None if header else False
         scheme, _, value = header.partition(" ")
         if scheme.lower() != "bearer" or len(value) > 16384:
             return False
@@ -130,6 +135,18 @@ class Access:
         action = {"pull": "pull", "push": "pull,push", "delete": "delete"}[wanted_action(method)]
         scope = f',scope="repository:{name}:{action}"' if name else ""
         return f'Bearer realm="{realm}",service="sampan-registry"{scope}'
+
+
+def _basic(header: str) -> tuple[str, str]:
+    """Return (user, password) of a Basic header, both empty for another."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() != "basic" or len(value) > 4096:
+        return "", ""
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return "", ""
+    return user, password
 
 
 def wanted_action(method: str) -> str:

@@ -22,6 +22,9 @@ from sampan.registry.server.storage import Storage
 
 VERSION = {"Docker-Distribution-API-Version": "registry/2.0"}
 MAX_REQUESTS = 256  # at a time; more are told to come again
+MAX_OF_ONE = 128  # of one address
+PROVING = 2  # passwords checked at a time: a hash is slow on purpose, and threads are few
+MAX_PROOFS = 64  # passwords waiting to be checked
 READING = frozenset(("GET", "HEAD"))
 
 
@@ -35,7 +38,9 @@ class Registry:
         self._manifests = Manifests(storage)
         self._blobs = Blobs(storage, max_blob)
         self._seen: Counter[tuple[str, int]] = Counter()
-        self._running = 0
+        self._running: Counter[str] = Counter()  # requests by address
+        self._proofs = 0
+        self._proving = asyncio.Semaphore(PROVING)
         self._begun = time.time()
 
     def application(self) -> web.Application:
@@ -47,18 +52,21 @@ class Registry:
 
     async def _guarded(self, request: web.Request) -> web.StreamResponse:
         """Answer, and count the answer."""
-        self._running += 1
+        address = request.remote or ""
+        self._running[address] += 1
         response: web.StreamResponse
         try:
-            if self._running > MAX_REQUESTS:
-                raise Fault(429, "TOOMANYREQUESTS", "too many requests", headers={"Retry-After": "1"})
+            if self._running[address] > MAX_OF_ONE or self._running.total() > MAX_REQUESTS:
+                raise _too_many()
             response = await self._answer(request)
         except Fault as fault:
             response = fault.response()
         except (SampanError, OSError) as caught:
             response = fault_of(caught).response()
         finally:
-            self._running -= 1
+            self._running[address] -= 1
+            if not self._running[address]:
+                del self._running[address]
         self._seen[request.method, response.status] += 1
         if not response.prepared:
             response.headers.update(VERSION)
@@ -67,7 +75,11 @@ class Registry:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["rest"]
         name, verb, rest = split(path)
-        if not await asyncio.to_thread(self._access.allowed, request.headers.get("Authorization", ""), request.method, name):
+        header = request.headers.get("Authorization", "")
+        allowed = self._access.allowed(header, request.method, name)
+        if allowed is None:
+            allowed = await self._prove(header) is not None
+        if not allowed:
             realm = f"{request.scheme}://{request.host}/token"
             challenge = self._access.challenge(realm, request.method, name)
             raise Fault(401, "UNAUTHORIZED", "authentication required", headers={"WWW-Authenticate": challenge})
@@ -79,6 +91,17 @@ class Registry:
         if handler is None:
             raise Fault(405, "UNSUPPORTED", "The operation is unsupported.")
         return await handler(request, name, rest)
+
+    async def _prove(self, header: str) -> str | None:
+        """Return the user that a password proves.  Raises Fault when too many wait for that."""
+        if self._proofs >= MAX_PROOFS:
+            raise _too_many()
+        self._proofs += 1
+        try:
+            async with self._proving:
+                return self._access.known(header) or await asyncio.to_thread(self._access.user, header)
+        finally:
+            self._proofs -= 1
 
     def _handlers(self) -> dict[tuple[str, str], Callable[[web.Request, str, str], Awaitable[web.StreamResponse]]]:
         return {
@@ -94,7 +117,11 @@ class Registry:
         """Give a token to who proves a user with a password; everybody else is told so."""
         if not self._access.tokens:
             return Fault(404, "UNSUPPORTED", "this registry gives no tokens").response()
-        user = await asyncio.to_thread(self._access.user, request.headers.get("Authorization", ""))
+        header = request.headers.get("Authorization", "")
+        try:
+            user = self._access.known(header) or await self._prove(header)
+        except Fault as fault:
+            return fault.response()
         if user is None:
             return Fault(401, "UNAUTHORIZED", "incorrect username or password").response()
         scopes = [one for text in parse_qs(request.query_string).get("scope", [])[:16] for one in text.split(" ")[:16]]
@@ -112,3 +139,7 @@ class Registry:
             lines += [f"# TYPE sampan_registry_{word}_bytes_total counter", f"sampan_registry_{word}_bytes_total {value}"]
         lines += ["# TYPE sampan_registry_start_time_seconds gauge", f"sampan_registry_start_time_seconds {self._begun:.0f}"]
         return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+
+
+def _too_many() -> Fault:
+    return Fault(429, "TOOMANYREQUESTS", "too many requests", headers={"Retry-After": "1"})

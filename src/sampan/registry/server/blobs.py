@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -17,8 +19,10 @@ from sampan.registry.server.faults import Fault, digest_of
 from sampan.registry.server.storage import Storage
 from sampan.registry.streams import to_the_last
 
-STALL = 60.0  # seconds without a byte after which an upload's request ends; what came is kept
+STALL = 60.0  # seconds without a byte, in either direction, after which a request ends; what came is kept
+SLOW = 64 << 10  # bytes a minute below which a client counts as stalled
 _CHUNK = 1 << 20
+T = TypeVar("T")
 
 
 class Blobs:
@@ -44,11 +48,17 @@ class Blobs:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         response = web.StreamResponse(status=200 if whole else 206, headers=headers)
         await response.prepare(request)
+        pace = _Pace()
         with open(path, "rb") as file:  # opened at once: a collector cannot take it away any more
             file.seek(start)
             left = end - start
             while left and (data := await asyncio.to_thread(file.read, min(_CHUNK, left))):
-                await response.write(data)
+                try:
+                    await pace.kept(response.write(data), len(data))
+                except Fault:
+                    if request.transport is not None:
+                        request.transport.abort()  # nothing can be said to who does not read
+                    raise
                 self.sent += len(data)
                 left -= len(data)
         await response.write_eof()
@@ -149,16 +159,41 @@ class Blobs:
 
 async def _patiently(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the body as it comes.  Raises Fault when nothing does, what aiohttp raises when it breaks off."""
-    stream = to_the_last(request.content)
+    stream, pace = to_the_last(request.content), _Pace()
     try:
         while True:
-            async with asyncio.timeout(STALL):
-                data = await anext(stream)
+            data = await pace.kept(anext(stream))
+            pace.went(len(data))
             yield data
     except StopAsyncIteration:
         return
-    except TimeoutError:
-        raise Fault(408, "UNKNOWN", "the upload has stalled") from None
+
+
+class _Pace:
+    """How fast a body goes; neither silence nor a byte now and then holds a place for ever."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._bytes = 0
+
+    async def kept(self, step: Awaitable[T], size: int = 0) -> T:
+        """Return what `step` gives.  Raises Fault when that takes too long, or the minute brought too little."""
+        try:
+            async with asyncio.timeout(STALL):
+                result = await step
+        except TimeoutError:
+            raise Fault(408, "UNKNOWN", "the transfer has stalled") from None
+        self.went(size)
+        return result
+
+    def went(self, size: int) -> None:
+        """Count bytes.  Raises Fault."""
+        self._bytes += size
+        taken = time.monotonic() - self._begun
+        if taken > STALL:
+            if self._bytes < SLOW * taken / 60:
+                raise Fault(408, "UNKNOWN", "the transfer has stalled")
+            self._begun, self._bytes = time.monotonic(), 0
 
 
 def _write_all(fd: int, data: bytes) -> None:

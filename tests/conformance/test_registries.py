@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.daemon import Daemon
+from support.daemon import Daemon, UnixHttp
+from support.images import config, docker_archive
 from support.ready import started
 from support.registry import Authority, DebianRegistry
 from support.served import Served
+from support.tars import archive, member
 
 pytestmark = pytest.mark.skipif(shutil.which("docker-registry") is None, reason="needs docker-registry")
 
@@ -62,6 +69,18 @@ def tool(*command: str) -> str:
     return done.stdout.decode()
 
 
+@contextmanager
+def podman() -> Iterator[list[str]]:
+    """Give podman's command with stores of its own."""
+    work = tempfile.mkdtemp(prefix="smp", dir="/var/tmp")  # it takes no long names
+    command = ["podman", "--root", f"{work}/root", "--runroot", f"{work}/run", "--storage-driver", "vfs"]
+    try:
+        yield command
+    finally:
+        subprocess.run([*command, "system", "reset", "-f"], capture_output=True, check=False)
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def identity(daemon: Daemon, name: str) -> tuple[str, list[str]]:
     found = daemon.ok("GET", f"/images/{name}/json")
     return found["Id"], found["RepoDigests"]
@@ -106,6 +125,121 @@ def test_an_image_of_dockerds_is_pulled_run_and_pushed_back_unchanged(
     daemon.docker("rmi", name, back)
 
 
+def messages(sock: str, method: str, path: str, body: bytes | None = None) -> list[dict[str, Any]]:
+    """Return the progress messages of a request."""
+    connection = UnixHttp(sock)
+    connection.request(method, path, body, {"X-Registry-Auth": "e30=", "Content-Type": "application/x-tar"})
+    reply = connection.getresponse()
+    content = reply.read()
+    connection.close()
+    assert reply.status == 200, content
+    return [json.loads(line) for line in content.split(b"\r\n") if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def compressed(shared_daemon: Daemon, registry: DebianRegistry, dockerd: str) -> str:
+    """An image that dockerd made and pushed, Docker's manifest and gzipped layers, pulled by us; gives its name."""
+    name = f"{registry.host}/compressed:1"
+    subprocess.run(["docker", "-H", dockerd, "load"], input=shared_daemon.docker("save", "busybox").stdout, check=True)
+    docker(dockerd, "tag", "busybox", name)
+    docker(dockerd, "push", name)
+    shared_daemon.docker("pull", name)
+    return name
+
+
+@pytest.mark.parametrize("image", ["busybox", "compressed"])
+def test_archives_go_to_others_and_back(
+    daemon: Daemon, registry: DebianRegistry, dockerd: str, compressed: str, tmp_path: Path, image: str
+) -> None:
+    """What we save dockerd, podman and skopeo read, and what they write of it we load: the same image every time."""
+    name, saved = f"{registry.host}/{image}:archived", tmp_path / "saved.tar"
+    daemon.docker("tag", compressed if image == "compressed" else "busybox", name)
+    wanted = identity(daemon, name)[0]
+    saved.write_bytes(daemon.docker("save", name).stdout)
+    daemon.docker("rmi", name)
+    written = {"ours": saved}
+
+    docker(dockerd, "load", "-i", str(saved))
+    assert json.loads(docker(dockerd, "image", "inspect", name))[0]["Id"] == wanted
+    written["dockerd"] = tmp_path / "dockerd.tar"
+    docker(dockerd, "save", "-o", str(written["dockerd"]), name)
+    docker(dockerd, "rmi", name)
+
+    if shutil.which("podman"):
+        with podman() as command:
+            tool(*command, "load", "-i", str(saved))
+            assert f"sha256:{json.loads(tool(*command, 'image', 'inspect', name))[0]['Id']}" == wanted
+            for kind in ("docker-archive", "oci-archive"):
+                written[f"podman {kind}"] = tmp_path / f"podman-{kind}.tar"
+                tool(*command, "save", "--format", kind, "-o", str(written[f"podman {kind}"]), name)
+
+    if shutil.which("skopeo"):
+        with tarfile.open(saved) as tar:
+            index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+        target = f"docker://{registry.host}/skopeo-{image}:1"
+        tool("skopeo", "copy", "--preserve-digests", "--dest-tls-verify=false", f"oci-archive:{saved}", target)
+        assert registry.manifest(f"skopeo-{image}", "1")[0] == index["manifests"][0]["digest"]
+        for kind in ("docker-archive", "oci-archive"):
+            written[f"skopeo {kind}"] = tmp_path / f"skopeo-{kind}.tar"
+            tool("skopeo", "copy", "--src-tls-verify=false", target, f"{kind}:{written[f'skopeo {kind}']}:{name}")
+
+    for who, path in written.items():
+        assert name in daemon.docker("load", "-i", str(path)).stdout.decode(), who
+        assert identity(daemon, name)[0] == wanted, who
+        daemon.docker("rmi", name)
+
+
+COUNTED = ("Downloading", "Extracting", "Pushing", "Loading layer")  # how often is a matter of time
+PASSING = ("Waiting", "Verifying Checksum")  # dockerd leaves them out when its listener is slow
+
+
+def drawn(found: list[dict[str, Any]]) -> tuple[list[Any], dict[str, list[str]], dict[str, set[str]]]:
+    """Return what a client draws: lines without a layer, the steps of each layer in their order, the fields of each step."""
+    lines: list[Any] = []
+    layers: dict[str, list[str]] = {}
+    fields: dict[str, set[str]] = {}
+    for one in found:
+        status = re.sub("sha256:[0-9a-f]{64}", "DIGEST", one.get("status", ""))
+        fields.setdefault(status, set()).update(one)
+        if "progressDetail" not in one or "id" not in one:
+            lines.append((one.get("id"), status, one.get("stream"), list(one.get("aux", ()))))
+        elif status in COUNTED:
+            assert set(one["progressDetail"]) == {"current", "total"}
+            assert re.fullmatch(r"\[=*> *\] +[0-9.]+[kM]?B(/[0-9.]+[kM]?B)?", one["progress"]) and one["progress"].index("]") == 52
+        else:
+            assert one["progressDetail"] == {}
+            layers.setdefault(one["id"], []).append(status)
+    return lines, layers, fields
+
+
+def test_progress_is_told_as_dockerd_tells_it(daemon: Daemon, registry: DebianRegistry, dockerd: str) -> None:
+    tars = [archive(member(f"f{number}", content=random.Random(number).randbytes(400_000))) for number in range(5)]
+    name = f"{registry.host}/told"
+    saved = docker_archive(config(*tars), *tars, tags=[f"{name}:1"])
+    told: list[dict[str, Any]] = []
+    for sock in (dockerd.removeprefix("unix://"), str(daemon.sock)):
+        seen = {"load": drawn(messages(sock, "POST", "/images/load?quiet=0", saved))}
+        for what in ("push", "push again"):
+            seen[what] = drawn(messages(sock, "POST", f"/images/{name}/push?tag=1"))
+        host = "unix://" + sock
+        docker(host, "tag", f"{name}:1", f"{name}/mounted:1")
+        seen["mount"] = drawn(messages(sock, "POST", f"/images/{name}/mounted/push?tag=1"))
+        docker(host, "rmi", f"{name}:1", f"{name}/mounted:1")
+        for what in ("pull", "pull again"):
+            seen[what] = drawn(messages(sock, "POST", f"/images/create?fromImage={name}&tag=1"))
+        docker(host, "rmi", f"{name}:1")
+        shutil.rmtree(registry.folder / "data/docker/registry/v2/repositories")  # the other finds nothing there
+        told.append(seen)
+    theirs, ours = told
+    begun, ended = "Pulling fs layer", ["Verifying Checksum", "Download complete", "Pull complete"]
+    assert list(ours["pull"][1].values()) == [[begun, *ended]] * 3 + [[begun, "Waiting", *ended]] * 2
+    for what, (lines, layers, fields) in theirs.items():
+        assert ours[what][0] == lines, what
+        steps = [[[one for one in layer if one not in PASSING] for layer in seen.values()] for seen in (ours[what][1], layers)]
+        assert steps[0] == steps[1], what
+        assert all(ours[what][2][status] == fields[status] for status in set(fields) & set(ours[what][2])), what
+
+
 @needs("skopeo")
 def test_skopeo_copies_ours_and_we_read_its_copies(daemon: Daemon, registry: DebianRegistry, tmp_path: Path) -> None:
     name = f"{registry.host}/sk:1"
@@ -126,11 +260,13 @@ def test_skopeo_copies_ours_and_we_read_its_copies(daemon: Daemon, registry: Deb
 
 
 @needs("umoci")
-def test_umoci_reads_our_layout_and_we_read_what_it_changed(daemon: Daemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("image", ["busybox", "compressed"])
+def test_umoci_reads_our_layout_and_we_read_what_it_changed(daemon: Daemon, compressed: str, tmp_path: Path, image: str) -> None:
     layout = tmp_path / "layout"
     layout.mkdir()
     tar = ["tar", "--format=ustar", "-C", str(layout)]
-    subprocess.run([*tar, "-x"], input=daemon.docker("save", "busybox").stdout, check=True)
+    daemon.docker("tag", compressed if image == "compressed" else "busybox", "umoci:latest")
+    subprocess.run([*tar, "-x"], input=daemon.docker("save", "umoci").stdout, check=True)
     before = json.loads((layout / "index.json").read_text())["manifests"]
     assert tool("umoci", "list", "--layout", str(layout)).split() == ["latest"]
     tool("umoci", "unpack", "--image", f"{layout}:latest", str(tmp_path / "bundle"))
@@ -149,28 +285,23 @@ def test_umoci_reads_our_layout_and_we_read_what_it_changed(daemon: Daemon, tmp_
     assert identity(daemon, "umoci:changed")[0] == manifest["config"]["digest"]
     assert daemon.docker("run", "--rm", "umoci:changed", "cat", "/made").stdout == b"by umoci\n"
     assert daemon.ok("GET", "/images/umoci:changed/json")["Config"]["Labels"] == {"from": "umoci"}
-    daemon.docker("rmi", "umoci:changed")
+    daemon.docker("rmi", "umoci:changed", "umoci:latest")
 
 
 @needs("podman")
 def test_podman_reads_ours_and_we_read_its(daemon: Daemon, registry: DebianRegistry) -> None:
-    work = tempfile.mkdtemp(prefix="smp", dir="/var/tmp")  # it takes no long names
-    podman = ["podman", "--root", f"{work}/root", "--runroot", f"{work}/run", "--storage-driver", "vfs"]
     ours, theirs = f"{registry.host}/pod:1", f"{registry.host}/man:1"
     daemon.docker("tag", "busybox", ours)
     daemon.docker("push", ours)
-    try:
-        tool(*podman, "pull", "--tls-verify=false", ours)
-        seen = json.loads(tool(*podman, "image", "inspect", ours))[0]
+    with podman() as command:
+        tool(*command, "pull", "--tls-verify=false", ours)
+        seen = json.loads(tool(*command, "image", "inspect", ours))[0]
         assert f"sha256:{seen['Id']}" == identity(daemon, ours)[0]
         assert seen["Digest"] == registry.manifest("pod", "1")[0]
-        tool(*podman, "push", "--tls-verify=false", "--format", "oci", ours, theirs)
+        tool(*command, "push", "--tls-verify=false", "--format", "oci", ours, theirs)
         daemon.docker("pull", theirs)
-        assert identity(daemon, theirs)[1][0].startswith(f"{registry.host}/man@sha256:")
+        assert identity(daemon, theirs)[1] == [f"{registry.host}/man@{registry.manifest('man', '1')[0]}"]
         daemon.docker("rmi", ours, theirs)
-    finally:
-        subprocess.run([*podman, "system", "reset", "-f"], capture_output=True, check=False)
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def test_the_real_client_logs_in_pushes_and_pulls_with_a_password(daemon: Daemon, tmp_path: Path) -> None:
@@ -238,14 +369,9 @@ def test_our_own_registry_serves_other_peoples_clients(daemon: Daemon, dockerd: 
         elif client == "skopeo":
             tool("skopeo", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", f"docker://{name}", f"docker://{back}")
         else:
-            work = tempfile.mkdtemp(prefix="smp", dir="/var/tmp")
-            podman = ["podman", "--root", f"{work}/root", "--runroot", f"{work}/run", "--storage-driver", "vfs"]
-            try:
-                tool(*podman, "pull", "--tls-verify=false", name)
-                tool(*podman, "push", "--tls-verify=false", name, back)
-            finally:
-                subprocess.run([*podman, "system", "reset", "-f"], capture_output=True, check=False)
-                shutil.rmtree(work, ignore_errors=True)
+            with podman() as command:
+                tool(*command, "pull", "--tls-verify=false", name)
+                tool(*command, "push", "--tls-verify=false", name, back)
         daemon.docker("rmi", name)
         assert daemon.docker("run", "--rm", back, "echo", "back").stdout == b"back\n"
         assert identity(daemon, back)[0] == identity(daemon, "busybox")[0]

@@ -15,6 +15,7 @@ from sampan.engine.images import documents, referrers
 from sampan.engine.images.ahead import Ahead
 from sampan.engine.images.archive import Part, spool
 from sampan.engine.images.context import Event, Stores
+from sampan.engine.images.feed import bar
 from sampan.engine.images.image import short
 from sampan.engine.images.plans import Plan, plans
 from sampan.engine.images.platforms import normal, require
@@ -225,4 +226,5 @@ class _Watch:
             return
         self._next = min(done + _STEP, max(self._total, done + 1))
         detail = ProgressDetail(current=done, total=self._total)
-        self._reporter.report(Progress(status="Loading layer", id=self._layer, progress_detail=detail))
+        drawn = bar(done, self._total)
+        self._reporter.report(Progress(status="Loading layer", id=self._layer, progress_detail=detail, progress=drawn))

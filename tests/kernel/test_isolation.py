@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kernel.net_place import BLOCKED, LAN_HOST, LAN_HOST6, LAN_NEIGHBOUR, LAN_NEIGHBOUR6, World
+from kernel.net_place import BLOCKED, LAN_HOST, LAN_HOST6, LAN_NEIGHBOUR, LAN_NEIGHBOUR6, World, eventually
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
+from sampan.network.addresses import link_local_of
 from sampan.network.manager import Networks
 from sampan.network.records import BRIDGE, Endpoint, PortBinding, Wanted
 
@@ -235,7 +236,7 @@ def test_row_82_and_78_neighbours_and_routers_are_not_played_by_containers(world
         "its own neighbour advertisement": (icmp6(evil_at, 136, advertise + ip_address(evil_at.ip6).packed + option), True),
         "another's": (icmp6(evil_at, 136, advertise + ip_address(other_at.ip6).packed + option), False),
         "the gateway's": (icmp6(evil_at, 136, advertise + ip_address("fd00:70::1").packed + option), False),
-        "a router advertisement": (icmp6(evil_at, 134, router + prefix), False),
+        "a router advertisement": (icmp6(evil_at, 134, router + prefix, source=str(link_local_of(evil_at.mac))), False),
         "a redirect": (icmp6(evil_at, 137, bytes(36)), False),
         "another's source address": (icmp6(evil_at, 128, bytes(4), source=other_at.ip6), False),
     }
@@ -246,13 +247,33 @@ def test_row_82_and_78_neighbours_and_routers_are_not_played_by_containers(world
     assert not any("2001:db8:bad" in text for text in addresses(world.host))
 
 
-def test_row_77_router_advertisements_make_no_address_in_a_container(world: World, manager: Networks) -> None:
-    info = world.network(manager, "six", "10.99.71.0/24", "fd00:71::/64")
-    space, endpoint = world.member(manager, "six")
-    with netns.inside(space):
-        assert netns.read_sysctl("ipv6/conf/eth0/accept_ra") == "0"
-    assert netns.read_sysctl(f"ipv6/conf/{info.link}/accept_ra") == "0"
-    assert {text.split("/")[0] for text in addresses(space)} >= {endpoint.ip6}
+@pytest.mark.parametrize("six", [True, False], ids=["dual", "ipv4"])
+def test_row_77_and_78_router_advertisements_change_no_container_and_no_host(world: World, manager: Networks, six: bool) -> None:
+    """Where nothing stops them (sampan.guard=false) they arrive, and one who believes them shows that they are real."""
+    subnets = ("10.99.71.0/24", "fd00:71::/64") if six else ("10.99.71.0/24",)
+    world.network(manager, "wild", *subnets, options={"sampan.guard": "false"})
+    evil, evil_at = world.member(manager, "wild")
+    wary, _ = world.member(manager, "wild")
+    gullible, _ = world.member(manager, "wild")
+    with netns.inside(gullible):
+        for name, value in (("disable_ipv6", "0"), ("accept_ra", "2")):
+            netns.write_sysctl(f"ipv6/conf/eth0/{name}", value)
+    assert eventually(lambda: any(text.startswith("fe80:") for text in addresses(gullible)))
+    before = addresses(world.host), addresses(wary), _routes6(world.host)
+    source = str(link_local_of(evil_at.mac))
+    prefix = b"\x03\x04\x40\xc0" + struct.pack(">III", 86400, 14400, 0) + ip_address("2001:db8:bad::").packed
+    frame = icmp6(evil_at, 134, struct.pack(">BBHII", 64, 0, 1800, 0, 0) + prefix, source=source)
+
+    assert arrives(world, frame, evil, wary)
+    assert eventually(lambda: any(text.startswith("2001:db8:bad:") for text in addresses(gullible)))
+    assert (addresses(world.host), addresses(wary), _routes6(world.host)) == before
+    assert six or before[1] == {"::1/128"}
+
+
+def _routes6(space: Fd) -> list[str]:
+    """Return the namespace's IPv6 routes, the default one among them, but for what they count."""
+    with netns.inside(space), open("/proc/thread-self/net/ipv6_route") as table:
+        return sorted(" ".join((*line.split()[:5], line.split()[-1])) for line in table)
 
 
 def addresses(space: Fd) -> set[str]:
@@ -287,16 +308,21 @@ def test_addresses_macs_and_link_local_ones_as_asked(world: World, manager: Netw
     assert endpoint.gateway6 == "fd00:73::1"
 
 
-def test_what_leaves_ipv6_networks_is_masqueraded_and_host_ipv4_chooses_the_source(world: World, manager: Networks) -> None:
-    world.network(manager, "six", "10.99.74.0/24", "fd00:74::/64", options={"com.docker.network.host_ipv4": "10.213.1.1"})
-    world.network(manager, "bare", "10.99.75.0/24", options={f"{BRIDGE}enable_ip_masquerade": "false"})
+def test_what_leaves_is_masqueraded_or_has_the_source_that_is_asked_for(world: World, manager: Networks) -> None:
+    chosen = {"com.docker.network.host_ipv4": "10.213.1.1", "com.docker.network.host_ipv6": "fd00:77::1"}
+    world.network(manager, "six", "10.99.74.0/24", "fd00:74::/64")
+    world.network(manager, "from", "10.99.76.0/24", "fd00:77::/64", options=chosen)
+    world.network(manager, "bare", "10.99.75.0/24", options={**chosen, f"{BRIDGE}enable_ip_masquerade": "false"})
     space, _ = world.member(manager, "six")
+    other, _ = world.member(manager, "from")
     bare, bare_at = world.member(manager, "bare")
     lan = world.add_neighbour()
     server = world.listen(lan)
 
     assert world.peer_seen(space, LAN_NEIGHBOUR6, 80, server) == LAN_HOST6
-    assert world.peer_seen(space, LAN_NEIGHBOUR, 80, server) == "10.213.1.1"
+    assert world.peer_seen(space, LAN_NEIGHBOUR, 80, server) == LAN_HOST
+    assert world.peer_seen(other, LAN_NEIGHBOUR6, 80, server) == "fd00:77::1"
+    assert world.peer_seen(other, LAN_NEIGHBOUR, 80, server) == "10.213.1.1"
     assert world.peer_seen(bare, LAN_NEIGHBOUR, 80, server) == bare_at.ip
     world.listen(bare)
     assert not world.reaches(lan, bare_at.ip, 80)  # row 74: it answers, and is not open for that

@@ -12,7 +12,7 @@ from msgspec import structs
 from contracts.network_driver import DriverContract, endpoint, links
 from kernel.net_place import World, drivers_host, network, new_namespace
 from sampan.errors import Conflict, Forbidden, InvalidRequest, NotFound
-from sampan.kernel import rtnl
+from sampan.kernel import netns, rtnl
 from sampan.network.bridge import Bridge
 from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
@@ -65,8 +65,6 @@ class TestMacvlan(DriverContract):
 def lan(world: World) -> rtnl.Route:
     """Make lan0 with a neighbour behind it, 10.66.0.200."""
     space = world.add_neighbour()
-    from sampan.kernel import netns
-
     with netns.inside(space):
         route = rtnl.Route()
     link = route.link("eth0")
@@ -100,7 +98,12 @@ def test_macvlan_passthru_has_its_parent_for_itself(world: World, host: Host) ->
     driver.create(info)
     spaces = [world.stack.enter_context(new_namespace()) for _ in range(2)]
     driver.attach(info, endpoint(info, 2), int(spaces[0]), frozenset())
+    with netns.inside(spaces[0]):
+        route = rtnl.Route()
+    link = route.link("eth0")
+    route.close()
 
+    assert link is not None and driver.mac(info) == link.mac  # what inspect shows
     assert world.opens(spaces[0], "10.66.0.200", 80)
     for mode in ("passthru", "bridge"):
         with pytest.raises(Conflict, match=r"network n is already using parent interface lan0"):
@@ -127,7 +130,8 @@ def test_bridge_options_are_judged(world: World, host: Host) -> None:
     driver = Bridge(host)
     for key, value in (
         (f"{BRIDGE}enable_icc", "maybe"), (MTU_OPTION, "12"), (f"{BRIDGE}host_binding_ipv4", "x"), (f"{BRIDGE}name", "a b"),
-        (f"{BRIDGE}gateway_mode_ipv4", "wild"),
+        (f"{BRIDGE}gateway_mode_ipv4", "wild"), ("com.docker.network.host_ipv4", "fd00::1"),
+        ("com.docker.network.host_ipv6", "10.0.0.1"),
         (f"{BRIDGE}trusted_host_interfaces", "eth0:a/b"), ("com.docker.network.container_iface_prefix", "far-too-long-a-name"),
     ):  # fmt: skip
         with pytest.raises(InvalidRequest):

@@ -76,6 +76,8 @@ def test_bindings_of_ipv6_addresses_need_an_ipv6_address() -> None:
     assert ports.check(PortBinding(80)) == ["0.0.0.0"]
     assert ports.check(PortBinding(80), six=True) == ["0.0.0.0", "::"]
     assert ports.check(PortBinding(80), "127.0.0.1", six=True) == ["127.0.0.1"]
+    assert ports.check(PortBinding(80), "::", six=True) == ["::"] and ports.check(PortBinding(80), "::") == []
+    assert ports.check(PortBinding(80, "tcp", "0.0.0.0"), "::", six=True) == ["0.0.0.0"]
     assert ports.check(PortBinding(80, "tcp", "2001:db8::1"), six=True) == ["2001:db8::1"]
     with pytest.raises(Unsupported):
         ports.check(PortBinding(80, "tcp", "2001:db8::1"))

@@ -118,6 +118,19 @@ def test_predefined_names_and_swarm_are_forbidden() -> None:
         info(ipam=n.Ipam(driver="x"))
 
 
+def test_ip_versions_are_the_bodys_or_the_options() -> None:
+    def versions(six: bool | None, *defaults: tuple[str, str], **options: str) -> tuple[bool, bool]:
+        body = n.NetworkCreate(name="a", enable_ipv6=six, options={f"com.docker.network.{key}": v for key, v in options.items()})
+        found = wanted(body, lambda _: pytest.fail("no template"), {"bridge": dict(defaults)})
+        return found.ipv4, found.ipv6
+
+    six = ("com.docker.network.enable_ipv6", "true")
+    assert versions(None) == (True, False) and versions(None, six) == (True, True) and versions(False, six) == (True, False)
+    assert versions(None, six, enable_ipv6="0") == (True, False) and versions(None, six, enable_ipv4="F") == (False, True)
+    with pytest.raises(InvalidRequest, match='driver-opt "com.docker.network.enable_ipv6" is not a valid bool'):
+        versions(None, enable_ipv6="maybe")
+
+
 def test_a_template_lends_its_settings_and_nothing_else_may_be_said() -> None:
     template = NetworkInfo(id="1", name="t", driver="null", config_only=True, subnets=(Subnet(subnet="10.0.0.0/24"),))
     source = n.ConfigFrom(network="t")

@@ -163,11 +163,11 @@ def match_ct(key: str, bits: int) -> list[bytes]:
     ]
 
 
-def match_local_daddr() -> list[bytes]:
-    """fib daddr type local: the packet is for one of the host's own addresses."""
+def match_local_daddr(reg: int = REG) -> list[bytes]:
+    """fib daddr type local: the packet is for one of the host's own addresses.  Needs the register `reg`."""
     return [
-        expression("fib", dreg=REG, result=3, flags=2),
-        expression("cmp", sreg=REG, op=EQ, data=struct.pack("=I", LOCAL)),
+        expression("fib", dreg=reg, result=3, flags=2),
+        expression("cmp", sreg=reg, op=EQ, data=struct.pack("=I", LOCAL)),
     ]
 
 

@@ -20,7 +20,7 @@ from sampan.network.filters import Zone
 from sampan.network.host import Host
 from sampan.network.records import BRIDGE, MTU_OPTION, Endpoint, NetworkInfo
 
-HOST_IPV4 = "com.docker.network.host_ipv4"
+HOST_IPV4, HOST_IPV6 = "com.docker.network.host_ipv4", "com.docker.network.host_ipv6"
 PREFIX = "com.docker.network.container_iface_prefix"
 GUARD = "sampan.guard"  # "false": containers may send with others' addresses (gateways, virtual machines)
 _BOOLEANS = ("enable_icc", "enable_ip_masquerade", "inhibit_ipv4", "default_bridge")
@@ -52,11 +52,8 @@ class Bridge:
                 raise InvalidRequest(f"unknown gateway mode {mode[:32]!r}: one of {', '.join(_MODES)}")
             if mode == "isolated" and not info.internal:
                 raise InvalidRequest("gateway mode 'isolated' can only be used for an internal network")
-        for key in (f"{BRIDGE}host_binding_ipv4", HOST_IPV4):
-            with contextlib.suppress(ValueError):
-                ipaddress.IPv4Address(options.get(key) or "0.0.0.0")
-                continue
-            raise InvalidRequest(f"invalid value for option {key}: {options[key][:64]!r} is no IPv4 address")
+        for key, versions in ((f"{BRIDGE}host_binding_ipv4", (4, 6)), (HOST_IPV4, (4,)), (HOST_IPV6, (6,))):
+            _judge_address(key, options.get(key, ""), versions)
         name = options.get(f"{BRIDGE}name", "") or f"br-{info.id[:12]}"
         try:
             for one in (name, *_trusted(info)):
@@ -70,13 +67,16 @@ class Bridge:
             raise Conflict(f"link {name} exists and is no bridge")
         return structs.replace(info, link=name, mtu=_mtu(options), made_link=link is None)
 
+    def mac(self, info: NetworkInfo) -> str:
+        return ""
+
     def zone(self, info: NetworkInfo) -> Zone:
         """Return the network as the firewall knows it."""
         return Zone(
             bridge=info.link, icc=info.enabled("enable_icc"), masquerade=info.enabled("enable_ip_masquerade"),
             internal=info.internal, guarded=info.options.get(GUARD, "").lower() not in ("0", "f", "false"), mode=info.mode(4),
             mode6=info.mode(6), ipv6=info.ipv6, source=info.options.get(HOST_IPV4, ""),
-            trusted=tuple(_trusted(info)),
+            source6=info.options.get(HOST_IPV6, ""), trusted=tuple(_trusted(info)),
         )  # fmt: skip
 
     def create(self, info: NetworkInfo) -> None:
@@ -202,6 +202,14 @@ class Bridge:
         lost = [one.name for one in links if one.master in masters and _MADE.fullmatch(one.name) and one.name not in known]
         names = {one.name for one in links}
         return [*lost, *(shaping.ifb(name) for name in lost if shaping.ifb(name) in names)]
+
+
+def _judge_address(key: str, text: str, versions: tuple[int, ...]) -> None:
+    with contextlib.suppress(ValueError):
+        if not text or ("%" not in text and ipaddress.ip_address(text).version in versions):
+            return
+    kind = "IP" if len(versions) > 1 else f"IPv{versions[0]}"
+    raise InvalidRequest(f"invalid value for option {key}: {text[:64]!r} is no {kind} address")
 
 
 def _trusted(info: NetworkInfo) -> list[str]:

@@ -69,7 +69,8 @@ class Endpoints(Publishing):
         if not driver.addresses:
             raise InvalidRequest(f"network {info.name} gives no addresses")
         _check(wanted, info)
-        if wanted.mac and not driver.macs:
+        fixed = driver.mac(info)
+        if wanted.mac and (fixed or not driver.macs):
             raise InvalidRequest(f"{info.driver} interfaces do not support custom mac address assignment")
         with self._mutex, ExitStack() as undo:
             if info.id not in self._networks:
@@ -88,7 +89,7 @@ class Endpoints(Publishing):
                 prefix=four[1].network.prefixlen if four else 0, gateway=four[1].gateway if four and not info.internal else "",
                 ip6=str(six[0]) if six else "", prefix6=six[1].network.prefixlen if six else 0,
                 gateway6=six[1].gateway if six and not info.internal else "", link_local=wanted.link_local,
-                mac=_mac(wanted, first) if driver.macs else "", veth_host=f"veth{key[:8]}", mtu=info.mtu,
+                mac=(fixed or _mac(wanted, first)) if driver.macs else "", veth_host=f"veth{key[:8]}", mtu=info.mtu,
                 ifname=wanted.ifname or _free_name(info, own), priority=wanted.priority, options=wanted.options,
                 names=wanted.names, links=wanted.links, servers=wanted.servers or self.defaults.dns,
             )  # fmt: skip

@@ -54,7 +54,8 @@ V6 = Family(nft.IPV6, 8, 24, 16, "ipv6_addr", (bytes(15) + b"\x01", 128), "::", 
 
 
 class Zone(NamedTuple):
-    """A network as the filters know it.  mode, mode6: NetworkInfo.mode; source: the address to leave with ("": the way's own)."""
+    """A network as the filters know it.  mode, mode6: NetworkInfo.mode; source, source6: the addresses to leave with instead of
+    the way's own, where it masquerades."""
 
     bridge: str
     icc: bool = True
@@ -65,6 +66,7 @@ class Zone(NamedTuple):
     mode6: str = "nat"
     ipv6: bool = False
     source: str = ""
+    source6: str = ""
     trusted: tuple[str, ...] = ()
 
 
@@ -100,14 +102,17 @@ def _inner(endpoint: Endpoint, family: Family, port: Published) -> bytes:
 
 
 def _dnat(family: Family, name: str) -> list[bytes]:
+    """By `ports_at` (one of the host's addresses) or `ports` (any of them): only of what is found there the route is asked for."""
     words = family.size // 4
     at = [nft.load(1, family.destination, family.size)] if name == "ports_at" else []
     first = nft.REG + len(at) * words
+    local = nft.match_local_daddr(nft.REG + words + 1) if not at else []  # beside what is found
     return [
         *at,
         nft.load_meta("l4proto", first),
         nft.load_dport(first + 1),
         nft.expression("lookup", set=name, sreg=nft.REG, dreg=nft.REG),
+        *local,
         nft.expression("nat", type=1, family=family.number, addr=nft.REG, proto=nft.REG + words),
     ]
 
@@ -144,9 +149,9 @@ def _rules(batch: nft.Batch, family: Family) -> None:
         batch.rule("raw_prerouting", [*nft.match_prefix(end, family.loopback), *nft.in_set("bridges", out_of), drop])
 
     batch.rule("prerouting", [*not_loopback, *_dnat(family, "ports_at")])
-    batch.rule("prerouting", [*nft.match_local_daddr(), *not_loopback, *_dnat(family, "ports")])
+    batch.rule("prerouting", [*not_loopback, *_dnat(family, "ports")])
     batch.rule("output", _dnat(family, "ports_at"))
-    batch.rule("output", [*nft.match_local_daddr(), *_dnat(family, "ports")])
+    batch.rule("output", _dnat(family, "ports"))
 
     # First, and for nearly every packet last: a connection is established only when its first packet was let through below.
     batch.rule("forward", [*nft.match_ct("state", nft.CT_ESTABLISHED | nft.CT_RELATED), accept])
@@ -247,8 +252,8 @@ class Tables:
             batch = self._batches[family.number]
             for name, keys in sets.items():
                 self._change(batch, name, dict.fromkeys(keys), add=add)
-            leaving = [zone for zone in zones if zone.source and family is V4 and zone.mode != "routed"]
-            sources = {nft.ifname(zone.bridge): ipaddress.ip_address(zone.source).packed for zone in leaving}
+            leaving = [(zone.bridge, _source(zone, family)) for zone in zones if _translates(zone, family)]
+            sources = {nft.ifname(bridge): ipaddress.ip_address(source).packed for bridge, source in leaving if source}
             self._change(batch, "sources", dict(sources), add=add)
 
     def endpoints(self, opened: Iterable[Open], *, add: bool) -> None:
@@ -281,11 +286,20 @@ class Tables:
             batch.delete_elements(name, pairs)
 
 
+def _translates(zone: Zone, family: Family) -> bool:
+    """Return whether what leaves gets another source address."""
+    return zone.masquerade and not zone.internal and (zone.mode if family is V4 else zone.mode6) != "routed"
+
+
+def _source(zone: Zone, family: Family) -> str:
+    return zone.source if family is V4 else zone.source6
+
+
 def _memberships(zone: Zone, family: Family) -> dict[str, bool]:
     mode = zone.mode if family is V4 else zone.mode6
     return {
         "bridges": True, "within": True, "icc": zone.icc, "internal": zone.internal,
-        "masquerade": zone.masquerade and mode != "routed" and not zone.internal and not (zone.source and family is V4),
+        "masquerade": _translates(zone, family) and not _source(zone, family),
         "unprotected": mode == "nat-unprotected", "routed": mode == "routed",
     }  # fmt: skip
 

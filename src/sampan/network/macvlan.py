@@ -19,6 +19,11 @@ class Macvlan(OnParent):
         if info.options.get(MODE, "") not in ("", *rtnl.MACVLAN_MODES):
             raise InvalidRequest(f"unknown macvlan mode {info.options[MODE][:32]!r}: one of {', '.join(rtnl.MACVLAN_MODES)}")
 
+    def mac(self, info: NetworkInfo) -> str:
+        """In passthru mode the kernel gives the link its parent's."""
+        parent = self._host.route.link(info.link) if _mode(info) == "passthru" else None
+        return parent.mac if parent is not None else ""
+
     def beside(self, info: NetworkInfo, other: NetworkInfo) -> None:
         """A link in passthru mode has its parent for itself."""
         parent = other.link

@@ -40,6 +40,9 @@ class OnParent(ABC):
         self._host = host
         self._users: dict[str, NetworkInfo] = {}
 
+    def mac(self, info: NetworkInfo) -> str:
+        return ""
+
     @abstractmethod
     def judge(self, info: NetworkInfo) -> None:
         """Judge the driver's own options.  Raises InvalidRequest, Unsupported."""

@@ -24,6 +24,9 @@ class Plain:
             raise Forbidden(f'only one instance of "{info.driver}" network is allowed')
         return info
 
+    def mac(self, info: NetworkInfo) -> str:
+        return ""
+
     def create(self, info: NetworkInfo) -> None:
         pass
 

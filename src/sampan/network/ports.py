@@ -33,7 +33,7 @@ class PortTaken(Broken):
 def check(binding: PortBinding, default: str = "0.0.0.0", *, four: bool = True, six: bool = False) -> list[str]:
     """Return the host addresses to bind; empty when only IPv6 was asked for where there is none.
 
-    default: the IPv4 address when none is asked for; then `::` as well where the container has IPv6.
+    default: the address when none is asked for; with 0.0.0.0 `::` as well where the container has IPv6.
     Raises InvalidRequest for a port, protocol or address that cannot be, or one of an IP version the container has not.
     """
     if binding.proto not in PROTOCOLS:
@@ -43,8 +43,9 @@ def check(binding: PortBinding, default: str = "0.0.0.0", *, four: bool = True, 
     if not (binding.first == binding.last == 0 or 1 <= binding.first <= binding.last <= 65535):
         raise InvalidRequest(f"invalid host port range: {binding.first}-{binding.last}")
     text = binding.host_ip.strip("[]")
-    if not text:
-        return [*([default] if four else []), *(["::"] if six and default == "0.0.0.0" else [])]
+    if not text and default == "0.0.0.0":
+        return [*(["0.0.0.0"] if four else []), *(["::"] if six else [])]
+    text = text or default
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -6,8 +6,9 @@ import asyncio
 import calendar
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from sampan.engine.context import Rooms
 from sampan.engine.events import label_matches, moment
@@ -16,13 +17,16 @@ from sampan.network.records import NetworkInfo, Subnet
 from sampan.wire import networks as n
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+TRUTHS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 NO_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )
 
 
-def wanted(body: n.NetworkCreate, room: Callable[[str], NetworkInfo]) -> NetworkInfo:
-    """Return the record that a body asks for; `room` finds the network of `--config-from`.
+def wanted(
+    body: n.NetworkCreate, room: Callable[[str], NetworkInfo], defaults: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> NetworkInfo:
+    """Return the record that a body asks for.  room: finds the network of `--config-from`; defaults: the daemon's, by driver.
 
     Raises InvalidRequest, Forbidden (swarm scope), Unsupported, NotFound.
     """
@@ -40,9 +44,10 @@ def wanted(body: n.NetworkCreate, room: Callable[[str], NetworkInfo]) -> Network
         for one in ipam.config or ()
         if one != n.IpamPool()
     )
+    said = {**defaults.get(driver, {}), **(body.options or {})}
     info = NetworkInfo(
-        id="", name=body.name, driver=driver, subnets=subnets, ipv4=body.enable_ipv4 is UNSET or body.enable_ipv4 is not False,
-        ipv6=body.enable_ipv6 is True, internal=body.internal, attachable=body.attachable, config_only=body.config_only,
+        id="", name=body.name, driver=driver, subnets=subnets, ipv4=_version(4, body.enable_ipv4, said),
+        ipv6=_version(6, body.enable_ipv6, said), internal=body.internal, attachable=body.attachable, config_only=body.config_only,
         ipam_driver=ipam.driver or "default", ipam_options=ipam.options, labels=dict(body.labels or {}),
         options=dict(body.options or {}),
     )  # fmt: skip
@@ -50,6 +55,17 @@ def wanted(body: n.NetworkCreate, room: Callable[[str], NetworkInfo]) -> Network
         raise InvalidRequest("IPv4 or IPv6 must be enabled")
     source = body.config_from.network if body.config_from else ""
     return _from(info, room(source)) if source else info
+
+
+def _version(version: int, asked: bool | UnsetType | None, options: Mapping[str, str]) -> bool:
+    """Return whether the network is to have an IP version: what the body says, else the option, else IPv4 alone."""
+    if asked is not UNSET and asked is not None:
+        return asked
+    key = f"com.docker.network.enable_ipv{version}"
+    text = options.get(key, "true" if version == 4 else "false")
+    if text.lower() not in TRUTHS:
+        raise InvalidRequest(f'driver-opt "{key}" is not a valid bool')
+    return TRUTHS[text.lower()]
 
 
 def _name(name: str) -> None:
@@ -77,7 +93,8 @@ def _from(info: NetworkInfo, source: NetworkInfo) -> NetworkInfo:
 
 async def create(rooms: Rooms, body: n.NetworkCreate) -> n.NetworkCreated:
     """Make a network.  Raises as wanted() and Networks.create do."""
-    info = await asyncio.to_thread(rooms.networks.create, wanted(body, rooms.networks.get))
+    defaults = rooms.networks.defaults.default_network_opts
+    info = await asyncio.to_thread(rooms.networks.create, wanted(body, rooms.networks.get, defaults))
     rooms.bus.emit("network", "create", info.id, {**info.labels, "name": info.name, "type": info.driver})
     return n.NetworkCreated(id=info.id)
 

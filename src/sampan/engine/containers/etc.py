@@ -71,8 +71,10 @@ def joined(container: Container, endpoint: Endpoint) -> None:
     with _open(folder / "hosts", os.O_APPEND) as fd:
         os.write(fd.fileno(), lines.encode())
     if endpoint.names and not any(one.names for one in container.endpoints if one.id != endpoint.id):
-        with _open(folder / "resolv.conf", os.O_TRUNC) as fd:
-            os.write(fd.fileno(), names.resolv_file(names.host_resolver(), _resolver(container), served=True))
+        content = names.resolv_file(names.host_resolver(), _resolver(container), served=True)
+        with _open(folder / "resolv.conf", 0) as fd:
+            os.write(fd.fileno(), content)
+            os.ftruncate(fd.fileno(), len(content))  # afterwards: ext4 writes out at once what was emptied (auto_da_alloc)
 
 
 def forget(container: Container, gone: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import ExitStack
 
 from sampan.engine.containers import connections, etc
@@ -35,32 +36,71 @@ async def connect(container: Container, info: NetworkInfo, settings: c.EndpointS
     if container.removing or container.removed:
         raise Conflict("container is marked for removal and cannot be connected or disconnected to the network")
     connections.judge(info.name, settings)
-    if record.running:
-        await asyncio.to_thread(_attach, container, info, settings)
-    container.update(
-        networking={**record.networking, info.name: settings}, bound=published(container.endpoints) if record.running else {}
-    )
-    if record.running:
-        found = next(one for one in container.endpoints if one.network_id == info.id)
-        connections.told(container, "connect", found)
-
-
-def _attach(container: Container, info: NetworkInfo, settings: c.EndpointSettings) -> None:
-    networks = container.rooms.networks
+    networking = {**record.networking, info.name: settings}
+    if not record.running:
+        container.update(networking=networking, bound={})
+        return
     if any(one.network_id == info.id for one in container.endpoints):
-        raise Forbidden(f"endpoint with name {container.record.name} already exists in network {info.name}")
-    with connections.namespace(container) as space, ExitStack() as undo:
-        endpoint = networks.reserve(info.name, container.id, connections.request(container.record, settings, info))
-        before = container.endpoints
-        undo.callback(_back, container, space, before)
-        undo.callback(networks.detach, endpoint)
-        networks.attach(endpoint, space.fileno(), frozenset())
-        container.endpoints = (*before, endpoint)
-        if networks.gateways(container.endpoints) != networks.gateways(before):
-            networks.reroute(container.id, space.fileno())
-        _ports(container, None)
-        etc.joined(container, endpoint)
-        undo.pop_all()
+        raise Forbidden(f"endpoint with name {record.name} already exists in network {info.name}")
+    container.update(networking=networking, durable=False)
+    try:
+        await _attached(container, info, settings)
+    except BaseException:
+        container.update(networking=record.networking)
+        raise
+    bound = published(container.endpoints)
+    if bound != container.record.bound:
+        container.update(bound=bound)
+    for found in container.endpoints:
+        if found.network_id == info.id:
+            connections.told(container, "connect", found)
+
+
+async def _attached(container: Container, info: NetworkInfo, settings: c.EndpointSettings) -> None:
+    """Attach, and meanwhile write the record down, which takes the disk a millisecond: both, or neither and the error.
+
+    A daemon that is killed in between goes by what the kernel has (connections.take_up).
+    """
+    leased = threading.Event()
+    done = await asyncio.gather(  # in this order: who waits for the lease must not keep a thread from who makes it
+        asyncio.to_thread(_attach, container, info, settings, leased), asyncio.to_thread(_remember, container, leased),
+        return_exceptions=True,
+    )  # fmt: skip
+    failed = [one for one in done if isinstance(one, BaseException)]
+    if failed:
+        for one in container.endpoints:
+            if one.network_id == info.id:
+                await asyncio.to_thread(_detach, container, one)
+        raise failed[0]
+
+
+def _remember(container: Container, leased: threading.Event) -> None:
+    """Write the record down as it is by then: the event loop may change it meanwhile, and then writes it later than this."""
+    leased.wait()  # the database has one writer: the lease is not to wait for the disk
+    records = container.rooms.records
+    with records.state.batch():
+        if not container.record.build:
+            records.put(container.id, container.record)
+
+
+def _attach(container: Container, info: NetworkInfo, settings: c.EndpointSettings, leased: threading.Event) -> None:
+    networks = container.rooms.networks
+    try:
+        with connections.namespace(container) as space, ExitStack() as undo:
+            endpoint = networks.reserve(info.name, container.id, connections.request(container.record, settings, info))
+            leased.set()
+            before = container.endpoints
+            undo.callback(_back, container, space, before)
+            undo.callback(networks.detach, endpoint)
+            networks.attach(endpoint, space.fileno(), frozenset())
+            container.endpoints = (*before, endpoint)
+            if networks.gateways(container.endpoints) != networks.gateways(before):
+                networks.reroute(container.id, space.fileno())
+            _ports(container, None)
+            etc.joined(container, endpoint)
+            undo.pop_all()
+    finally:
+        leased.set()
 
 
 def _back(container: Container, space: Fd, before: tuple[Endpoint, ...]) -> None:

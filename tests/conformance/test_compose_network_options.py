@@ -49,8 +49,24 @@ services:
     image: busybox
     command: sleep 600
     stop_grace_period: 0s
-    networks: [back]
+    networks: [back, six, others]
+  alone:
+    image: busybox
+    command: sleep 600
+    stop_grace_period: 0s
+    network_mode: none
+  hosted:
+    image: busybox
+    command: sleep 600
+    stop_grace_period: 0s
+    network_mode: host
 networks:
+  others: {external: true, name: smptothers}
+  six:
+    name: smptsix
+    enable_ipv4: false
+    enable_ipv6: true
+    ipam: {config: [{subnet: "fd00:74::/64"}]}
   front:
     enable_ipv6: true
     attachable: true
@@ -82,12 +98,15 @@ def project(daemon: Daemon, tmp_path: Path) -> Iterator[Daemon]:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
 
+    daemon.docker("network", "create", "smptothers")
     try:
         compose("up", "-d")
         yield daemon
     finally:
         compose("down", "-t", "0")
-    assert NAME not in daemon.docker("network", "ls").stdout.decode()
+        left = daemon.docker("network", "ls", "--format", "{{.Name}}").stdout.decode().split()
+        daemon.docker("network", "rm", "smptothers")
+    assert NAME not in " ".join(left) and "smptsix" not in left and "smptothers" in left
 
 
 def shown(daemon: Daemon, kind: str, name: str) -> Any:
@@ -113,12 +132,18 @@ def test_networks_and_endpoints_are_what_the_file_says(project: Daemon) -> None:
     assert (endpoint["MacAddress"], endpoint["GwPriority"], endpoint["Gateway"]) == ("02:42:0a:49:00:50", 7, "10.73.0.9")
     assert "www" in endpoint["DNSNames"] and endpoint["IPAMConfig"]["LinkLocalIPs"] == ["169.254.7.7"]
     assert endpoint["DriverOpts"] == {"sampan.limit.in": "4mbit", "sampan.limit.out": "2mbit"}
+    db = shown(project, "container", f"{NAME}-db-1")["NetworkSettings"]["Networks"]
+    six = shown(project, "network", "smptsix")
+    assert set(db) == {f"{NAME}_back", "smptsix", "smptothers"} and (six["EnableIPv4"], six["EnableIPv6"]) == (False, True)
+    assert (db["smptsix"]["IPAddress"], db["smptsix"]["GlobalIPv6Address"]) == ("", "fd00:74::2") and db["smptothers"]["IPAddress"]
 
 
 def test_the_kernel_has_what_the_file_says(project: Daemon) -> None:
     look = "cat /etc/resolv.conf /etc/hosts; ip -o addr; ip route; cat /sys/class/net/eth0/mtu"
     found = project.docker("exec", f"{NAME}-web-1", "sh", "-c", look).stdout.decode()
     beside = project.docker("exec", f"{NAME}-beside-1", "ip", "-o", "addr").stdout.decode()
+    alone = project.docker("exec", f"{NAME}-alone-1", "ls", "/sys/class/net").stdout.split()
+    hosted = project.docker("exec", f"{NAME}-hosted-1", "ls", "/sys/class/net").stdout.decode().split()
     shaped = subprocess.run(["tc", "qdisc"], capture_output=True, text=True, check=True).stdout
 
     for words in (
@@ -127,6 +152,7 @@ def test_the_kernel_has_what_the_file_says(project: Daemon) -> None:
     ):  # fmt: skip
         assert words in found
     assert "10.73.0.50/16" in beside
+    assert alone == [b"lo"] and project.bridge in hosted
     assert "rate 4Mbit" in shaped and "rate 2Mbit" in shaped
     assert Path("/sys/class/net/smptcmp0/bridge").exists()
 

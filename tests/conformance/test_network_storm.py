@@ -11,14 +11,18 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from sampan.kernel import netns
+from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.nftables import BRIDGE, Nftables
 from support.daemon import Daemon
-from support.inside import listens, reaches
+from support.inside import listens
 
-CYCLES = int(os.environ.get("SAMPAN_STORM_CYCLES", "120"))  # the issue's 500 take some two minutes
+CYCLES = int(os.environ.get("SAMPAN_STORM_CYCLES", "500"))
+KILLS = 10
 NETWORKS = ("storma", "stormb", "stormc")
 
 
@@ -48,6 +52,96 @@ def inside(daemon: Daemon, container: str) -> list[str]:
     return sorted(a["local"] for link in json.loads(shown) if link["ifname"] != "lo" for a in link["addr_info"])
 
 
+class Cycles:
+    """Connections and disconnections, a thread for each container, while somebody kills the daemon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._changed = threading.Condition()
+        self._lives = 0
+        self._alive = True
+        self.begun = 0
+
+    def wait_for(self, cycle: int) -> None:
+        """Wait until so many have begun."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.begun >= cycle, 120)
+
+    def kill(self) -> None:
+        with self._changed:
+            self._alive = False
+            self._lives += 1
+        self._daemon.kill(signal.SIGKILL)
+
+    def start(self) -> None:
+        self._daemon.start()
+        with self._changed:
+            self._alive = True
+            self._changed.notify_all()
+
+    def run(self, container: str, dice: random.Random) -> None:
+        """Go through cycles until there have been enough; the container ends up on some of the networks."""
+        while self._take():
+            name = dice.choice(NETWORKS)
+            self._ask(name, "connect", container)
+            self._ask(name, "disconnect", container)
+        for name in dice.sample(NETWORKS, 2):
+            self._ask(name, "connect", container)
+
+    def _take(self) -> bool:
+        with self._changed:
+            self.begun += 1
+            self._changed.notify_all()
+            return self.begun <= CYCLES
+
+    def _ask(self, name: str, verb: str, container: str) -> None:
+        """Ask until there is an answer: when the daemon was killed over it, it may have come about before."""
+        fine = {200}
+        while True:
+            with self._changed:
+                assert self._changed.wait_for(lambda: self._alive, 120)
+                life = self._lives
+            try:
+                answer = self._daemon.call("POST", f"/networks/{name}/{verb}", {"Container": container})
+                assert answer.status in fine, answer
+                return
+            except (OSError, http.client.HTTPException):
+                with self._changed:
+                    assert self._lives > life, "it was not killed"
+                fine = {200, 403, 500}
+
+
+class Traffic(threading.Thread):
+    """Connections from one container to another's port 80, one after the other, and a conversation that goes on meanwhile."""
+
+    def __init__(self, client: Fd, server: socket.socket, address: str) -> None:
+        super().__init__()
+        self._client, self._server, self._address = client, server, address
+        self.ending = threading.Event()
+        self.count = 0
+        self.problem = ""
+
+    def run(self) -> None:
+        try:
+            with self._pair() as near, self._server.accept()[0] as far:
+                far.settimeout(5)
+                while not self.ending.is_set():
+                    near.sendall(b"on")
+                    assert far.recv(2, socket.MSG_WAITALL) == b"on"
+                    with self._pair(), self._server.accept()[0]:
+                        self.count += 1
+        except (OSError, AssertionError) as error:
+            self.problem = f"{error!r} after {self.count}"
+
+    def _pair(self) -> socket.socket:
+        with netns.inside(self._client):
+            made = socket.socket()
+        made.settimeout(5)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # nothing is left in TIME_WAIT
+        made.connect((self._address, 80))
+        return made
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_lease_rule_or_interface_is_lost_or_left(storm: Daemon) -> None:
@@ -59,23 +153,22 @@ def test_no_lease_rule_or_interface_is_lost_or_left(storm: Daemon) -> None:
         storm.ok("POST", f"/containers/{container}/start")
     server = listens(storm, "s0", 80)
     address = storm.ok("GET", "/containers/s0/json")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
-    for cycle in range(CYCLES):
-        container, name = dice.choice(containers), dice.choice(NETWORKS)
-        verb = dice.choice(("connect", "disconnect"))
-        killer = threading.Timer(dice.random() * 0.01, storm.process.send_signal, (signal.SIGKILL,)) if storm.process else None
-        deadly = cycle % 10 == 9
-        if deadly and killer is not None:
-            killer.start()
-        try:
-            storm.call("POST", f"/networks/{name}/{verb}", {"Container": container})
-        except (OSError, http.client.HTTPException):
-            assert deadly
-        if deadly and killer is not None:
-            killer.join()
-            storm.process.wait(30)  # type: ignore[union-attr]  # it runs
-            storm.start()
-        assert reaches(storm, "s1", address, 80), cycle
-        server.accept()[0].close()
+    pid = storm.ok("GET", "/containers/s1/json")["State"]["Pid"]
+    cycles = Cycles(storm)
+    with open_fd(f"/proc/{pid}/ns/net", os.O_RDONLY) as client, ThreadPoolExecutor() as pool:
+        traffic = Traffic(client, server, address)
+        traffic.start()
+        work = [pool.submit(cycles.run, container, random.Random(container)) for container in containers]
+        for kill in range(1, KILLS + 1):
+            cycles.wait_for(CYCLES * kill // (KILLS + 1))
+            threading.Event().wait(dice.random() * 0.03)  # anywhere in what is being done
+            cycles.kill()
+            cycles.start()
+        for one in work:
+            one.result()
+        traffic.ending.set()
+        traffic.join()
+    assert traffic.problem == "" and traffic.count > CYCLES
 
     told = connected(storm)
     assert set(told) == set(containers)

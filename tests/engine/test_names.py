@@ -6,8 +6,10 @@ import os
 import random
 import signal
 import socket
+import statistics
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import dns.flags
 import dns.message
@@ -188,25 +190,23 @@ def test_row_83_a_flood_of_crafted_packets_starves_nobody(daemon: Daemon, net: s
     run(daemon, "good", "--network", net)
     dice = random.Random(1)
     whole = dns.message.make_query("good", "A", use_edns=0).to_wire()
-    slowest = 0.0
+    waits = []
     before = pid_of_names(daemon)
     with socket_in(daemon, "evil", socket.SOCK_DGRAM) as flood, socket_in(daemon, "good", socket.SOCK_DGRAM) as client:
         flood.connect(SERVER)
         flood.setblocking(False)
         client.connect(SERVER)
-        for number in range(20_000):
+        for number in range(100_000):
             raw = bytearray(whole)
             for _ in range(4):
-                raw[dice.randrange(len(raw))] = dice.randrange(256)
-            try:
-                flood.send(bytes(raw))
-            except OSError:
-                pass
+                raw[int(dice.random() * len(raw))] = int(dice.random() * 256)
+            with suppress(OSError):
+                flood.send(raw)
             if number % 500 == 0:
                 began = time.monotonic()
                 client.send(dns.message.make_query("evil", "A").to_wire())
                 assert texts(dns.message.from_wire(client.recv(512))) == ["10.81.0.2"]
-                slowest = max(slowest, time.monotonic() - began)
+                waits.append(time.monotonic() - began)
 
     assert pid_of_names(daemon) == before
-    assert slowest < 0.5  # 50 ms on a machine of one's own
+    assert statistics.quantiles(waits, n=20)[-1] < 0.05 and max(waits) < 0.5  # others use this machine too

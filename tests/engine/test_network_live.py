@@ -48,6 +48,18 @@ def test_ports_are_published_and_closed_while_it_runs(daemon: Daemon, web: str) 
     daemon.sampan("update", "--publish-add", f"{second}:81", web)
     assert ports(daemon) == {"80/tcp": [first], "81/tcp": [second]} and opens(first) and opens(second)
 
+    third = free_port()
+    body = {
+        "PublishRemove": [f"{second}:81/tcp"],
+        "PublishAdd": {"81/tcp": [{"HostPort": str(third)}]},
+        "NetworkLimit": {"In": "1gbit"},
+    }
+    daemon.ok("POST", f"/containers/{web}/update", body)
+    assert ports(daemon) == {"80/tcp": [first], "81/tcp": [third]} and opens(third) and not opens(second)
+    options = daemon.ok("GET", f"/containers/{web}/json")["NetworkSettings"]["Networks"]["bridge"]["DriverOpts"]
+    assert options == {"sampan.limit.in": "1gbit"}
+    second = third
+
     daemon.sampan("update", "--publish-rm", f"{first}:80", web)
     assert ports(daemon) == {"81/tcp": [second]} and opens(second) and not opens(first)
     daemon.restart(signal.SIGKILL)

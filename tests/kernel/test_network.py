@@ -7,6 +7,7 @@ import os
 import socket
 import statistics
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Interface
@@ -17,8 +18,7 @@ import pytest
 from kernel.net_place import LAN_HOST, LAN_NEIGHBOUR, World, new_namespace
 from sampan.errors import Broken, Conflict, InvalidRequest
 from sampan.kernel import netns, rtnl
-from sampan.kernel.nftables import DELTABLE, NEWTABLE, SUBSYSTEM, Batch, Nftables, table_of
-from sampan.network import filters
+from sampan.kernel.nftables import DELTABLE, NEWTABLE, SUBSYSTEM, Nftables, table_of
 from sampan.network.defaults import Defaults
 from sampan.network.manager import Networks
 from sampan.network.records import PortBinding
@@ -158,13 +158,6 @@ def test_row_77_an_ipv4_network_shows_no_ipv6(world: World) -> None:
         assert not {"smpt1", endpoint.veth_host} & {line.split()[-1] for line in table}
 
 
-def test_row_78_router_advertisements_change_nothing_on_the_host(world: World) -> None:
-    world.manager()
-
-    assert netns.read_sysctl("ipv6/conf/smpt1/accept_ra") == "0"
-    assert netns.read_sysctl("ipv6/conf/smpt1/disable_ipv6") == "1"
-
-
 def test_row_85_a_published_port_is_held(world: World) -> None:
     world.container(world.manager(), WEB, PortBinding(53, "udp", "127.0.0.1", 5353, 5353))
     for kind, address in ((socket.SOCK_STREAM, ("0.0.0.0", 8080)), (socket.SOCK_DGRAM, ("127.0.0.1", 5353))):
@@ -218,22 +211,21 @@ def test_a_restarted_daemon_keeps_leases_and_ports(world: World) -> None:
 
 def test_row_75_a_flushed_ruleset_is_put_back(world: World) -> None:
     manager = world.manager()
-    space, _ = world.container(manager, WEB)
-    server = world.listen(space)
+    space, endpoint = world.container(manager, WEB)
+    server, unpublished = world.listen(space), world.listen(space, 81)
+    lan = world.add_neighbour()
     watch = Nftables(watch=True)
     world.stack.callback(watch.close)
-    other = Nftables()
-    world.stack.callback(other.close)
-    batch = Batch(filters.table_name("smpt1"))
-    batch.delete_table()
     began = time.monotonic()
-    other.commit(batch)
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
     seen: list[int] = []
     while SUBSYSTEM << 8 | NEWTABLE not in seen:
         seen += [answer.kind for answer in watch.listen() if table_of(answer) == "sampan_smpt1"]
 
     assert SUBSYSTEM << 8 | DELTABLE in seen
     assert time.monotonic() - began < 2
+    assert world.peer_seen(lan, LAN_HOST, 8080, server) == LAN_NEIGHBOUR
+    assert not world.reaches(lan, endpoint.ip, 81) and unpublished  # row 74 holds again
     assert world.peer_seen(world.host, "127.0.0.1", 8080, server)
 
 

@@ -4,9 +4,9 @@
 
 Each engine runs in a network namespace that has a second host behind it, so that no engine's rules cost the other anything.
 
-    traffic   from container to container, from the second host to a published port, from the host's 127.0.0.1 to it.  What
-              counts is the ratio of the upper quartiles: on a machine that does other things too, a slice that was left
-              alone says more than one that was not
+    traffic   from container to container, from the second host to a published port, from the host's 127.0.0.1 to it: many
+              short slices, the engines in turns, client and server on a processor each.  What counts is the median of
+              the rounds' ratios; behind it stands its standard error
     changes   networks made and removed, a running container connected and disconnected, through the API: medians
     ports     what the first packet of a flow through a published port takes beside ten published ports and beside a
               thousand more (Sampan alone: dockerd would run a proxy for each)
@@ -145,18 +145,22 @@ def ways(place: Place) -> dict[str, tuple[Fd, tuple[str, int]]]:
 
 
 def measure(places: list[Place], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
-    """Return for each measure the figures of each engine."""
+    """Return for each measure the figures of each engine, one a round."""
     found: dict[str, list[list[float]]] = {}
+    processors = sorted(os.sched_getaffinity(0))
     with ExitStack() as serving:
+        serving.callback(os.sched_setaffinity, 0, processors)
+        os.sched_setaffinity(0, processors[1:] or processors)  # the servers', who inherit it
         for place in places:
             server = serving.enter_context(listening(place.server))
             serving.enter_context(beside(partial(_swallow, server)))
+        os.sched_setaffinity(0, processors[:1])
         for what in ways(places[0]):
             for unit, look in (("Mbit/s", throughput), ("connections/s", connections)):
                 columns = found[f"{what}, {unit}"] = [[] for _ in places]
                 for number in range(rounds):  # short and close together: what else the machine does meets both alike
                     for side in range(len(places)) if number % 2 else reversed(range(len(places))):
-                        columns[side] += look(*ways(places[side])[what], seconds)
+                        columns[side].append(statistics.median(look(*ways(places[side])[what], seconds)))
     return found
 
 
@@ -217,10 +221,12 @@ def ports(place: Place, stack: ExitStack) -> None:
 
 def show(found: dict[str, list[list[float]]]) -> None:
     """Print the traffic's figures."""
-    print(f"{'upper quartile':46} {'sampan':>9} {'dockerd':>9}  sampan/dockerd (at least 1)")
-    for what, columns in found.items():
-        ours, theirs = (statistics.quantiles(column, n=4)[2] for column in columns)
-        print(f"{what:46} {ours:9.0f} {theirs:9.0f} {ours / theirs:8.2f}")
+    print(f"{'median of the rounds':46} {'sampan':>9} {'dockerd':>9}  sampan/dockerd (at least 1)")
+    for what, (ours, theirs) in found.items():
+        ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+        low, ratio, high = statistics.quantiles(ratios, n=4)
+        error = 1.2533 * (high - low) / 1.349 / len(ratios) ** 0.5  # of a median, by the quartiles: strays do not count
+        print(f"{what:46} {statistics.median(ours):9.0f} {statistics.median(theirs):9.0f}  {ratio:.3f} +- {error:.3f}")
 
 
 def show_changes(found: dict[str, list[list[float]]]) -> None:
@@ -232,8 +238,8 @@ def show_changes(found: dict[str, list[list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=0.05)
     parser.add_argument("--only", choices=("traffic", "changes", "ports"))
     arguments = parser.parse_args()
     work = workspace()
@@ -243,7 +249,7 @@ def main() -> None:
             if arguments.only in (None, "traffic"):
                 show(measure(places, arguments.rounds, arguments.seconds))
             if arguments.only in (None, "changes"):
-                show_changes(changes(places, arguments.rounds))
+                show_changes(changes(places, arguments.rounds // 4))
             if arguments.only in (None, "ports"):
                 ports(places[0], stack)
     finally:

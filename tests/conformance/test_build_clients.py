@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import io
 import json
 import os
@@ -10,15 +11,20 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import docker
 import docker.errors
 import pytest
 
+from support.builds import web
 from support.daemon import SAMPAN, Daemon
 
 sys.path.insert(0, str(Path(__file__).parent))
 from terminal import Terminal
+
+LARGE = 40 << 20
+PIECE = bytes(range(256)) * 4096  # a mebibyte
 
 
 @pytest.fixture
@@ -252,6 +258,60 @@ def test_sampan_build_outputs(daemon: Daemon, folder: Path, tmp_path: Path) -> N
     with tarfile.open(tmp_path / "oci.tar") as tar:
         assert "index.json" in tar.getnames()
     assert daemon.docker("ps", "-aq").stdout == b""
+
+
+class _Large(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(LARGE))
+        self.end_headers()
+        for _ in range(LARGE >> 20):
+            self.wfile.write(PIECE)
+
+
+def test_nothing_that_is_copied_is_held_in_memory_whole(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
+    """A large file by every way in and out: sent, copied, unpacked, fetched, mounted, kept, exported; the peaks stay below it."""
+    with tarfile.open(folder / "large.tar", "w") as tar:
+        entry = tarfile.TarInfo("unpacked")
+        entry.size = LARGE
+        tar.addfile(entry, cast("BinaryIO", _Repeated()))
+    with (folder / "large").open("wb") as file:
+        file.writelines(PIECE for _ in range(LARGE >> 20))
+
+    def build(*words: str) -> int:
+        """Build and return the peak of the command's memory, in bytes."""
+        done = subprocess.Popen([str(SAMPAN), "-H", daemon.host, "build", *words, str(folder)], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(done.pid, 0)
+        done.returncode = os.waitstatus_to_exitcode(status)
+        assert done.returncode == 0
+        return usage.ru_maxrss << 10
+
+    def peak() -> int:
+        found = Path(f"/proc/{daemon.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        return int(found) << 10
+
+    (folder / "Dockerfile").write_text("FROM busybox\nCOPY src /src/\n")
+    out = [f"type=local,dest={tmp_path}/o", f"type=oci,dest={tmp_path}/i"]
+    ways = [word for one in out for word in ("-o", one)]
+    usual = build(*ways)
+    with web(_Large) as port:
+        (folder / "Dockerfile").write_text(
+            f"FROM busybox AS s\nCOPY large /a\nADD large.tar /b/\nADD http://127.0.0.1:{port}/large /c\nFROM s AS m\n"
+            "RUN --mount=from=s,target=/s --mount=target=/ctx,rw cat /s/a > /d && cat /ctx/large > /ctx/e\n"
+            "FROM scratch\nCOPY --from=m /a /b/unpacked /c /d /\n"
+        )
+        Path(f"/proc/{daemon.pid}/clear_refs").write_text("5")
+        before = peak()
+        took = build(*ways, "--cache-to", f"type=local,mode=max,dest={tmp_path}/c")
+
+    assert {(tmp_path / "o" / name).stat().st_size for name in ("a", "unpacked", "c", "d")} == {LARGE}
+    assert took - usual < LARGE // 2, (took, usual)
+    assert peak() - before < LARGE, (peak(), before)  # buffers take 24 MiB of it, however large the file
+
+
+class _Repeated:
+    def read(self, size: int) -> bytes:
+        return (PIECE * (size // len(PIECE) + 1))[:size]
 
 
 def test_sampan_build_verifies_that_it_is_reproducible(daemon: Daemon, folder: Path) -> None:

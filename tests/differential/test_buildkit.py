@@ -41,6 +41,9 @@ MORE = {
     "unneeded stage": "RUN exit 1\nFROM busybox\nCMD x\n",
     "platform arguments": "ARG TARGETARCH\nARG TARGETOS\nRUN echo $TARGETOS $TARGETARCH > /o\nENV P=$TARGETARCH\n",
     "global arguments": "ARG V=inner\nENV F=$V\n",
+    "healthcheck again": 'HEALTHCHECK --start-period=1m30s CMD ["test", "-e", "/a"]\nHEALTHCHECK --retries=9 CMD true\n',
+    "workdir of a number": "USER 7:8\nWORKDIR /tmp/w\n",
+    "archive into a new folder": "ADD --chown=user inner.tar /x/\n",
     "workdir of a user": "RUN echo u:x:7:7::/:/bin/sh >> /etc/passwd\nUSER u\nWORKDIR /mine/deep\n",
 }
 # Where they differ, exactly there: keys of the configuration or paths, and why that stays.

@@ -109,7 +109,7 @@ def write(copying: Copying, tree: Fd, check: Check) -> None:
             picked = [Picked(picked[0].path, "", picked[0].found)]
         copy(copying.root, picked, tree, target, check)
     for one in copying.archives:
-        _unpack(copying.root, one.path, tree, Target(real, True, who if op.chown else None), check)
+        _unpack(copying.root, one.path, tree, Target(real, True, None), check)  # --chown is for what the archive goes into
     if op.inline:
         write_inline(op.inline, tree, target, copying.now)
     for thing in copying.fetched:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,40 @@ def test_ubuntu_needs_a_mirror_and_a_keyring(host: distribution.Host) -> None:
 def test_a_host_with_neither_program_says_so(host: distribution.Host) -> None:
     with pytest.raises(Unsupported, match="neither mmdebstrap nor debootstrap"), distribution.made(host, "debian", "bookworm", 0):
         pass
+
+
+MAKES = """
+echo "$@" > {folder}/arguments
+for root; do case $root in */root) break;; esac; done
+mkdir -p $root/etc/apt $root/proc $root/var/log
+mount -t tmpfs none $root/proc
+echo $$ | tee $root/var/log/bootstrap.log $root/etc/hostname > /dev/null
+echo here > $root/etc/issue
+echo working
+"""
+
+
+def test_debootstrap_does_it_where_there_is_no_mmdebstrap(host: distribution.Host, tmp_path: Path) -> None:
+    """With the same mirror and keyring; what it mounts is gone with it; the same again is the same tar."""
+    program(host, "debootstrap", MAKES.format(folder=tmp_path))
+    (Path(host.path) / "unshare").symlink_to("/usr/bin/unshare")
+    made = []
+    for _ in range(2):
+        with distribution.made(host, "debian", "bookworm", 1000) as (tar, name):
+            assert name == "debootstrap"
+            made.append(b"".join(iter(tar.read, b"")))
+    words = (tmp_path / "arguments").read_text().split()
+    root = words[-2]
+    assert [one for one in words if one != root] == [
+        "--variant=minbase", "--force-check-gpg", f"--keyring={host.keyrings}/debian-archive-keyring.gpg",
+        "--components=main,contrib", "bookworm", "http://mirror.example/debian",
+    ]  # fmt: skip
+    assert made[0] == made[1]
+    with tarfile.open(fileobj=io.BytesIO(made[0])) as tar:
+        files = {entry.name.rstrip("/") for entry in tar}
+    assert {"etc/issue", "etc/apt/sources.list", "proc", "var/log"} <= files
+    assert not {"etc/hostname", "var/log/bootstrap.log"} & files
+    assert not Path(root).exists() and root not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_a_program_that_fails_gives_no_image(host: distribution.Host) -> None:

@@ -18,7 +18,7 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -57,6 +57,7 @@ class State:
         self._depth = 0
         self._relaxed = False  # what PRAGMA synchronous says now: NORMAL or FULL
         self._batch_volatile = False
+        self.rolled_back: list[Callable[[], None]] = []  # told that what was written last is undone; under the mutex
         try:
             self._db = self._open(data_root)
         except sqlite3.Error as error:
@@ -108,11 +109,22 @@ class State:
             except BaseException:
                 self._depth -= 1
                 if self._depth == 0:
-                    self._db.execute("ROLLBACK")
+                    self._roll_back()
                 raise
             self._depth -= 1
             if self._depth == 0:
-                self._db.execute("COMMIT")
+                try:
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    self._roll_back()
+                    raise
+
+    def _roll_back(self) -> None:
+        """Undo the batch; a commit that failed may have done so already."""
+        for told in self.rolled_back:
+            told()
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def _relax(self, volatile: bool) -> None:
         """Choose how the next commit is made.  Within a transaction it is too late: the pragma would be ignored."""

@@ -1,13 +1,11 @@
 """Which images there are, what they are made of, and what they are called.
 
-An image's ID is the digest of its configuration.  Three kinds of record (state.py): `image` by ID, `tag` by full name
-(docker.io/library/busybox:latest), `repo-digest` by full canonical name (docker.io/library/busybox@sha256:...).
-A name always belongs to one image; an image may have any number, or none (dangling).
+An image's ID is the digest of its configuration, and the key of its record (state.py).  It may have any number of names
+(image_names.py), or none (dangling).
 """
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,16 +13,15 @@ from contextlib import contextmanager
 import msgspec
 
 from sampan.content.blobs import Blobs
+from sampan.content.image_names import ImageNames
 from sampan.errors import Conflict, InvalidRequest, NotFound
 from sampan.oci.digest import Digest, is_hex
 from sampan.oci.image import ImageConfig, decode
-from sampan.oci.reference import Reference, parse, recorded
+from sampan.oci.reference import Reference, parse
 from sampan.state import State, Table
 
 HOUR = 3600 * 10**9  # nanoseconds
 MAX_REFERRERS = 8  # documents attached to one image
-
-_name = functools.lru_cache(maxsize=8192)(recorded)  # the names in records are few and asked for in every list
 
 
 class LayerRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,13 +73,6 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
             yield layer.blob
 
 
-class Name(msgspec.Struct, frozen=True, kw_only=True):
-    """A name's record: the image, and since when (nanoseconds)."""
-
-    image: Digest
-    since: int = 0
-
-
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """A layer that was pulled whole before its image was; since: nanoseconds."""
 
@@ -124,15 +114,13 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-class Catalogue:
+class Catalogue(ImageNames):
     """Images and their names.  Thread-safe; every change is durable when it returns."""
 
     def __init__(self, state: State, blobs: Blobs) -> None:
-        self.state = state
+        super().__init__(state)
         self.blobs = blobs
         self._images = Table(state, "image", ImageRecord)
-        self._tags = Table(state, "tag", Name)
-        self._digests = Table(state, "repo-digest", Name)
         self._kept = Table(state, "kept-layer", Kept)
         self._used = Table(state, "image-used", Used)
         self._referrers = Table(state, "image-referrers", Referrers)
@@ -194,11 +182,6 @@ class Catalogue:
         """Return when the image was last used, named or brought here, in nanoseconds."""
         found = self._used.get(record.id)
         return max(found.at if found is not None else 0, record.added, self.last_tagged(record.id))
-
-    def since(self, reference: Reference) -> int:
-        """Return since when the image has this name, in nanoseconds; 0 when there is no such name."""
-        found = self._table(reference).get(str(reference))
-        return found.since if found is not None else 0
 
     def keep_layer(self, layer: LayerRef, now: int) -> None:
         """Keep a layer whose image is not here yet, for a day: a pull that goes on finds it."""
@@ -265,48 +248,7 @@ class Catalogue:
         """Return what lists need.  Raises NotFound, Broken for an old record whose configuration is damaged."""
         return record.facts if record.facts is not None else facts_of(self.config(record.id))
 
-    # Names
-
-    def tag(self, reference: Reference, image: Digest, since: int) -> Digest | None:
-        """Give the image a name; return the other image that lost it, if one did."""
-        table = self._table(reference)
-        with self.state.batch():
-            before = table.get(str(reference))
-            table.put(str(reference), Name(image=image, since=since))
-        return before.image if before is not None and before.image != image else None
-
-    def untag(self, reference: Reference) -> bool:
-        """Take the name away; return whether it was there."""
-        return self._table(reference).delete(str(reference))
-
-    def _table(self, reference: Reference) -> Table[Name]:
-        if bool(reference.tag) == bool(reference.digest):
-            raise InvalidRequest(f"{reference} is not a name with either a tag or a digest")
-        return self._digests if reference.digest else self._tags
-
-    def named(self, reference: Reference) -> Digest | None:
-        """Return the image that has exactly this name (a digest must belong to this very repository: row 57)."""
-        found = self._table(reference).get(str(reference))
-        return found.image if found is not None else None
-
-    def tags(self, image: Digest | None = None) -> list[Reference]:
-        """Return the tagged names (of one image), sorted."""
-        return [_name(key) for key, name in self._tags.items() if image in (None, name.image)]
-
-    def repo_digests(self, image: Digest | None = None) -> list[Reference]:
-        return [_name(key) for key, name in self._digests.items() if image in (None, name.image)]
-
-    def names(self) -> dict[Digest, tuple[list[Reference], list[Reference]]]:
-        """Return (tags, repository digests) of every image that has a name: one pass for lists."""
-        found: dict[Digest, tuple[list[Reference], list[Reference]]] = {}
-        for place, table in enumerate((self._tags, self._digests)):
-            for key, name in table.items():
-                found.setdefault(name.image, ([], []))[place].append(_name(key))
-        return found
-
-    def last_tagged(self, image: Digest) -> int:
-        """Return when the image was last given a name, in nanoseconds; 0 for never."""
-        return max((name.since for _, name in self._tags.items() if name.image == image), default=0)
+    # By what people write
 
     def resolve(self, text: str) -> tuple[Digest, Reference | None]:
         """Return the image that `text` means, and the name if it is one: name, ID, or the start of an ID.
@@ -383,7 +325,7 @@ class Catalogue:
 
     def broken(self) -> list[tuple[str, str]]:
         """Return (key, reason) of every record that cannot be read."""
-        tables = (self._images, self._tags, self._digests, self._kept, self._referrers)
+        tables = (self._images, self._tags.table, self._digests.table, self._kept, self._referrers)
         return [one for table in tables for one in table.broken()]
 
 

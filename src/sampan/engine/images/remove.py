@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from sampan.content.images import ImageRecord
@@ -49,8 +50,9 @@ def remove(stores: Stores, ref: str, *, force: bool, prune: bool) -> Removal:
         tags = [name for name in names if name.tag]
         if not force and (len(repositories) > 1 or len(tags) > 1):
             raise _conflict(image, "must be forced", "image is referenced in multiple repositories")
-    _refuse_users(stores, image, force)
-    _delete(stores, image, removal, prune)
+    children = Counter(record.parent for record in stores.catalogue.all())
+    _refuse_users(stores, image, force, children)
+    _delete(stores, image, removal, children, prune=prune)
     freed, layers = stores.collect()
     removal.freed += freed
     removal.done += [Deleted(deleted=chain) for chain in layers]
@@ -73,13 +75,13 @@ def _refuse_last_name(stores: Stores, image: Digest, ref: str, force: bool) -> N
         )
 
 
-def _refuse_users(stores: Stores, image: Digest, force: bool) -> None:
+def _refuse_users(stores: Stores, image: Digest, force: bool, children: Counter[str]) -> None:
     users = stores.in_use(image)
     for container, running in users:
         if running:
             reason = f"image is being used by running container {short(container)}"
             raise _conflict(image, "cannot be forced", reason)
-    if any(record.parent == image for record in stores.catalogue.all()):
+    if children[image]:
         raise _conflict(image, "cannot be forced", "image has dependent child images")
     if users and not force:
         raise _conflict(image, "must be forced", f"image is being used by stopped container {short(users[0][0])}")
@@ -96,21 +98,26 @@ def _untag(stores: Stores, image: Digest, name: Reference, removal: Removal) -> 
         removal.events.append(event)
 
 
-def _delete(stores: Stores, image: Digest, removal: Removal, prune: bool) -> None:
-    """Forget the image, then with `prune` each ancestor that has neither a name, nor a child, nor a container."""
+def _delete(stores: Stores, image: Digest, removal: Removal, children: Counter[str], *, prune: bool) -> None:
+    """Forget the image, then with `prune` each ancestor that has neither a name, nor a child, nor a container.
+
+    children: how many each image has; kept true.
+    """
     while True:
         record = stores.catalogue.get(image)
-        for name in (*stores.catalogue.tags(image), *stores.catalogue.repo_digests(image)):
-            _untag(stores, image, name, removal)
         event = stores.event("delete", image)
-        stores.catalogue.forget(image)
+        with stores.catalogue.state.batch():  # one commit for all its names
+            for name in (*stores.catalogue.tags(image), *stores.catalogue.repo_digests(image)):
+                _untag(stores, image, name, removal)
+            stores.catalogue.forget(image)
         removal.done.append(Deleted(deleted=image))
         removal.events.append(event)
+        children[record.parent] -= 1
         parent = Digest(record.parent)
         if not prune or not parent or stores.catalogue.find(parent) is None:
             return
         named = stores.catalogue.tags(parent) or stores.catalogue.repo_digests(parent)
-        if named or stores.in_use(parent) or any(r.parent == parent for r in stores.catalogue.all()):
+        if named or stores.in_use(parent) or children[parent]:
             return
         image = parent
 
@@ -171,18 +178,20 @@ def prune(stores: Stores, filters: Filters) -> tuple[PruneResult, list[Event]]:
     try:
         total = Removal()
         spared = rules.spared(stores)
-        for record in stores.catalogue.all():
+        records = stores.catalogue.all()
+        children = Counter(record.parent for record in records)
+        for record in records:
             try:
                 if rules.stays(stores, record, spared) or stores.in_use(record.id):
                     continue
-                _refuse_users(stores, record.id, force=False)
+                _refuse_users(stores, record.id, False, children)
                 names = stores.catalogue.tags(record.id)
                 if any(name in spared for name in names):
                     for name in names:
                         if name not in spared:
                             _untag(stores, record.id, name, total)
                     continue
-                _delete(stores, record.id, total, prune=True)
+                _delete(stores, record.id, total, children, prune=True)
             except SampanError:  # it is in use by now, or gone, or has children
                 continue
         stores.catalogue.drop_kept(time.time_ns())

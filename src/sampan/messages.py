@@ -28,13 +28,16 @@ receives: a long body travels in a memfd, which is then the packet's last descri
       |  Release (the daemon has recorded the exit)  |
       |--------------------------------------------->|  removes cgroups, keeper.sock; exits
 
+Go("exec") comes before Built where the daemon knows the uid without the container's passwd file.
+
 The daemon does the start itself, in a thread.  A daemon that dies before Handed takes init with it: the keeper kills what it was
 never given.  An exec is born of the keeper itself, with the same Task, Built and Go.
 
 The first connection to the keeper is one that the daemon made, and whose other end went with Breed.  A later daemon connects to
 `<state_dir>/keeper.sock`; the keeper greets every new connection with Status + pidfd, and the newest connection is the
-one that counts.  When a container ends, the keeper writes `<state_dir>/exit` (an `Exited`, JSON, atomically) before it
-says so; with no daemon connected it then removes the cgroups and leaves: the file is what the next daemon finds.
+one that counts.  When a container ends, the keeper says so and waits for Release; with no daemon connected, or when that one
+goes before it has recorded the end, the keeper writes `<state_dir>/exit` (an `Exited`, JSON, atomically), removes the cgroups and
+leaves: the file is what the next daemon finds.
 """
 
 from __future__ import annotations
@@ -331,6 +334,15 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 def to_bytes(message: Message) -> bytes:
     """Return the message's body (msgpack)."""
     return _encoder.encode(message)
+
+
+_LARGE = 1 << 31  # msgpack writes it, and every number of `born`, as a byte and four of big-endian
+_BORN_HEAD, _BORN_MIDDLE, _BORN_TAIL = _encoder.encode(Born(pid=_LARGE, keeper_pid=_LARGE)).split(_LARGE.to_bytes(4, "big"))
+
+
+def born(pid: int, keeper_pid: int) -> bytes:
+    """Return the body of Born without the encoder, for a keeper that must write to little memory."""
+    return _BORN_HEAD + pid.to_bytes(4, "big") + _BORN_MIDDLE + keeper_pid.to_bytes(4, "big") + _BORN_TAIL
 
 
 def from_bytes(body: bytes) -> AnyMessage:

@@ -102,9 +102,14 @@ def test_p4_p6_nothing_is_imported_opened_or_run_by_name_in_a_container(audited:
 
 def test_p4_the_harness_hears_an_import_and_a_lookup(tmp_path: Path) -> None:
     """The control: an import after entering is heard."""
-    late = (
-        "from sampan.runtime import program\n_find = apply.describe\ndef _late(*args):\n import antigravity\napply.walk = _late\n"
-    )
+    late = """
+_walk = apply.walk
+def _late(steps, state):
+    if state.trees:
+        import antigravity
+    _walk(steps, state)
+apply.walk = _late
+"""
     boxes, rig = rigged_boxes(tmp_path, AUDIT + late)
     try:
         boxes.start("true", expect=StepFailed)

@@ -31,6 +31,7 @@ from sampan.messages import Breed
 from sampan.network.manager import Networks
 from sampan.state import State, Table
 from sampan.storage.overlay import Overlay
+from sampan.storage.trash import Trash
 from sampan.storage.volumes import Volumes
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 _STARTS = 16  # at a time
+_BREATH = 0.006  # seconds after a start: making a brood takes a processor from a program that has only just begun, or ends at once
 Made = TypeVar("Made")
 
 
@@ -66,16 +68,20 @@ class Launcher:
         self._nursery = Nursery(self._breed, self._host)
         self._filters = Filters()
         self._reaper: Fd | None = None
+        self._soon: asyncio.TimerHandle | None = None
         # A start waits for its init more than it works: not in the loop's own pool, which it would fill.
         self._threads = ThreadPoolExecutor(_STARTS, "sampan-start")
         self._prepare()
 
     async def start(self, work: Callable[[], Made]) -> Made:
-        """Do a start's work in a thread; then have a brood made for the next one."""
+        """Do a start's work in a thread; then have a brood made for the next one, soon."""
+        loop = asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await loop.run_in_executor(self._threads, work)
         finally:
-            self._prepare()
+            if self._soon is not None:
+                self._soon.cancel()
+            self._soon = loop.call_later(_BREATH, self._prepare)
 
     def launch(self, launch: Launch, fds: Sequence[Fd], connect: Connect) -> Started:
         """Start a container (launch/start.py).  Blocks."""
@@ -113,6 +119,8 @@ class Launcher:
                 self.spawner = start_spawner(self._interpreter)
 
     def close(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
         self._threads.shutdown()
         self._nursery.close()
         self.spawner.close()
@@ -156,6 +164,7 @@ class Rooms:
     def __post_init__(self) -> None:
         self.records: Table[ContainerRecord] = Table(self.state, "container", ContainerRecord)
         self.ranges = Ranges(self.data_root)
+        self.trash = Trash(self.data_root / "trash")  # of containers' folders
 
     def state_dir(self, container: str) -> Path:
         return self.exec_root / "containers" / container

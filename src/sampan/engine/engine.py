@@ -47,3 +47,4 @@ class Engine:
             container.drop_keeper()
             if container.restart_task is not None:
                 container.restart_task.cancel()
+        self.rooms.trash.close()

@@ -8,11 +8,14 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from sampan.engine.records import ContainerRecord, Place
 from sampan.errors import InvalidRequest
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import clone_tree, set_attributes
 from sampan.kernel.paths import Resolve, open_in
+from sampan.oci.defaults import PROC, SYS
 from sampan.oci.runtime import Mount
 
 log = logging.getLogger("sampan.engine")
@@ -22,16 +25,15 @@ ETC = ("/etc/resolv.conf", "/etc/hostname", "/etc/hosts")
 def defaults(record: ContainerRecord, *, cgroup_writable: bool) -> list[Mount]:
     """Return the mounts every container has, less those that the user's replace."""
     host = record.host
-    ro = () if host.privileged else ("ro",)
     shm = host.shm_size or 67108864
     mounts = [
-        Mount(destination="/proc", type="proc", options=("nosuid", "noexec", "nodev")),
+        PROC,
         Mount(destination="/dev", type="tmpfs", options=("nosuid", "strictatime", "mode=755", "size=65536k")),
         Mount(
             destination="/dev/pts", type="devpts",
             options=("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         ),
-        Mount(destination="/sys", type="sysfs", options=("nosuid", "noexec", "nodev", *ro)),
+        replace(SYS, options=SYS.options[:-1]) if host.privileged else SYS,
         Mount(
             destination="/sys/fs/cgroup", type="cgroup",
             options=(*(() if cgroup_writable else ("ro",)), "nosuid", "noexec", "nodev"),

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from sampan.errors import InvalidRequest
 from sampan.kernel import caps
 from sampan.kernel.calls import kernel_version
+from sampan.oci.defaults import MASKED, READONLY
 from sampan.oci.runtime import Capabilities, Seccomp
 from sampan.oci.seccomp_profile import default_profile, parse_profile
 from sampan.wire.containers import HostConfig
@@ -21,12 +22,6 @@ DEFAULT_CAPABILITIES = tuple(
         "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
     ).split()
 )
-MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-)  # fmt: skip
-READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _IPC = ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 _KERNEL, _MACHINE = kernel_version(), platform.machine()
 _APPARMOR, _SELINUX = Path("/sys/module/apparmor"), Path("/sys/fs/selinux")

@@ -192,6 +192,7 @@ async def _start(container: Container) -> None:
 
 def _sweep_folders(rooms: Rooms, containers: Containers, unreadable: set[str]) -> None:
     """Remove folders and control groups of containers that are no more."""
+    rooms.trash.sweep()
     for top in (rooms.exec_root / "containers", rooms.data_root / "containers"):
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in top.iterdir():

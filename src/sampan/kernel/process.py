@@ -96,6 +96,31 @@ def clone(flags: int = Clone.NONE, *, cgroup: int | Fd | None = None) -> tuple[i
     return pid, Fd(pidfd.value)
 
 
+class PreparedClone:
+    """A `clone` into the namespaces of `flags`, its arguments made beforehand: for a process that must write to little memory."""
+
+    def __init__(self, flags: int) -> None:
+        self._pidfd = ctypes.c_int(-1)
+        self._arguments = CloneArguments(
+            flags=int(flags | Clone.PIDFD), pidfd=ctypes.addressof(self._pidfd), exit_signal=int(_signal.SIGCHLD)
+        )
+        self._at, self._size = ctypes.addressof(self._arguments), ctypes.sizeof(self._arguments)
+
+    def __call__(self) -> tuple[int, int]:
+        """Fork: return (pid, number of its pidfd, which the caller owns) in the parent, (0, -1) in the child."""
+        _before_fork()
+        try:
+            pid = _clone3(self._at, self._size, subject="container process")
+        except OSError:
+            _after_fork_parent()
+            raise
+        if pid == 0:
+            _after_fork_child()
+            return 0, -1
+        _after_fork_parent()
+        return pid, self._pidfd.value
+
+
 def unshare(flags: int) -> None:
     """Move the calling thread into new namespaces (unshare(2))."""
     _unshare(int(flags), subject=f"namespaces {flags:#x}")

@@ -57,6 +57,11 @@ def close_all_but(connection: Socket) -> None:
     os.closerange(connection.fileno() + 1, 1 << 20)
 
 
+def rights(number: int) -> Ancillary:
+    """Return what sends a copy of a descriptor along."""
+    return [(_SOL_SOCKET, _SCM_RIGHTS, struct.pack("=i", number))]
+
+
 def numbers(ancillary: Ancillary) -> tuple[int, ...]:
     """Return the received descriptors, which the caller owns."""
     found: tuple[int, ...] = ()

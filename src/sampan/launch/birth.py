@@ -1,24 +1,29 @@
 """Making processes in namespaces: a keeper's brood, and an exec's process.
 
-A brood is made in two steps, for a process's parent is whoever cloned it, and the clone itself touches memory that a keeper
-would keep for as long as its container runs: the keeper forks a midwife, whose only work is to join namespaces and to clone
-init as the keeper's child (CLONE_PARENT).
+A process's parent is whoever cloned it, and what a keeper writes to it keeps for as long as its container runs.  What a daemon
+asks for ahead of need is always the same, so the keeper clones it with arguments made beforehand.  Anything else it leaves to a
+midwife, a fork of itself that joins namespaces and clones init as the keeper's child (CLONE_PARENT).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import NamedTuple, NoReturn
 
 from sampan import messages
 from sampan.cgroups import Doors
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd, keep_only
-from sampan.kernel.process import PR, Clone, clone, pidfd_signal, prctl, setns
-from sampan.launch import init
+from sampan.kernel.process import PR, Clone, PreparedClone, clone, pidfd_signal, prctl, setns
+from sampan.launch import bare, init
 from sampan.launch.channel import Channel, unpack
+from sampan.launch.namespaces import USUAL
+
+# What a daemon asks for ahead of need: nothing in it varies, so that a keeper need not read it.
+EARLY = messages.to_bytes(messages.Breed(make=USUAL, early=True))
+_clone_early = PreparedClone(USUAL)
 
 
 class Born(NamedTuple):
@@ -36,6 +41,21 @@ class Born(NamedTuple):
         except (ProcessLookupError, ChildProcessError):
             pass
         self.channel.close()
+
+
+def bear(inits: bare.Socket) -> int:
+    """For a keeper: clone the usual init ahead of need, say Born to the daemon; return its pid, 0 when there is none."""
+    try:
+        pid, pidfd = _clone_early()
+    except OSError as error:
+        bare.send(inits, messages.to_bytes(messages.Failed(step="clone", code=error.errno or 0, text=str(error))), [])
+        return 0
+    if pid == 0:
+        _live(Channel.adopt(Fd(inits.detach())), early=True)
+    with suppress(OSError):  # the daemon has gone: its other connection tells
+        bare.send(inits, messages.born(pid, os.getpid()), bare.rights(pidfd))
+    os.close(pidfd)
+    return pid
 
 
 def deliver(body: bytes, numbers: Sequence[int], tell: int) -> NoReturn:
@@ -60,7 +80,7 @@ def deliver(body: bytes, numbers: Sequence[int], tell: int) -> NoReturn:
         step = "clone"
         pid, pidfd = clone(request.make | Clone.PARENT, cgroup=doors.folder)
         if pid == 0:
-            _live(inits, early=request.early)
+            _live(inits)
         assert pidfd is not None
         os.write(tell, b"%d" % pid)
         inits.send(messages.Born(pid=pid, keeper_pid=keeper), [pidfd])

@@ -119,19 +119,28 @@ class Container:
                 last_cap=self._host.last_cap, enter_as_root=bool(enter & Clone.NEWUSER),
             )  # fmt: skip
             born.channel.send(task, inner)
+            newborn.adjust_oom(born.pid, process.oom_score_adj)
+            uid, lent = newborn.known_uid(request.user, process), inner[0 if request.open_stdin else 1 :]
+            if uid is not None:
+                self._let_go(born, uid, lent)
             message, terminal = newborn.hear(born.channel)
             for fd in terminal:
                 stdio.set_terminal(fd)
-            newborn.built(born.pid, message, inner[0 if request.open_stdin else 1 :])
+            told = newborn.built(message)
+            if uid is None:
+                self._let_go(born, told.uid, lent)
             for fd in inner:
                 fd.close()
-            newborn.adjust_oom(born.pid, process.oom_score_adj)
-            newborn.let_go(born.channel)
+            newborn.executed(born.channel)
             for wish in request.attachments:
                 stdio.attach(Fd(fds[wish.fd].take()), wish)
             undo.pop_all()
         stdio.start()
         return Running(born.pid, born.pidfd, stdio)
+
+    def _let_go(self, born: birth.Born, uid: int, lent: Sequence[Fd]) -> None:
+        newborn.give_stdio(self.first.pid, uid, lent)
+        newborn.let_go(born.channel)
 
     # End.
 

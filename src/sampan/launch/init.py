@@ -25,9 +25,9 @@ from sampan.kernel.pty import make_controlling, open_terminal, set_size
 from sampan.launch.channel import Channel
 from sampan.launch.rehearsal import rehearse
 from sampan.oci.runtime import Spec
-from sampan.runtime import apply
+from sampan.runtime import ahead, apply
 from sampan.runtime.identity import give_up_privileges, set_limits
-from sampan.runtime.plan import Step, plan
+from sampan.runtime.plan import Step, as_usual, plan
 from sampan.runtime.program import DEFAULT_PATH, find
 from sampan.runtime.sysctls import set_sysctls
 
@@ -39,12 +39,17 @@ _SIGNALS = (
 def run(channel: Channel, *, early: bool = False) -> NoReturn:
     """Wait for a Task and become its program; never returns.  The channel is all that is open besides 0, 1, 2."""
     try:
+        _leave_the_keeper()
+        ready: dict[str, Fd] = {}
         if early:
+            # The daemon raises it again: nobody waits for what is done until then.
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            ready = ahead.make()
             rehearse()
         task, fds = channel.receive()
         if not isinstance(task, messages.Task):
             os._exit(127)  # whoever made this process gave up; nobody listens
-        _start(task, fds, channel)
+        _start(task, fds, channel, ready)
     except StepFailed as error:
         failed = messages.Failed(step=error.step, code=error.code, text=error.text)
     except InvalidRequest as error:
@@ -76,11 +81,14 @@ def _given(task: messages.Task, fds: list[Fd]) -> Given:
     return Given(pipes, reaper, dict(zip(task.place.trees if task.place is not None else (), rest, strict=True)))
 
 
-def _start(task: messages.Task, fds: list[Fd], channel: Channel) -> None:
+def _leave_the_keeper() -> None:
     os.setsid()
     set_name("sampan-init")
     prctl(PR.SET_DUMPABLE, 0)
     idents.join_fresh_session_keyring()
+
+
+def _start(task: messages.Task, fds: list[Fd], channel: Channel, ready: dict[str, Fd]) -> None:
     given, place = _given(task, fds), task.place
     # Still the host's root in the eyes of its folders, which nobody else may pass; the container's root is nobody there.
     root = apply.enter(given.trees[place.rootfs], place.folder) if place is not None else None
@@ -92,9 +100,9 @@ def _start(task: messages.Task, fds: list[Fd], channel: Channel) -> None:
     proc: Fd | None = None
     terminal: tuple[Fd, Fd] | None = None
     if place is not None and root is not None:
-        steps = _plan(place.spec)
+        steps, ready = _plan(place.spec, ready)
         Doors(tasks=_wait(channel, "group")).enter()
-        terminal, proc = _build(place, steps, given.trees, root)
+        terminal, proc = _build(place, steps, root, given.trees, ready)
     with open_fd("/", os.O_PATH | os.O_DIRECTORY) as root:
         if place is None and task.process.terminal:
             with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
@@ -116,14 +124,20 @@ def _wait(channel: Channel, stage: str) -> list[Fd]:
     return fds
 
 
-def _plan(spec: Spec) -> tuple[Step, ...]:
+def _plan(spec: Spec, ready: dict[str, Fd]) -> tuple[tuple[Step, ...], dict[str, Fd]]:
+    """Return the steps, and which of the mounts made ahead they use: all or none."""
+    if ready and not as_usual(spec):
+        ahead.drop(ready)
+        ready = {}
     try:
-        return plan(spec)
+        return plan(spec, ready=bool(ready)), ready
     except InvalidRequest as error:
         raise StepFailed("config", 0, str(error)) from None
 
 
-def _build(place: messages.Place, steps: Sequence[Step], trees: Mapping[int, Fd], root: Fd) -> tuple[tuple[Fd, Fd] | None, Fd]:
+def _build(
+    place: messages.Place, steps: Sequence[Step], root: Fd, trees: Mapping[int, Fd], ready: dict[str, Fd]
+) -> tuple[tuple[Fd, Fd] | None, Fd]:
     """Make the root file system and enter it; return the terminal, if any, and the private procfs."""
     spec = place.spec
     if "cgroup" in place.own_namespaces:
@@ -134,7 +148,7 @@ def _build(place: messages.Place, steps: Sequence[Step], trees: Mapping[int, Fd]
         idents.set_domainname(spec.domainname)
     # Before any mount of the container's, and reachable by this descriptor only (row 4).
     proc = new_mount("proc") if spec.linux.sysctl else Fd(-1)
-    state = apply.Walk(root=root, trees=trees, in_userns=place.in_userns, own_netns=place.own_netns, controllers=place.controllers)
+    state = apply.Walk(root, trees, place.in_userns, place.own_netns, place.controllers, systems=ready)
     apply.walk(steps, state)
     if state.terminal is None and spec.process.terminal:
         with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:

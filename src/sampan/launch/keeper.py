@@ -58,7 +58,12 @@ def main(body: bytes, ends: tuple[int, ...], host: Host) -> NoReturn:
 
 
 def _child(body: bytes, ends: tuple[int, ...]) -> int:
-    """Return the pid of the init that the midwife made, 0 when it made none and has told the daemon why."""
+    """Return the pid of the init that was made, 0 when none was and the daemon has been told why."""
+    if body == birth.EARLY:
+        inits = bare.adopt(ends[1])
+        born = birth.bear(inits)
+        inits.close()
+        return born
     reading, writing = os.pipe()
     midwife = os.fork()
     if midwife == 0:
@@ -156,9 +161,24 @@ class Keeper:
 
     def _alone(self) -> None:
         """The daemon has gone, whichever way that was found out; its Release may be among what it left unread."""
+        released = self._released()
         self._hang_up()
         if self._exited is not None:
-            self._release()  # the file tells the next daemon
+            if not released:
+                self._write_exit(self._exited)
+            self._release()
+
+    def _released(self) -> bool:
+        """Return whether the last words of a daemon that has gone were Release: nobody is to find an end that is recorded."""
+        if self._control is None or self._exited is None:
+            return False
+        with suppress(OSError, msgspec.DecodeError):  # nothing more to read
+            while (heard := self._control.receive(nonblocking=True))[0] is not None:
+                for fd in heard[1]:
+                    fd.close()
+                if isinstance(heard[0], messages.Release):
+                    return True
+        return False
 
     def _control_ready(self, _: int) -> None:
         if self._control is None:
@@ -270,13 +290,16 @@ class Keeper:
         self._exited = messages.Exited(
             status=status, oom_killed=killed_by_oom, finished_at=time.time_ns(), lost_lines=first.stdio.lost_lines
         )
-        self._write_exit(self._exited)
-        self._say(self._exited)
         if self._control is None:
-            self._release()
+            self._alone()
+        else:
+            self._say(self._exited)
 
     def _write_exit(self, exited: messages.Exited) -> None:
-        """Leave word for a later daemon; run-time state, so a rename is enough: it does not outlive the host."""
+        """Leave word for the next daemon; run-time state, so a rename is enough: it does not outlive the host.
+
+        A daemon that was told says when it has it on its disk; until then the word is the keeper's to give.
+        """
         try:
             temporary = os.path.join(self._state_dir, ".exit")
             with open_fd(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW) as file:

@@ -10,7 +10,7 @@ from sampan import messages
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd
 from sampan.launch.channel import Channel
-from sampan.oci.runtime import IdMapping, Linux
+from sampan.oci.runtime import IdMapping, Linux, Process
 
 PATIENCE = 60.0  # seconds that a step of init may take: a dead NFS server must not hold its starter for ever
 
@@ -57,15 +57,29 @@ def hear(channel: Channel) -> tuple[messages.AnyMessage | None, list[Fd]]:
     return channel.receive()
 
 
-def built(pid: int, message: messages.AnyMessage | None, stdio: Sequence[Fd]) -> list[str]:
-    """Take init's word that all is built: give the process its stdio; return warnings.  Raises StepFailed."""
+def known_uid(user: str | None, process: Process) -> int | None:
+    """Return the uid that a process will have, None while only the container's passwd file knows: its init says it in Built."""
+    if user is None:
+        return process.user.uid
+    name = user.partition(":")[0]
+    if not name:
+        return 0
+    return int(name) if name.isascii() and name.isdigit() and len(name) <= 10 else None
+
+
+def give_stdio(pid: int, uid: int, stdio: Sequence[Fd]) -> None:
+    """Give the container's `uid` the ends of pipes, so that its program can open /dev/stdout again; pid: whose id maps count."""
+    owner = host_uid(pid, uid)
+    if owner is not None:
+        for fd in stdio:
+            os.fchown(fd.fileno(), owner, -1)
+
+
+def built(message: messages.AnyMessage | None) -> messages.Built:
+    """Return init's word that all is built.  Raises StepFailed when it says something else."""
     if not isinstance(message, messages.Built):
         raise failure(message)
-    owner = host_uid(pid, message.uid)
-    for fd in stdio:
-        if owner is not None:  # so that a program of another user can open /dev/stdout again
-            os.fchown(fd.fileno(), owner, -1)
-    return list(message.warnings)
+    return message
 
 
 def adjust_oom(pid: int, value: int | None) -> list[str]:
@@ -87,8 +101,12 @@ def failure(message: messages.AnyMessage | None) -> StepFailed:
 
 
 def let_go(channel: Channel) -> None:
-    """Say Go("exec") and return once execve has succeeded: the close-on-exec channel ends.  Raises StepFailed."""
+    """Say Go("exec"): nothing more is wanted of this side.  It may be said before Built, by who knows the uid already."""
     channel.send(messages.Go(stage="exec"))
+
+
+def executed(channel: Channel) -> None:
+    """Return once execve has succeeded: the close-on-exec channel ends.  Raises StepFailed."""
     message, _ = hear(channel)
     if message is not None:
         raise failure(message)

@@ -71,7 +71,7 @@ class Nursery:
         if self._early:
             with self._lock:
                 if self._next is None:
-                    self._next = self._ask(Namespaces(USUAL), Doors(), early=True)
+                    self._next = self._ask(Namespaces(USUAL), Doors(), early=True)  # as birth.EARLY
 
     def take(self, wanted: Namespaces, doors: Doors) -> Brood:
         """Return a brood in these namespaces; with a folder or joined namespaces it is born in the group of `doors`.

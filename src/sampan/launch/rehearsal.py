@@ -11,13 +11,17 @@ import os
 from contextlib import suppress
 
 from sampan import messages
+from sampan.errors import StepFailed
+from sampan.files.users import resolve
 from sampan.kernel import caps
 from sampan.kernel.fds import open_fd
 from sampan.kernel.mount import Attr, clone_tree, new_mount, set_attributes
 from sampan.launch.channel import Channel
 from sampan.oci.runtime import Capabilities, IdMapping, Linux, Mount, Namespace, Process, Spec
 from sampan.runtime import apply
+from sampan.runtime.identity import prctl_holds
 from sampan.runtime.plan import plan
+from sampan.runtime.program import DEFAULT_PATH, find
 
 _OFTEN = 16  # CPython 3.11 specialises a function at its eighth call, an instruction some calls later
 _CAPS = tuple(caps.NAMES)[:14]
@@ -69,7 +73,7 @@ def learn() -> None:
 
 
 def rehearse() -> None:
-    """Read a Task, plan its root file system, look for mount points; whatever fails here is told when it counts."""
+    """Read a Task, plan its root file system, look for mount points, a user, a program; what fails here is told when it counts."""
     task = messages.from_bytes(_TASK)
     assert isinstance(task, messages.Task) and task.place is not None
     caps.mask(task.process.capabilities.bounding)
@@ -80,4 +84,9 @@ def rehearse() -> None:
         apply.open_target(root, "/proc/sys", directory=True).close()
         with clone_tree("/") as tree:
             set_attributes(tree, set_=Attr.RDONLY)
+        resolve(root, "", ())
+        with suppress(StepFailed):
+            find(root, "/", "true", DEFAULT_PATH)
+    prctl_holds(0)
+    os.getresuid(), os.getresgid()
     messages.to_bytes(messages.Built(uid=0, gid=0))

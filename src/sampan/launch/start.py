@@ -117,7 +117,7 @@ class _Start:
             brood = self._nursery.take(wanted, doors)
             try:
                 warnings = self._make(brood, wanted, group, program, connect)
-                newborn.let_go(brood.init)
+                newborn.executed(brood.init)
                 started_at = time.time_ns()
                 self._hand_over(brood, started_at)
             except BaseException:
@@ -127,7 +127,7 @@ class _Start:
         return Started(brood.pid, brood.keeper_pid, started_at, tuple(warnings), brood.pidfd, brood.keeper)
 
     def _make(self, brood: Brood, wanted: Namespaces, group: Group | None, program: bytes, connect: Connect) -> list[str]:
-        """Make everything up to a process that waits for the word to become the program; return warnings."""
+        """Make everything up to a process that becomes the program; return warnings."""
         spec = self._spec
         if wanted.make & Clone.NEWUSER:
             newborn.write_maps(brood.pid, spec.linux)
@@ -139,7 +139,9 @@ class _Start:
         self._connect(brood, connect)
         self._outer["listener"] = self._own(Fd(self._listen().detach()))
         log_target.check(self._launch.log, self._fds)
-        warnings = self._built(brood)
+        self._outer["mounts"] = self._own(open_fd(f"/proc/{brood.pid}/ns/mnt", os.O_RDONLY))
+        warnings = newborn.adjust_oom(brood.pid, spec.process.oom_score_adj)
+        warnings += self._built(brood)
         return warnings + (group.warnings if group is not None else [])
 
     def _own(self, fd: Fd) -> Fd:
@@ -226,13 +228,24 @@ class _Start:
         return listener
 
     def _built(self, brood: Brood) -> list[str]:
-        """Wait until init has built; give the process its stdio.  Return warnings."""
+        """Wait until init has built, and let it go: before that, when it is known already whose its stdio will be.
+
+        Return warnings.
+        """
+        uid = newborn.known_uid(self._launch.user, self._spec.process)
+        if uid is not None:
+            self._let_go(brood, uid)
         message, fds = newborn.hear(brood.init)
         for fd in fds:
             self._outer["master"] = self._own(fd)
-        warnings = newborn.built(brood.pid, message, self._inner[0 if self._launch.open_stdin else 1 :])
-        self._outer["mounts"] = self._own(open_fd(f"/proc/{brood.pid}/ns/mnt", os.O_RDONLY))
-        return warnings + newborn.adjust_oom(brood.pid, self._spec.process.oom_score_adj)
+        told = newborn.built(message)
+        if uid is None:
+            self._let_go(brood, told.uid)
+        return list(told.warnings)
+
+    def _let_go(self, brood: Brood, uid: int) -> None:
+        newborn.give_stdio(brood.pid, uid, self._inner[0 if self._launch.open_stdin else 1 :])
+        newborn.let_go(brood.init)
 
     def _hand_over(self, brood: Brood, started_at: int) -> None:
         """Give everything to the keeper.  Raises OSError when it has gone."""

@@ -39,11 +39,13 @@ from sampan.runtime.plan import (
     Pivot,
     ReadOnly,
     ReadOnlyRoot,
+    ReadyMount,
     Step,
     Symlink,
     TreeMount,
 )  # fmt: skip
 
+PLACE = os.O_PATH | os.O_DIRECTORY
 _NULL = (1, 3)
 _SLAVE_MAJORS = range(136, 144)
 _BARE = frozenset({"proc", "sysfs", "mqueue"})  # their mount points may not be symbolic links (row 5)
@@ -75,10 +77,10 @@ class Walk:
 
 def enter(root_tree: Fd, place: str) -> Fd:
     """Cut propagation to the host and attach the root file system at the host folder `place`; return the root."""
-    with open_fd("/", os.O_PATH | os.O_DIRECTORY) as slash:
+    with open_fd("/", PLACE) as slash:
         set_attributes(slash, propagation=Propagation.PRIVATE, recursive=True)
     attach(root_tree, place)
-    return open_fd(place, os.O_PATH | os.O_DIRECTORY)
+    return open_fd(place, PLACE)
 
 
 def walk(steps: Sequence[Step], state: Walk) -> None:
@@ -94,7 +96,7 @@ def walk(steps: Sequence[Step], state: Walk) -> None:
 
 def describe(step: Step) -> str:
     """Return the step's name for people, such as "mount /proc"."""
-    if isinstance(step, NewMount | TreeMount | CgroupMount):
+    if isinstance(step, NewMount | ReadyMount | TreeMount | CgroupMount):
         return f"mount {step.target}"
     if isinstance(step, Node):
         return f"device {step.device.path}"
@@ -115,7 +117,7 @@ def open_target(root: Fd, path: str, *, directory: bool, bare: bool = False) -> 
     bare: the last component may not be a symbolic link.
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    current = open_in(root, ".", os.O_PATH | os.O_DIRECTORY)
+    current = open_in(root, ".", PLACE)
     for depth in range(1, len(parts) + 1):
         last = depth == len(parts)
         want_directory = directory or not last
@@ -168,6 +170,11 @@ def _new_mount(state: Walk, step: NewMount) -> None:
             state.systems["/" + step.target.strip("/")] = tree  # closed by execve
         else:
             tree.close()
+
+
+def _ready_mount(state: Walk, step: ReadyMount) -> None:
+    with open_target(state.root, step.target, directory=True, bare=True) as target:
+        attach(state.systems[step.target], "", at=target)
 
 
 def _tree_mount(state: Walk, step: TreeMount) -> None:
@@ -307,6 +314,6 @@ def _pivot(state: Walk, _: Pivot) -> None:
 
 
 _WALKERS: dict[type[Any], Callable[[Walk, Any], None]] = {
-    NewMount: _new_mount, TreeMount: _tree_mount, CgroupMount: _cgroup_mount, Node: _node, Symlink: _symlink,
-    Console: _console, ReadOnly: _read_only, Mask: _mask, ReadOnlyRoot: _read_only_root, Pivot: _pivot,
+    NewMount: _new_mount, ReadyMount: _ready_mount, TreeMount: _tree_mount, CgroupMount: _cgroup_mount, Node: _node,
+    Symlink: _symlink, Console: _console, ReadOnly: _read_only, Mask: _mask, ReadOnlyRoot: _read_only_root, Pivot: _pivot,
 }  # fmt: skip

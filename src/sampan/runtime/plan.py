@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sampan.errors import InvalidRequest
+from sampan.oci.defaults import MASKED, PROC, READONLY, SYS
 from sampan.oci.proc_mounts import refuse_over_proc
 from sampan.oci.runtime import Device, Mount, Spec
 from sampan.runtime.mount_options import Options, parse
@@ -20,6 +21,13 @@ class NewMount:
     kind: str
     target: str
     options: Options
+
+
+@dataclass(frozen=True)
+class ReadyMount:
+    """/proc or /sys, made with all that is covered in it before the container was known (ahead.py)."""
+
+    target: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Pivot:
     """Make the new root `/` and let the old one go."""
 
 
-Step = NewMount | TreeMount | CgroupMount | Node | Symlink | Console | Mask | ReadOnly | ReadOnlyRoot | Pivot
+Step = NewMount | ReadyMount | TreeMount | CgroupMount | Node | Symlink | Console | Mask | ReadOnly | ReadOnlyRoot | Pivot
 
 DEVICES = (
     Device(type="c", path="/dev/null", major=1, minor=3, file_mode=0o666),
@@ -98,9 +106,14 @@ SYMLINKS = (
 )
 
 
-def plan(spec: Spec) -> tuple[Step, ...]:
-    """Return the steps that make `spec`'s root file system, in order.  Raises InvalidRequest."""
-    steps: list[Step] = [_mount_step(mount) for mount in spec.mounts]
+def plan(spec: Spec, *, ready: bool = False) -> tuple[Step, ...]:
+    """Return the steps that make `spec`'s root file system, in order.  Raises InvalidRequest.
+
+    ready: there is a /proc and a /sys already, as ahead.py makes them, and that is what the config wants (`as_usual`).
+    """
+    steps: list[Step] = [
+        ReadyMount(mount.destination) if ready and mount.type in ("proc", "sysfs") else _mount_step(mount) for mount in spec.mounts
+    ]
     if _dev_is_ours(spec):
         named = {device.path for device in spec.linux.devices}
         steps += [Node(device) for device in DEVICES if device.path not in named]
@@ -108,14 +121,26 @@ def plan(spec: Spec) -> tuple[Step, ...]:
         steps += SYMLINKS
         if spec.process.terminal:
             steps.append(Console())
-    if spec.linux.readonly_paths:
+    if spec.linux.readonly_paths and not ready:
         steps.append(ReadOnly(spec.linux.readonly_paths))
-    if spec.linux.masked_paths:
+    if spec.linux.masked_paths and not ready:
         steps.append(Mask(spec.linux.masked_paths))
     if spec.root.readonly:
         steps.append(ReadOnlyRoot())
     steps.append(Pivot())
     return tuple(steps)
+
+
+def as_usual(spec: Spec) -> bool:
+    """Return whether the config wants /proc and /sys as nearly all do, and no mount of its own inside them.
+
+    Masks are laid over such a mount (row 2), so it must come before them.
+    """
+    inside = [mount for mount in spec.mounts if mount.destination.startswith(("/proc", "/sys"))]
+    return (
+        spec.linux.masked_paths == MASKED and spec.linux.readonly_paths == READONLY
+        and PROC in inside and SYS in inside and all(mount in (PROC, SYS) or mount.type == "cgroup" for mount in inside)
+    )  # fmt: skip
 
 
 def _mount_step(mount: Mount) -> Step:

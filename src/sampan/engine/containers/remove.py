@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import shutil
 
-from sampan.engine.containers import stop, volumes
+from sampan.engine.containers import stop
 from sampan.engine.containers.container import Container
+from sampan.engine.containers.volumes import leave
 from sampan.errors import Conflict
+
+log = logging.getLogger("sampan.engine")
 
 
 async def remove(container: Container, *, force: bool, volumes: bool, snapshot: bool = True) -> None:
@@ -34,7 +39,8 @@ async def remove(container: Container, *, force: bool, volumes: bool, snapshot: 
     except BaseException:
         container.removing = False
         raise
-    gone = await asyncio.to_thread(_files, container, volumes)
+    _files(container)
+    gone = await asyncio.to_thread(leave, container, anonymous=volumes) if record.places else []
     rooms.index.remove(container.record.name)
     rooms.ranges.give_back(record.uid_base)
     for found in list(container.execs.values()):
@@ -46,7 +52,16 @@ async def remove(container: Container, *, force: bool, volumes: bool, snapshot: 
     container.tell_removal()
 
 
-def _files(container: Container, with_volumes: bool) -> list[str]:
-    shutil.rmtree(container.rooms.folder(container.id), ignore_errors=True)
-    shutil.rmtree(container.rooms.state_dir(container.id), ignore_errors=True)
-    return volumes.leave(container, anonymous=with_volumes)
+def _files(container: Container) -> None:
+    """Let its folders vanish; what cannot be taken away is swept at the next start."""
+    rooms = container.rooms
+    try:
+        rooms.trash.throw(rooms.folder(container.id))
+    except OSError as error:
+        log.warning("folder of container %s: %s", container.id[:12], error)
+    try:
+        os.rmdir(rooms.state_dir(container.id))
+    except FileNotFoundError:
+        pass
+    except OSError:  # something in it: rare, and never much
+        shutil.rmtree(rooms.state_dir(container.id), ignore_errors=True)

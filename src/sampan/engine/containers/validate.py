@@ -15,6 +15,7 @@ from sampan.engine.containers import healthcheck, legacy_links, log_target
 from sampan.engine.containers.signals import number_of
 from sampan.errors import InvalidRequest
 from sampan.network import names
+from sampan.oci.defaults import MASKED, READONLY
 from sampan.wire import containers as c
 
 _MIB6 = 6 << 20
@@ -117,9 +118,9 @@ def host(value: c.HostConfig) -> c.HostConfig:
         port_bindings=value.port_bindings or {}, console_size=value.console_size or [0, 0],
         pids_limit=None if pids is None or pids <= 0 else pids,
         masked_paths=[] if options.all_paths
-        else value.masked_paths if value.masked_paths is not None or unmasked else list(spec_security.MASKED),
+        else value.masked_paths if value.masked_paths is not None or unmasked else list(MASKED),
         readonly_paths=[] if options.all_paths
-        else value.readonly_paths if value.readonly_paths is not None or unmasked else list(spec_security.READONLY),
+        else value.readonly_paths if value.readonly_paths is not None or unmasked else list(READONLY),
     )  # fmt: skip
 
 

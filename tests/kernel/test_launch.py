@@ -19,6 +19,7 @@ from launching import BASE, MOUNTS, Box, Boxes, identity_userns, unframe
 from sampan import messages
 from sampan.cgroups import Doors, Hierarchy
 from sampan.errors import StepFailed, Unsupported
+from sampan.kernel.calls import kernel_version
 from sampan.kernel.fds import Fd, open_fd
 from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.kernel.process import PR, pidfd_open, prctl
@@ -27,6 +28,7 @@ from sampan.launch.host import Host
 from sampan.launch.namespaces import USUAL, Namespaces
 from sampan.launch.nursery import Nursery
 from sampan.launch.start import Started, _Start
+from sampan.oci import defaults
 from sampan.oci.runtime import Box as Size
 from sampan.oci.runtime import (
     DeviceRule,
@@ -105,6 +107,34 @@ def test_row_2_masked_files_are_the_true_null_and_masked_folders_are_empty(boxes
     )
     assert text.splitlines()[:2] == ["/proc/keys 1:3", "/proc/timer_list 1:3"]
     assert text.splitlines()[2:] == ["touch: /sys/firmware/x: Read-only file system"]
+
+
+USUAL_PATHS = {"masked_paths": defaults.MASKED, "readonly_paths": defaults.READONLY}
+
+
+def mounted(boxes: Boxes) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the mount points in the order of their making, and all that mountinfo says of them but numbers, by mount point."""
+    status, text = boxes.run("cat /proc/self/mountinfo", linux=USUAL_PATHS)
+    assert status == 0
+    # An empty folder that covers another belongs to nobody's container when it was made ahead.
+    lines = [line.replace(f",uid={BASE},gid={BASE}", "").split() for line in text.splitlines()]
+    return [line[4] for line in lines], sorted((line[4], *line[3:4], *line[5:]) for line in lines)
+
+
+def test_row_2_mounts_made_ahead_are_the_same_as_those_of_a_start_on_demand(boxes: Boxes) -> None:
+    assert boxes.host.born_in_group or boxes.nursery._next is not None
+    order, ahead = mounted(boxes)
+    later_order, later = mounted(boxes)  # nobody has asked for another brood
+    assert ahead == later
+    if not boxes.host.born_in_group and kernel_version() >= (6, 8):  # listed by age
+        assert order.index("/proc") < order.index("/")
+        assert later_order.index("/") < later_order.index("/proc")
+
+
+def test_row_2_a_mount_of_the_users_below_sys_is_masked_though_masks_were_made_ahead(boxes: Boxes) -> None:
+    mounts = (*MOUNTS, Mount(destination="/sys/firmware", type="tmpfs"))
+    status, text = boxes.run("touch /sys/firmware/x; ls /sys/firmware; test -e /proc/self/stat", linux=USUAL_PATHS, mounts=mounts)
+    assert (status, "Read-only" in text) == (0, True)
 
 
 @both
@@ -274,6 +304,18 @@ def test_the_exit_is_left_in_a_file_when_no_daemon_listens(boxes: Boxes) -> None
     boxes.wait_gone()
     found = json.loads((box.state / "exit").read_text())
     assert (found["status"], found["oom_killed"]) == (5, False)
+    assert not (box.state / "keeper.sock").exists()
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_end_is_filed_only_while_no_daemon_has_recorded_it(boxes: Boxes, recorded: bool) -> None:
+    box = boxes.start("/bin/sh", "-c", "exit 5")
+    assert box.hear(messages.Exited).status == 5
+    if recorded:
+        box.control.send(messages.Release())
+    box.control.close()  # whatever the keeper has not read yet
+    boxes.wait_gone()
+    assert (box.state / "exit").exists() is not recorded
     assert not (box.state / "keeper.sock").exists()
 
 

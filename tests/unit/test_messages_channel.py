@@ -9,7 +9,9 @@ import pytest
 
 from sampan import messages
 from sampan.kernel.fds import memfd, pipe
+from sampan.launch import newborn
 from sampan.launch.channel import Channel
+from sampan.oci.runtime import Process, User
 
 
 def test_a_message_arrives_with_its_descriptors() -> None:
@@ -24,6 +26,19 @@ def test_a_message_arrives_with_its_descriptors() -> None:
     assert not os.get_inheritable(fds[0].fileno())
     for it in (one, other, reading, fds[0]):
         it.close()
+
+
+@pytest.mark.parametrize(("pid", "keeper"), [(4, 5), (70_000, 2**22), (1, 2**31)])
+def test_a_keepers_own_way_to_say_born_is_the_decoders(pid: int, keeper: int) -> None:
+    assert messages.from_bytes(messages.born(pid, keeper)) == messages.Born(pid=pid, keeper_pid=keeper)
+
+
+@pytest.mark.parametrize(
+    ("user", "uid"),
+    [(None, 7), ("", 0), ("0", 0), ("1000:users", 1000), (":users", 0), ("ann", None), ("٠", None)],
+)
+def test_only_a_number_is_known_without_the_containers_passwd(user: str | None, uid: int | None) -> None:
+    assert newborn.known_uid(user, Process(args=("x",), user=User(uid=7))) == uid
 
 
 def test_a_long_message_travels_beside_the_packet() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from sampan.errors import InvalidRequest
 from sampan.kernel.mount import Attr, Propagation
+from sampan.oci.defaults import MASKED, PROC, READONLY, SYS
 from sampan.oci.runtime import Linux, Mount, Process, Root, Spec
 from sampan.runtime import plan as steps
 from sampan.runtime.mount_options import parse
@@ -37,6 +38,24 @@ def test_devices_links_and_console_are_made_only_in_a_dev_of_our_own() -> None:
 def test_masks_and_the_read_only_root_come_after_every_mount() -> None:
     found = planned(DEV, masked_paths=("/proc/keys",), readonly_paths=("/proc/sys",), root=Root(readonly=True))
     assert [type(step) for step in found][-4:] == [steps.ReadOnly, steps.Mask, steps.ReadOnlyRoot, steps.Pivot]
+
+
+def usual(*mounts: Mount, **fields: object) -> bool:
+    paths = {"masked_paths": MASKED, "readonly_paths": READONLY, **fields}
+    return steps.as_usual(Spec(process=Process(args=("x",)), mounts=(PROC, SYS, *mounts), linux=Linux(**paths)))  # type: ignore[arg-type]
+
+
+def test_only_what_nearly_all_want_is_taken_ready_made() -> None:
+    cgroup = Mount(destination="/sys/fs/cgroup", type="cgroup", options=("ro",))
+    assert usual(cgroup, DEV, Mount(destination="/data", type="bind", tree=4))
+    assert not usual(masked_paths=()) and not usual(readonly_paths=READONLY[1:])
+    assert not usual(Mount(destination="/sys/firmware", type="tmpfs"))  # the masks come after it
+    assert not usual(Mount(destination="/proc/meminfo", type="bind", tree=3))
+    assert not steps.as_usual(Spec(process=Process(args=("x",)), mounts=(PROC,), linux=Linux(masked_paths=MASKED)))
+    spec = Spec(process=Process(args=("x",)), mounts=(PROC, DEV, SYS), linux=Linux(masked_paths=MASKED, readonly_paths=READONLY))
+    found = steps.plan(spec, ready=True)
+    assert [step for step in found if isinstance(step, steps.ReadyMount)] == [steps.ReadyMount("/proc"), steps.ReadyMount("/sys")]
+    assert not any(isinstance(step, steps.Mask | steps.ReadOnly) for step in found)
 
 
 @pytest.mark.parametrize("target", ["/proc", "/proc/", "//proc", "/proc/self", "/./proc/sys", "/"])

@@ -1,6 +1,7 @@
 """`bench/images.py`: load, pull and push of a Debian-like image of about 200 MB, on Sampan and on Debian's dockerd in one run.
 
     bench/images.py [--rounds N] [--only load,pull,push] [--require]
+    bench/images.py --only many [--rounds N] [--require]      1,000 images with 5,000 names: daemon's start, lists
 
 The image: three layers of this host's own files below /usr, as a distribution's packages put them there.  The registry: Debian's
 docker-registry on loopback.  Engines take turns; figures are medians.  Needs root, dockerd, docker-registry, tar.
@@ -15,6 +16,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -143,12 +145,47 @@ def rounds(peers: list[Peer], registry: Registry, tar: Path, chosen: list[str], 
             remove(peer, f"{name}:1")
 
 
+def many(count: int) -> bool:
+    """Time the start and the lists of a daemon with a thousand images; return whether a budget is missed."""
+    from support.daemon import Daemon
+    from support.images import crowd
+
+    daemon = Daemon()
+    starts, firsts, lists = [], [], []
+    try:
+        daemon.data_root.mkdir(mode=0o700)
+        crowd(daemon.data_root, 1000, 5)
+        for _ in range(count):
+            begun = time.perf_counter()
+            daemon.start()
+            starts.append(time.perf_counter() - begun)
+            connection = UnixHttp(daemon.sock)
+            for number in range(6):
+                begun = time.perf_counter()
+                connection.request("GET", "/images/json")
+                connection.getresponse().read()
+                (lists if number else firsts).append(time.perf_counter() - begun)
+            connection.close()
+            daemon.kill(signal.SIGTERM)
+        daemon.start()
+    finally:
+        daemon.close()
+    missed = False
+    for what, found, budget in (("start", starts, 1.0), ("first list after it", firsts, 0.15), ("lists", lists, 0.15)):
+        missed = missed or max(found) > budget
+        figures = [1000 * one for one in (statistics.median(found), max(found), budget)]
+        print("{:20} median {:5.0f} ms, most {:5.0f} (budget {:.0f})".format(what, *figures))
+    return missed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="load,pull,push")
     parser.add_argument("--require", action="store_true")
     options = parser.parse_args()
+    if options.only == "many":
+        return 1 if many(options.rounds) and options.require else 0
     work = workspace()
     registry = Registry(work)
     peers = [peer for peer in (sampan(work), dockerd(work)) if peer is not None]

@@ -1,4 +1,4 @@
-"""A thousand images with five thousand names: listed and started as if there were few (issue 4)."""
+"""A thousand images with five thousand names: listed, started and pruned as if there were few (issue 4)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.content.blobs import Blobs
-from sampan.content.images import Catalogue, ImageRecord, LayerRef
-from sampan.oci.digest import of
-from sampan.oci.reference import parse
-from sampan.state import State
 from support.daemon import Daemon, UnixHttp
-from support.images import LAYER, config
+from support.images import crowd
 
 IMAGES, TAGS = 1000, 5
 
@@ -25,25 +20,7 @@ def crowded() -> Iterator[Daemon]:
     """A daemon that is not started yet, over a data root full of images."""
     made = Daemon()
     made.data_root.mkdir(mode=0o700)
-    state = State(made.data_root)
-    blobs = Blobs(made.data_root)
-    catalogue = Catalogue(state, blobs)
-    try:
-        with state.batch():
-            for number in range(IMAGES):
-                content = config(LAYER, labels={"n": str(number)})
-                with blobs.ingest() as ingest:
-                    ingest.write(content)
-                    image = ingest.commit(durable=False)
-                layer = LayerRef(
-                    diff_id=of(LAYER), chain_id=of(LAYER), blob=of(LAYER), blob_size=len(LAYER), size=4,
-                    media_type="application/vnd.oci.image.layer.v1.tar",
-                )  # fmt: skip
-                catalogue.add(ImageRecord(id=image, layers=(layer,), added=number))
-                for tag in range(TAGS):
-                    catalogue.tag(parse(f"example.org/team/image{number}:v{tag}"), image, number)
-    finally:
-        state.close()
+    crowd(made.data_root, IMAGES, TAGS)
     yield made
     made.close()
 
@@ -59,13 +36,22 @@ def test_a_thousand_images_are_listed_within_150_ms_and_cost_a_start_little(crow
     empty.close()
     crowded.start()
     spent = processor_time(crowded)
-    connection, took = UnixHttp(crowded.sock), []
-    for _ in range(7):
-        begun = time.monotonic()
+    connection, took, costs = UnixHttp(crowded.sock), [], []
+    for _ in range(5):
+        begun, before = time.monotonic(), processor_time(crowded)
         connection.request("GET", "/images/json")
         body = connection.getresponse().read()
         took.append(time.monotonic() - begun)
+        costs.append(processor_time(crowded) - before)
     connection.close()
     assert body.count(b'"RepoTags"') == IMAGES and body.count(b":v4") == IMAGES
+    assert costs[0] <= 0.150, costs  # the first one after a start too; in processor time: the machine may be busy
     assert min(took) < 0.150, took
-    assert spent - alone < 0.5, (spent, alone)  # of the second that a start may take
+    assert spent - alone < 0.3, (spent, alone)  # of the second that a start may take
+
+    before = processor_time(crowded)
+    pruned = crowded.ok("POST", '/images/prune?filters={"keep":["2"]}', timeout=120)
+    assert len(pruned["ImagesDeleted"]) == IMAGES * (TAGS - 2)
+    pruned = crowded.ok("POST", '/images/prune?filters={"dangling":["false"]}', timeout=120)
+    assert len(pruned["ImagesDeleted"]) == IMAGES * 3  # two names and the image
+    assert processor_time(crowded) - before < 4  # it took minutes once: everything was asked of everything

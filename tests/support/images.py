@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+from sampan.content.blobs import Blobs
+from sampan.content.images import Catalogue, ImageRecord, LayerRef
 from sampan.oci import image as oci
 from sampan.oci.digest import encoded, of
+from sampan.oci.reference import parse
+from sampan.state import State
 from support.tars import archive, directory, member
 
 LAYER = archive(directory("etc/"), member("etc/a", content=b"base"))
@@ -48,3 +53,24 @@ def manifest(document: bytes, *layers: bytes) -> bytes:
 
 def index(*manifests: dict[str, Any]) -> dict[str, Any]:
     return {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": list(manifests)}
+
+
+def crowd(data_root: Path, images: int, tags: int) -> None:
+    """Fill a data root with images of one layer that is not there, each with names of its own."""
+    state = State(data_root)
+    blobs = Blobs(data_root)
+    catalogue = Catalogue(state, blobs)
+    layer = LayerRef(
+        diff_id=of(LAYER), chain_id=of(LAYER), blob=of(LAYER), blob_size=len(LAYER), size=4, media_type=oci.OCI_LAYER
+    )  # fmt: skip
+    try:
+        with state.batch():
+            for number in range(images):
+                with blobs.ingest() as ingest:
+                    ingest.write(config(LAYER, labels={"n": str(number)}))
+                    image = ingest.commit(durable=False)
+                catalogue.add(ImageRecord(id=image, layers=(layer,), added=number))
+                for tag in range(tags):
+                    catalogue.tag(parse(f"example.org/team/image{number}:v{tag}"), image, number)
+    finally:
+        state.close()

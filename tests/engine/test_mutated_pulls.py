@@ -5,14 +5,15 @@ SAMPAN_MUTANTS: how many (default 300).
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import json
 import os
 import random
-import statistics
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,12 +89,31 @@ def status(daemon: Daemon, key: str) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(key))
 
 
+def stored(folder: Path) -> int:
+    """Return the bytes on the disk below a folder from which others take files away."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return total
+
+
+def sizes_while(folder: Path, work: list[threading.Thread]) -> Iterator[int]:
+    """Yield what is stored until the work has ended."""
+    while alive := [one for one in work if one.is_alive()]:
+        yield stored(folder)
+        alive[0].join(0.05)
+
+
 @pytest.mark.timeout(60 + MUTANTS)
 def test_rows_47_48_49_54_mutants_are_refused_or_whole_and_leave_nothing(lone: Daemon, registry: Registry) -> None:
     registry.image("a", "1", LAYER, TOP)
     lone.ok("POST", f"/images/create?fromImage={registry.host}/a&tag=1")
     lone.ok("DELETE", f"/images/{registry.host}/a:1?force=1")
     memory, fds = status(lone, "VmRSS"), len(os.listdir(f"/proc/{lone.pid}/fd"))
+    Path(f"/proc/{lone.pid}/clear_refs").write_text("5")  # the most it had is counted from here on (proc(5))
+    disk = stored(lone.data_root)
     waiting, failures = list(range(MUTANTS)), []
     refused: list[int] = []
 
@@ -112,12 +132,17 @@ def test_rows_47_48_49_54_mutants_are_refused_or_whole_and_leave_nothing(lone: D
     workers = [threading.Thread(target=work) for _ in range(3)]
     for one in workers:
         one.start()
-    waits = pings_while(lone.sock, workers)
+    most: list[int] = []
+    measuring = threading.Thread(target=lambda: most.extend(sizes_while(lone.data_root, workers)))
+    measuring.start()
+    waits = sorted(pings_while(lone.sock, workers))
+    measuring.join()
 
     assert not failures, failures[:3]
     assert len(refused) > MUTANTS / 2
-    assert statistics.median(waits) < 0.1 and sorted(waits)[int(len(waits) * 0.99)] < 1.0, sorted(waits)[-5:]
-    assert status(lone, "VmRSS") - memory < 64 << 10
+    assert waits[int(len(waits) * 0.99)] < 0.1 and waits[-1] < 1.0, waits[-5:]  # a hundredth for what else the machine does
+    assert status(lone, "VmHWM") - memory < 64 << 10
+    assert max(most) - disk < 16 << 20, max(most)
     assert len(os.listdir(f"/proc/{lone.pid}/fd")) <= fds + 4
     where = lone.log.find("Traceback")
     assert where < 0, lone.log[where - 300 : where + 4000]

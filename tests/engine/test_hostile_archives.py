@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sampan.oci import image as oci
-from support.daemon import Answer, Daemon
+from support.daemon import Answer, Daemon, busybox_rootfs
 from support.holds import Holds, nothing_more_than
 from support.images import LAYER, TOP, config, descriptor, docker_archive, index, manifest, oci_archive
 from support.tar_attacks import attacks
@@ -189,6 +189,19 @@ def test_row_37_43_45_46_p13_hostile_layers_touch_nothing_outside(target: Daemon
             state.st_mode, state.st_uid, state.st_mtime_ns, state.st_nlink,
         )  # fmt: skip
     nothing_more_than(target, before)
+
+
+def test_row_46_devices_of_an_image_open_nothing(target: Daemon) -> None:
+    """They come out as the layer has them, and the container may open none: not as root of the host either."""
+    nodes = [member(name, kind, devmajor=major, devminor=minor, mode=0o666)
+             for name, kind, major, minor in (("sda", tarfile.BLKTYPE, 8, 0), ("mem", tarfile.CHRTYPE, 1, 1))]  # fmt: skip
+    devices, rootfs = archive(*nodes), busybox_rootfs()
+    load(target, docker_archive(config(rootfs, devices), rootfs, devices, tags=["devices:1"]))
+    script = "stat -c %F:%t:%T /sda /mem; for f in /sda /mem; do dd if=$f of=/x count=1 2>&1 | grep -c 'not permitted'; done"
+    for mode in ("", "host"):
+        code, output = target.run("sh", "-c", script, image="devices:1", HostConfig={"UsernsMode": mode})
+        assert output.decode().splitlines() == ["block special file:8:0", "character special file:1:1", "1", "1"], (mode, code)
+    target.ok("DELETE", "/images/devices:1?force=1")
 
 
 def test_row_47_48_49_hostile_documents_are_refused(target: Daemon) -> None:

@@ -8,6 +8,8 @@ import contextlib
 import gzip
 import json
 import random
+import select
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +22,10 @@ from sampan.content.images import LayerRef
 from sampan.content.partials import Partial
 from sampan.engine.images.layers import _Fetch
 from sampan.errors import Broken, Forbidden, InvalidRequest, NotFound, SampanError, Unauthorized, Unsupported
+from sampan.registry.hosts import Hosts
 from sampan.wire.registry import AuthConfig
 from support.places import QUICK, Place, collect
-from support.registry import DOCKER, INDEX, MANIFEST, Handler, Registry, begun, config_of, descriptor, digest
+from support.registry import DOCKER, INDEX, MANIFEST, Authority, Handler, Registry, basic, begun, config_of, descriptor, digest
 from support.tars import archive, directory, member
 
 BASE = archive(directory("etc/"), member("etc/a", content=b"base"))
@@ -303,6 +306,22 @@ def test_a_layer_may_be_whole_before_its_unpacking_begins(
     assert place.files(f"{registry.host}/a:1")
 
 
+def test_layers_are_fetched_side_by_side(place: Place, registry: Registry) -> None:
+    """None is answered before three are asked for."""
+    layers = [archive(member(f"f{number}", content=bytes([number]) * 100)) for number in range(3)]
+    made = registry.image("a", "1", *layers)
+    names, together = [digest(blob) for blob in made.blobs], threading.Barrier(3)
+
+    def wait(handler: Handler) -> bool:
+        if any(is_blob(name)(handler) for name in names):
+            together.wait(10)
+        return False
+
+    registry.hooks.append(wait)
+    place.pull(f"{registry.host}/a")
+    assert not together.broken
+
+
 def test_two_pulls_of_the_same_layers_fetch_them_once(place: Place, registry: Registry) -> None:
     made = registry.image("a", "1", BASE, LARGE)
     registry.image("b", "1", BASE, LARGE, archive(member("more")))
@@ -436,7 +455,60 @@ def test_a_proxy_is_gone_through(tmp_path: Path, registry: Registry, monkeypatch
     assert seen[-1].startswith("http://registry.test/v2/a/")
 
 
+def test_tls_goes_through_a_proxy_as_a_tunnel(tmp_path: Path) -> None:
+    """The proxy gets its own credentials and sees names; what it carries is verified with certs.d as always."""
+    authority = Authority(tmp_path / "ca")
+    (tmp_path / "data").mkdir()
+    certificates = tmp_path / "certs/registry.test"
+    certificates.mkdir(parents=True)
+    (certificates / "ca.crt").write_bytes(authority.certificate.read_bytes())
+
+    def tunnel(handler: Handler) -> bool:
+        handler.send_response(200)
+        handler.end_headers()
+        with socket.create_connection(("127.0.0.1", registry.port)) as far:
+            ends = {handler.connection: far, far: handler.connection}
+            while all(data := [(one, one.recv(1 << 16)) for one in select.select(list(ends), [], [], 10)[0]]):
+                for one, content in data:
+                    ends[one].sendall(content)
+                if any(not content for _, content in data):
+                    break
+        handler.close_connection = True
+        return True
+
+    with Registry(authority.context("server", "DNS:registry.test")) as registry, Registry() as proxy:
+        registry.image("a", "1", BASE)
+        registry.auth = "basic"
+        proxy.hooks.append(tunnel)
+        settings = {"https_proxy": f"http://me:word@{proxy.host}", "certificates": (str(tmp_path / "certs"),)}
+        with Place(tmp_path / "data", **settings) as place:
+            place.pull("registry.test/a", auth=auth(username="user", password="secret"))
+            assert place.files("registry.test/a:1") == {"etc/a": "base"}
+        assert {(seen.method, seen.path) for seen in proxy.log} == {("CONNECT", "registry.test:443")}
+        assert {seen.headers.get("Proxy-Authorization") for seen in proxy.log} == {basic("me", "word")}
+        assert all("Authorization" not in seen.headers for seen in proxy.log)
+        assert all("Proxy-Authorization" not in seen.headers for seen in registry.log)
+
+
 # Others
+
+
+def test_docker_hubs_index_is_searched(place: Place, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"name": name, "description": "d", "star_count": stars, "is_official": official, "is_automated": False, "pull_count": 9}
+        for name, stars, official in (("busybox", 30, True), ("some/box", 3, False))
+    ]
+    registry.hooks.append(lambda handler: handler.reply(200, json.dumps({"results": rows}).encode()) is None)
+    here = Hosts.endpoint
+    monkeypatch.setattr(Hosts, "endpoint", lambda self, domain, _: here(self, domain, registry.host))
+
+    def found(term: str, **filters: tuple[str, ...]) -> list[str]:
+        return [one.name for one in place.run(place.images.search(term, limit=5, filters=filters, auth=""))]
+
+    assert found("busy box/é") == ["busybox", "some/box"]
+    assert registry.log[-1].path == "/v1/search?q=busy%20box%2F%C3%A9&n=5"
+    assert found("box", stars=("10",)) == ["busybox"] and found("box", **{"is-official": ("false",)}) == ["some/box"]
+    assert found("docker.io/box") == ["busybox", "some/box"] and "q=box&" in registry.log[-1].path
 
 
 def test_distribution_says_what_a_registry_has(place: Place, registry: Registry) -> None:

@@ -88,6 +88,28 @@ def test_rows_41_42_43_no_layer_reaches_out_of_its_tree(place: Place, registry: 
     assert Path("/etc/passwd").exists()
 
 
+def test_row_41_images_that_unpack_at_once_do_not_meet(place: Place, registry: Registry) -> None:
+    """One brings the link, another writes below the same name: each has a tree of its own, whatever the order."""
+    canary = place.root / "CANARY"
+    canary.write_bytes(CANARY)
+    registry.image(
+        "link", "1", *[archive(symlink("a", str(place.root)), member(f"l{n}", content=os.urandom(9000))) for n in (1, 2)]
+    )
+    registry.image(
+        "file", "1", *[archive(member("a/CANARY", content=b"x"), member(f"f{n}", content=os.urandom(9000))) for n in (1, 2)]
+    )
+
+    async def main() -> None:
+        for _ in range(5):
+            names = [f"{registry.host}/{name}" for name in ("link", "file")]
+            await asyncio.gather(*(collect(place.images.pull(name, tag="1", platform="", auth="")) for name in names))
+            for name in names:
+                await place.images.remove(f"{name}:1", force=True, prune=True)
+
+    asyncio.run(main())
+    assert canary.read_bytes() == CANARY
+
+
 def test_row_44_absolute_links_are_relative_to_the_image(place: Place, registry: Registry) -> None:
     registry.image(
         "a", "1", archive(directory("run/"), directory("var/"), symlink("var/run", "/run"), member("var/run/x", content=b"1"))
@@ -487,8 +509,9 @@ def test_row_57_a_digest_of_another_repository_is_not_found(place: Place, regist
     place.pull(f"{registry.host}/evil")
     with pytest.raises(SampanError, match="No such image"):
         place.images.resolve(f"{registry.host}/good:1@{evil.digest}")
-    with pytest.raises(SampanError, match="not found"):
-        place.pull(f"{registry.host}/good", evil.digest)
+    for name, tag in ((f"{registry.host}/good", evil.digest), (f"{registry.host}/good:1@{evil.digest}", "")):
+        with pytest.raises(SampanError, match="not found"):
+            place.pull(name, tag)
 
 
 def test_row_59_bad_layers_leak_no_descriptor(place: Place, registry: Registry) -> None:

@@ -215,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.authorised():
             self.route()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = serve
 
     def authorised(self) -> bool:
         """Ask for what the registry wants, unless it came."""

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import stat
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from sampan.build.report import Console
 from sampan.build.scope import Request
 from sampan.build.select import Picked, Root, pick, resolve
 from sampan.build.synced import Synced
+from sampan.client import context as client_context
 from sampan.client.context import entries, told
+from sampan.client.errors import BadContext
 from sampan.errors import Conflict, InvalidRequest, NotFound
 from sampan.files.ignore import Ignore
 from sampan.files.stubs import remove_stubs
@@ -260,6 +263,28 @@ def test_a_file_that_may_change_without_a_change_of_its_time_is_sent_again(tmp_p
     tree.close()
     another.release(context, whole=True)
     assert Synced(tmp_path.parent / "kept").tell("a" * 64, later)[1] == []
+
+
+def test_what_goes_while_a_folder_is_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editors and compilers work on while their folder is sent; but what a daemon was told it has to get."""
+    for name in ("a", "b", "d/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = dict(entries(str(tmp_path), Ignore(())))
+    walk = entries(str(tmp_path), Ignore(()))
+    first = next(walk)
+    (tmp_path / "d/x").unlink()
+    (tmp_path / "d").rmdir()
+    rest = [path for path, _ in walk]
+    monkeypatch.setattr(client_context, "entries", lambda *_: iter(found.items()))
+    sent = b"".join(client_context.tar(str(tmp_path), Ignore(()), {}))
+    with tarfile.open(fileobj=io.BytesIO(sent)) as archive:
+        names = archive.getnames()
+
+    assert (first[0], rest) == ("a", ["b", "d"])
+    assert names == ["a", "b", "d"]
+    with pytest.raises(BadContext, match="d/x' went away meanwhile"):
+        b"".join(client_context.wanted_tar(str(tmp_path), found, ["a", "d/x"]))
 
 
 def test_a_context_can_be_told_again_while_its_build_gives_it_back(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from sampan.client.errors import BadContext
 from sampan.files.ignore import Ignore, PatternError, read_ignore
@@ -59,13 +60,20 @@ def _escaped(name: str) -> str:
 
 
 def entries(folder: str, ignore: Ignore) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield (path below the folder, lstat) of what is to be sent, sorted, folders first.  Raises BadContext."""
+    """Yield (path below the folder, lstat) of what is to be sent, sorted, folders first; what goes meanwhile is left out.
+
+    Raises BadContext.
+    """
     waiting = [""]
     while waiting:
         here = waiting.pop()
         try:
             with os.scandir(os.path.join(folder, here)) as found:
-                items = sorted(((one.name, one.stat(follow_symlinks=False)) for one in found), key=lambda item: item[0])
+                items = sorted(_seen(found), key=lambda item: item[0])
+        except FileNotFoundError:
+            if not here:
+                raise BadContext(f"error checking context: {folder!r} is gone") from None
+            continue
         except OSError as error:
             raise BadContext(f"error checking context: can't stat {os.path.join(folder, here)!r}: {error.strerror}") from None
         below: list[str] = []
@@ -79,20 +87,33 @@ def entries(folder: str, ignore: Ignore) -> Iterator[tuple[str, os.stat_result]]
         waiting += reversed(below)
 
 
+def _seen(found: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, os.stat_result]]:
+    for one in found:
+        with suppress(FileNotFoundError):
+            yield one.name, one.stat(follow_symlinks=False)
+
+
 def tar(folder: str, ignore: Ignore, extra: dict[str, bytes]) -> Iterator[bytes]:
-    """Yield the archive.  extra: further files by name.  A file that shrinks meanwhile is filled up.  Raises BadContext."""
+    """Yield the archive.  extra: further files by name.  A file that shrinks meanwhile is filled up, one that goes left out.
+
+    Raises BadContext.
+    """
     for path, seen in entries(folder, ignore):
-        yield from one_file(folder, path, seen)
+        with suppress(FileNotFoundError):
+            yield from one_file(folder, path, seen)
     for name, content in extra.items():
         yield header(Entry(name, Kind.FILE, size=len(content), stored=len(content))) + content + padding(len(content))
     yield END
 
 
 def wanted_tar(folder: str, found: dict[str, os.stat_result], wanted: list[str]) -> Iterator[bytes]:
-    """Yield the archive of some of the files."""
+    """Yield the archive of some of the files.  Raises BadContext, also for one that went since the daemon was told of it."""
     for path in wanted:
         if path in found:
-            yield from one_file(folder, path, found[path])
+            try:
+                yield from one_file(folder, path, found[path])
+            except FileNotFoundError:
+                raise BadContext(f"error checking context: {os.path.join(folder, path)!r} went away meanwhile") from None
     yield END
 
 
@@ -105,7 +126,10 @@ def told(folder: str, found: dict[str, os.stat_result], begun: int) -> list[tupl
     for path, seen in found.items():
         if stat.S_ISSOCK(seen.st_mode):
             continue
-        link = os.readlink(os.path.join(folder, path)) if stat.S_ISLNK(seen.st_mode) else ""
+        link = ""
+        if stat.S_ISLNK(seen.st_mode):
+            with suppress(OSError):  # gone, or no link any more: the daemon will want it, and then it is told
+                link = os.readlink(os.path.join(folder, path))
         mtime = seen.st_mtime_ns
         if mtime >= begun - (_COARSE if mtime % 10**9 == 0 else _TICK):
             mtime = -1
@@ -114,7 +138,7 @@ def told(folder: str, found: dict[str, os.stat_result], begun: int) -> list[tupl
 
 
 def one_file(folder: str, path: str, seen: os.stat_result) -> Iterator[bytes]:
-    """Yield the entry of one file; sockets are left out."""
+    """Yield the entry of one file; sockets are left out.  Raises FileNotFoundError before the first byte, BadContext."""
     mode = stat.S_IMODE(seen.st_mode)
     common = {"mode": mode, "mtime_ns": seen.st_mtime_ns}
     where = os.path.join(folder, path)
@@ -129,6 +153,8 @@ def one_file(folder: str, path: str, seen: os.stat_result) -> Iterator[bytes]:
             yield header(Entry(path, Kind.FIFO, **common))  # type: ignore[arg-type]  # mode and mtime
         elif not stat.S_ISSOCK(seen.st_mode):
             raise BadContext(f"{where!r} is a device, which cannot be in a build context")
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise BadContext(f"error checking context: can't read {where!r}: {error.strerror}") from None
 

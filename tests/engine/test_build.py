@@ -184,6 +184,7 @@ def test_onbuild_runs_in_the_child(clean: Daemon) -> None:
     build(clean, "FROM busybox\nONBUILD COPY a /from-context\nONBUILD RUN echo t > /trigger\n", t="parent").ok
     child = build(clean, "FROM parent\nRUN cat /trigger\n", {"a": "A"}).ok
 
+    assert "# Executing 2 build triggers\n" in child.text
     assert show(clean, child.id, "cat /from-context /trigger") == "At\n"
     assert not config(clean, child.id)["Config"].get("OnBuild")
 
@@ -302,6 +303,22 @@ def test_errors_name_the_file_in_which_the_line_stands(clean: Daemon) -> None:
     assert found == {"ci/File": "ci/File:2:1", "Late": "Late:2:6", "Child": "ONBUILD of the base image:1:6"}
     assert "\n/elsewhere/D:2:1\n" in outside.error
     clean.ok("DELETE", "/images/triggers?force=1")
+
+
+def test_errors_of_steps_say_where_they_stand(clean: Daemon) -> None:
+    text = "FROM busybox\n  COPY \\\n  nothing /x\n"
+    missing = build(clean, text, sampan__file="ci/D")
+    base = build(clean, "FROM no.such.registry.invalid/x\n")
+    failed = build(clean, "FROM busybox\nRUN exit 3\n")
+    beside = build(clean, "FROM busybox AS a\nRUN exit 3\nFROM busybox\nRUN sleep 9\nCOPY --from=a /x /x\n")
+
+    assert missing.error.startswith("COPY failed: file not found in build context")
+    assert missing.error.endswith("\nci/D:2:3\n  2 |   COPY \\\n    |   ^")
+    assert base.error.endswith("\nDockerfile:1:1\n  1 | FROM no.such.registry.invalid/x\n    | ^")
+    assert failed.error == "The command '/bin/sh -c exit 3' returned a non-zero code: 3"
+    for made in (failed, beside):
+        assert made.text.count("Dockerfile:2:1\n  2 | RUN exit 3\n    | ^\n") == 1
+        assert made.text.count("Dockerfile:") == 1
 
 
 def test_dockerignore_leaves_files_out(clean: Daemon) -> None:

@@ -146,7 +146,7 @@ class Solver:
         if planned.parent is not None:
             base = await asyncio.shield(self._stages[planned.parent])
             lines = self.console.step(planned.stage.start.text)
-            lines.end(_short(base.image or base.top))
+            _end(lines, base)
             return base
         lines = self.console.step(planned.stage.start.text)
         name = self.options.request.named(planned.base)
@@ -158,7 +158,7 @@ class Solver:
         if not planned.platform and not serves(base, wanted):
             line = planned.stage.start.line.first
             self.warned.append(base_platform(line, planned.base, f"linux/{base.architecture}", wanted))
-        lines.end(_short(base.image or base.top))
+        _end(lines, base)
         return base
 
     async def _from_files(self, planned: Planned, lines: Lines) -> Built:
@@ -334,6 +334,14 @@ def record_of_step(text: str, layers: tuple[LayerRef, ...]) -> StepRecord:
     """Return the record of a step done now."""
     now = time.time_ns()
     return StepRecord(text=text[:500], layers=layers, made=True, added=now, used=now)
+
+
+def _end(lines: Lines, base: Built) -> None:
+    """A FROM is done; its triggers come next, with docker's words."""
+    count = len(base.settings.on_build or ())
+    if count:
+        lines.say(f"# Executing {count} build trigger{'s' if count > 1 else ''}\n")
+    lines.end(_short(base.image or base.top))
 
 
 def _short(digest: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.test_restarts_engine import reboot, until_running
+from sampan.kernel.nftables import Nftables
 from support.daemon import Daemon
 from support.inside import listens, reaches
 
@@ -152,6 +154,40 @@ def test_repair_makes_again_what_somebody_took(daemon: Daemon, web: str) -> None
     assert daemon.sampan("network", "repair").stdout == b""
     daemon.remove_all()
     daemon.docker("network", "rm", "broken")
+
+
+def test_networks_leases_and_ports_come_back_after_a_reboot(daemon: Daemon) -> None:
+    port, kept = free_port(), ("--network", "kept", "--ip")
+    daemon.docker("network", "create", "--subnet", "10.86.0.0/24", "--ipv6", "kept")
+    daemon.docker(
+        "run", "-d", "--restart", "always", *kept, "10.86.0.9", "-p", f"{port}:80", "--name", "web", "busybox", "sleep", "600"
+    )
+    daemon.docker("run", "-d", *kept, "10.86.0.10", "--name", "ended", "busybox", "sleep", "600")
+    network, web = (
+        daemon.ok("GET", "/networks/kept"),
+        daemon.ok("GET", "/containers/web/json")["NetworkSettings"]["Networks"]["kept"],
+    )
+    reboot(daemon)
+    for link in (f"br-{network['Id'][:12]}", daemon.bridge):
+        subprocess.run(["ip", "link", "delete", link], check=True)
+    for family in ("ip", "ip6", "bridge"):
+        subprocess.run(["nft", "delete", "table", family, f"sampan_{daemon.bridge}"], check=True)
+    daemon.start()
+    until_running(daemon, "web")
+
+    after = daemon.ok("GET", "/containers/web/json")["NetworkSettings"]["Networks"]["kept"]
+    same = ("IPAddress", "GlobalIPv6Address", "Gateway", "MacAddress", "Aliases", "NetworkID")
+    assert {key: after[key] for key in same} == {key: web[key] for key in same}
+    assert {**daemon.ok("GET", "/networks/kept"), "Containers": {}} == {**network, "Containers": {}}
+    with listens(daemon, "web", 80):
+        assert opens(port) and ports(daemon) == {"80/tcp": [port, port]}
+    daemon.docker("run", "-d", *kept, "10.86.0.10", "--name", "next", "busybox", "sleep", "600")  # nobody's any more
+    nft = Nftables()
+    held = {socket.inet_ntoa(key) for key in nft.elements(f"sampan_{daemon.bridge}", "addresses")}
+    nft.close()
+    assert held == {"10.86.0.9", "10.86.0.10"}
+    daemon.remove_all()
+    daemon.docker("network", "rm", "kept")
 
 
 def test_audit_tells_what_is_reached_from_where(daemon: Daemon, web: str) -> None:

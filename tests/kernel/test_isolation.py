@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +23,17 @@ from sampan.network.records import BRIDGE, Endpoint, PortBinding, Wanted
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
 
 ICC = f"{BRIDGE}enable_icc"
+WEB = PortBinding(80, "tcp", "", 8080, 8080)
+NETWORKS = ("plain", "kept", "wild")
+SEEN = """table inet seen {
+    counter untracked {}
+    counter tracked {}
+    chain forward {
+        type filter hook forward priority -10
+        ct state untracked counter name untracked
+        ct state new,established counter name tracked
+    }
+}"""
 
 
 @pytest.fixture
@@ -326,3 +339,32 @@ def test_what_leaves_is_masqueraded_or_has_the_source_that_is_asked_for(world: W
     assert world.peer_seen(bare, LAN_NEIGHBOUR, 80, server) == bare_at.ip
     world.listen(bare)
     assert not world.reaches(lan, bare_at.ip, 80)  # row 74: it answers, and is not open for that
+
+
+def test_what_stays_within_a_network_is_not_tracked_and_all_else_is(world: World, manager: Networks) -> None:
+    for number, name, options in (
+        (85, "plain", {}),
+        (86, "kept", {"sampan.track": "true"}),
+        (87, "wild", {"sampan.guard": "false"}),
+    ):
+        world.network(manager, name, f"10.99.{number}.0/24", options=options)
+    members = {
+        name: [world.member(manager, name, *ports) for ports in ((WEB,) if name == "plain" else (), ())] for name in NETWORKS
+    }
+    lan = world.add_neighbour()
+    for space, _ in (one for pair in members.values() for one in pair):
+        world.listen(space)
+    subprocess.run(["nft", "-f", "-"], input=SEEN, text=True, check=True)
+
+    def seen(space: Fd, address: str, port: int = 80) -> dict[str, bool]:
+        """Return in which states of tracking the packets of a new connection were forwarded."""
+        subprocess.run(["nft", "reset", "counters", "table", "inet", "seen"], check=True, capture_output=True)
+        assert world.opens(space, address, port)
+        shown = subprocess.run(["nft", "list", "table", "inet", "seen"], check=True, capture_output=True, text=True).stdout
+        return {name: count != "0" for name, count in re.findall(r"counter (\w+) \{\s+packets (\d+)", shown)}
+
+    only_untracked, only_tracked = {"untracked": True, "tracked": False}, {"untracked": False, "tracked": True}
+    for name, pair in members.items():
+        assert seen(pair[1][0], pair[0][1].ip) == (only_untracked if name == "plain" else only_tracked), name
+    assert seen(lan, LAN_HOST, 8080) == seen(members["kept"][0][0], LAN_HOST, 8080) == only_tracked
+    assert seen(members["plain"][1][0], LAN_HOST, 8080)["tracked"]

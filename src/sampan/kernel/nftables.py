@@ -94,6 +94,7 @@ EXPRESSIONS: dict[str, dict[str, tuple[int, _Coding]]] = {
     "fib": {"dreg": (1, _NUMBER), "result": (2, _NUMBER), "flags": (3, _NUMBER)},
     "nat": {"type": (1, _NUMBER), "family": (2, _NUMBER), "addr": (3, _NUMBER), "proto": (5, _NUMBER)},
     "masq": {},
+    "notrack": {},
     "counter": {"bytes": (1, _be64), "packets": (2, _be64)},
 }
 

@@ -23,6 +23,7 @@ from sampan.network.records import BRIDGE, MTU_OPTION, Endpoint, NetworkInfo
 HOST_IPV4, HOST_IPV6 = "com.docker.network.host_ipv4", "com.docker.network.host_ipv6"
 PREFIX = "com.docker.network.container_iface_prefix"
 GUARD = "sampan.guard"  # "false": containers may send with others' addresses (gateways, virtual machines)
+TRACK = "sampan.track"  # "true": connections within the network are tracked, for others' rules about them
 _BOOLEANS = ("enable_icc", "enable_ip_masquerade", "inhibit_ipv4", "default_bridge")
 _TRUTH = ("1", "t", "true", "0", "f", "false", "")
 _MADE = re.compile(r"veth[0-9a-f]{8}", re.ASCII)
@@ -43,7 +44,7 @@ class Bridge:
     def check(self, info: NetworkInfo) -> NetworkInfo:
         """Judge the options; name the link.  Raises InvalidRequest, Unsupported, Conflict."""
         options = info.options
-        for key in (*(f"{BRIDGE}{name}" for name in _BOOLEANS), GUARD):
+        for key in (*(f"{BRIDGE}{name}" for name in _BOOLEANS), GUARD, TRACK):
             if options.get(key, "").lower() not in _TRUTH:
                 raise InvalidRequest(f"invalid value for option {key}: {options[key][:32]!r} is no boolean")
         for version in (4, 6):
@@ -77,6 +78,7 @@ class Bridge:
             internal=info.internal, guarded=info.options.get(GUARD, "").lower() not in ("0", "f", "false"), mode=info.mode(4),
             mode6=info.mode(6), ipv6=info.ipv6, source=info.options.get(HOST_IPV4, ""),
             source6=info.options.get(HOST_IPV6, ""), trusted=tuple(_trusted(info)),
+            tracked=info.options.get(TRACK, "").lower() in ("1", "t", "true"),
         )  # fmt: skip
 
     def create(self, info: NetworkInfo) -> None:

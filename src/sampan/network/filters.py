@@ -16,7 +16,9 @@ packet meets grows with their number.
                      otherwise, row 80)
 `bridge`:
     prerouting       a container's link carries its own MAC and addresses and nobody else's, in Ethernet, ARP, IP and
-                     neighbour advertisements; no router advertisements, redirects or other protocols (rows 78, 82)
+                     neighbour advertisements; no router advertisements, redirects or other protocols (rows 78, 82).
+                     IPv4 from one container of a network to another is not tracked: with br_netfilter that would be a
+                     third of what netfilter costs a connection, and nothing here asks for it (decisions/0003-tracking.md)
 
 Accepting here never overrides a drop in somebody else's table; theirs is never touched.
 """
@@ -55,7 +57,7 @@ V6 = Family(nft.IPV6, 8, 24, 16, "ipv6_addr", (bytes(15) + b"\x01", 128), "::", 
 
 class Zone(NamedTuple):
     """A network as the filters know it.  mode, mode6: NetworkInfo.mode; source, source6: the addresses to leave with instead of
-    the way's own, where it masquerades."""
+    the way's own, where it masquerades; tracked: whether connections within it are."""
 
     bridge: str
     icc: bool = True
@@ -68,6 +70,7 @@ class Zone(NamedTuple):
     source: str = ""
     source6: str = ""
     trusted: tuple[str, ...] = ()
+    tracked: bool = False
 
 
 Open = tuple[Zone, Endpoint]
@@ -148,18 +151,18 @@ def _rules(batch: nft.Batch, family: Family) -> None:
     for end in (destination, source):
         batch.rule("raw_prerouting", [*nft.match_prefix(end, family.loopback), *nft.in_set("bridges", out_of), drop])
 
-    batch.rule("prerouting", [*not_loopback, *_dnat(family, "ports_at")])
-    batch.rule("prerouting", [*not_loopback, *_dnat(family, "ports")])
-    batch.rule("output", _dnat(family, "ports_at"))
-    batch.rule("output", _dnat(family, "ports"))
+    for name in ("ports", "ports_at"):  # no port is in both
+        batch.rule("prerouting", [*not_loopback, *_dnat(family, name)])
+        batch.rule("output", _dnat(family, name))
 
     # First, and for nearly every packet last: a connection is established only when its first packet was let through below.
     batch.rule("forward", [*nft.match_ct("state", nft.CT_ESTABLISHED | nft.CT_RELATED), accept])
+    open_ends = [*nft.in_set("internal", out_of, inverted=True), *nft.in_set("internal", into, inverted=True)]
+    batch.rule("forward", [*nft.match_ct("status", nft.CT_DNAT), *open_ends, accept])
     batch.rule("forward", [*nft.in_set("icc", *through), accept])
     batch.rule("forward", [*nft.in_set("internal", out_of), drop])
     batch.rule("forward", [*nft.in_set("internal", into), drop])
     batch.rule("forward", [*nft.in_set("bridges", into, inverted=True), accept])
-    batch.rule("forward", [*nft.match_ct("status", nft.CT_DNAT), accept])
     from_outside = nft.in_set("bridges", out_of, inverted=True)
     batch.rule("forward", [*nft.in_set("unprotected", into), *from_outside, accept])
     words = family.size // 4
@@ -170,6 +173,9 @@ def _rules(batch: nft.Batch, family: Family) -> None:
     batch.rule("forward", [*nft.in_set("routed", into), *from_outside, *echo, accept])
     batch.rule("forward", [drop])
 
+    batch.rule("postrouting", [*nft.match_prefix(source, family.loopback), *nft.in_set("bridges", into), masquerade])
+    # What is not a container's is done with: nothing below is about it.
+    batch.rule("postrouting", [*nft.in_set("addresses", source, inverted=True), *from_outside, accept])
     # Not by iifname: with br_netfilter a bridged packet has none here.
     hairpin = [*nft.in_set("bridges", into), *nft.match_ct("status", nft.CT_DNAT), *nft.in_set("addresses", source)]
     batch.rule("postrouting", [*hairpin, masquerade])
@@ -177,7 +183,6 @@ def _rules(batch: nft.Batch, family: Family) -> None:
     snat = nft.expression("nat", type=0, family=family.number, addr=nft.REG)
     batch.rule("postrouting", [out_of, nft.expression("lookup", set="sources", sreg=nft.REG, dreg=nft.REG), snat])
     batch.rule("postrouting", [*nft.in_set("masquerade", out_of), masquerade])
-    batch.rule("postrouting", [*nft.in_set("bridges", into), *nft.match_prefix(source, family.loopback), masquerade])
 
 
 def _guard(batch: nft.Batch) -> None:
@@ -185,6 +190,9 @@ def _guard(batch: nft.Batch) -> None:
     batch.set(nft.Set("guarded", ("ifname",)))
     batch.set(nft.Set("allowed", ("ifname", "ether_addr", "ipv4_addr")))
     batch.set(nft.Set("allowed6", ("ifname", "ether_addr", "ipv6_addr")))
+    batch.set(nft.Set("speakers", ("ifname", "ether_addr", "ipv4_addr")))
+    batch.set(nft.Set("inside", ("ipv4_addr",)))
+    batch.set(nft.Set("peers", ("ether_addr", "ipv4_addr")))
     batch.chain("prerouting", nft.Hook("filter", nft.PRE_ROUTING, -300))
     drop, accept = nft.verdict(nft.DROP), nft.verdict(nft.ACCEPT)
     link, sender = nft.load_meta("iifname"), nft.load(0, 6, 6, nft.REG + 4)
@@ -194,9 +202,12 @@ def _guard(batch: nft.Batch) -> None:
         return nft.load(base, offset, size, nft.REG + 6)
 
     icmp = nft.match_bytes(nft.load_meta("l4proto"), bytes([ICMPV6]))
-    is_ip, is_arp, is_ip6 = (nft.match_bytes(kind, ETHERTYPES[name]) for name in ("ip", "arp", "ip6"))
-    # Most packets are decided by this one look.
-    batch.rule("prerouting", [*is_ip, *nft.in_set("allowed", link, sender, third(1, 12, 4)), accept])
+    is_arp, is_ip6 = (nft.match_bytes(kind, ETHERTYPES[name]) for name in ("arp", "ip6"))
+    # Most packets are decided by the first two rules.  The sender's MAC and the frame's type are one load, and one part of a key.
+    own = nft.in_set("speakers", link, nft.load(0, 6, 8, nft.REG + 4), third(1, 12, 4))
+    peer = nft.in_set("peers", nft.load(0, 0, 6), nft.load(1, 16, 4, nft.REG + 2))  # by its MAC: what is routed has the bridge's
+    batch.rule("prerouting", [*nft.in_set("inside", nft.load(1, 16, 4)), *peer, *own, nft.expression("notrack"), accept])
+    batch.rule("prerouting", [*own, accept])
     batch.rule("prerouting", [*nft.in_set("guarded", link, inverted=True), accept])
     # An ARP message names its sender twice: in the frame and in itself.
     inner = nft.load(1, 8, 6, nft.REG + 4)
@@ -274,6 +285,10 @@ class Tables:
                 guarded[nft.ifname(endpoint.veth_host)] = None
                 for name, key in _allowed(endpoint):
                     maps.setdefault((nft.BRIDGE, name), {})[key] = None
+                if zone.icc and not zone.tracked and endpoint.ip:
+                    own = ipaddress.ip_address(endpoint.ip).packed
+                    maps.setdefault((nft.BRIDGE, "inside"), {})[own] = None
+                    maps.setdefault((nft.BRIDGE, "peers"), {})[nft.concatenation(mac_bytes(endpoint.mac), own)] = None
         for (number, name), pairs in maps.items():
             self._change(self._guard if number == nft.BRIDGE else self._batches[number], name, pairs, add=add)
         self._change(self._guard, "guarded", guarded, add=add)
@@ -310,6 +325,8 @@ def _allowed(endpoint: Endpoint) -> list[tuple[str, bytes]]:
     for address in endpoint.addresses:
         name = "allowed" if address.version == 4 else "allowed6"
         made.append((name, nft.concatenation(link, mac, address.ip.packed)))
+        if address.version == 4:
+            made.append(("speakers", nft.concatenation(link, mac + ETHERTYPES["ip"], address.ip.packed)))
     if endpoint.ip6:
         for extra in (link_local_of(endpoint.mac).packed, bytes(16)):  # "::" asks whether an address is taken
             made.append(("allowed6", nft.concatenation(link, mac, extra)))

@@ -152,20 +152,23 @@ def test_row_71_a_secret_is_in_no_layer_history_log_or_record(clean: Daemon) -> 
 
 
 def test_row_71_no_process_names_a_secret_while_a_step_has_it(clean: Daemon) -> None:
-    text = "FROM busybox\nRUN --mount=type=secret,id=s --mount=type=secret,id=s,env=S echo ready; sleep 1000\n"
+    text = "FROM busybox\nRUN --mount=type=secret,id=s --mount=type=secret,id=s,env=S echo re''ady; sleep 98765\n"
     body = prefixed(text, {"s": SECRET})
-    lines = []
+    lines, environments = [], []
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(clean.sock))
         head = b"POST /build HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.sampan.build\r\nContent-Length: %d\r\n\r\n"
         client.sendall(head % len(body) + body)
         until(client, b"ready")
         for process in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(FileNotFoundError, ProcessLookupError):
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # the last: nobody can read its environment
                 lines.append(process.read_bytes())
+                if SECRET.encode() in process.with_name("environ").read_bytes():
+                    environments.append(process.with_name("comm").read_text().strip())
 
-    assert any(b"echo ready; sleep 1000" in line for line in lines)
+    assert any(b"98765" in line for line in lines)
     assert not any(SECRET.encode() in line for line in lines)
+    assert set(environments) <= {"sh", "sleep"}, "of the step's own they are"
 
 
 def test_row_58_a_history_that_imitates_a_step_is_no_cache(clean: Daemon) -> None:

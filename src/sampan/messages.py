@@ -10,9 +10,10 @@ receives: a long body travels in a memfd, which is then the packet's last descri
       |<---------------------------------------------------------------- |  exits                |
       |  keeper and init wait: what is above is done ahead of need, where it can be
       |  maps written; Task + fds                    |                                           |
-      |----------------------------------------------------------------------------------------->|  root attached, container's root
-      |  control groups made; Go("group") + doors    |                                           |
-      |----------------------------------------------------------------------------------------->|  joins; mounts, masks, pivot
+      |----------------------------------------------------------------------------------------->|  planned
+      |  control groups made, root file system mounted; Go("group") + doors, root, trees
+      |----------------------------------------------------------------------------------------->|  root attached, container's root,
+      |                                              |                                           |  joins; mounts, masks, pivot
       |  (makes the veth pair, sets addresses)       |                                    Built  |
       |<-----------------------------------------------------------------------------------------|
       |  Go("exec")                                  |                                           |
@@ -265,13 +266,12 @@ class Handed(Message, frozen=True, kw_only=True):
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What only a container's first process needs.
 
-    rootfs, trees: indexes of its start's descriptors, as the spec names them; `trees` are sent in this order.
+    trees: indexes of its start's descriptors, as the spec names them, in the order in which they are sent.
     folder: where the root is attached for a moment.  in_userns: in a user namespace, new or joined.
     controllers: v1 hierarchies as (folder, mount options), () on v2.
     """
 
     spec: Spec
-    rootfs: int
     trees: tuple[int, ...]
     folder: str
     in_userns: bool
@@ -283,7 +283,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 class Task(Message, frozen=True, kw_only=True):
     """What a newborn process is to become; with a place it is the container's first one, otherwise an exec.
 
-    Descriptors: stdio for 0, 1, 2 when `pipes`, the reaper when `reaper`, then the place's trees.
+    Descriptors: stdio for 0, 1, 2 when `pipes`, then the reaper when `reaper`.
     program: the compiled seccomp filter, b"" for none.  enter_as_root: it is in a user namespace, where it is nobody yet.
     """
 
@@ -314,9 +314,13 @@ class Built(Message, frozen=True, kw_only=True):
 
 
 class Go(Message, frozen=True, kw_only=True):
-    """stage is "group" (enter the control group; descriptors: its v1 files) or "exec" (network ready, start the program)."""
+    """stage is "group" (enter the control group, build the root file system) or "exec" (network ready, start the program).
+
+    Descriptors with "group": the group's v1 files, `tasks` of them, the root file system, the place's trees.
+    """
 
     stage: str
+    tasks: int = 0
 
 
 ToSpawner = Breed | MakeUserns

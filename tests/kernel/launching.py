@@ -21,7 +21,7 @@ from sampan.launch.client import Spawner
 from sampan.launch.filters import Filters
 from sampan.launch.host import Host
 from sampan.launch.nursery import Nursery
-from sampan.launch.start import Launch, Started, start
+from sampan.launch.start import Launch, Meanwhile, Started, start
 from sampan.oci.runtime import Capabilities, IdMapping, Linux, Mount, Namespace, Process, Root, Spec
 
 BASE = 6_553_600
@@ -257,13 +257,14 @@ class Boxes:
         self.made.append(box)
         attachments = (messages.Attachment(fd=0, stdin=stdin),)
         wish = Launch(
-            id=name, spec=wanted, rootfs=1, state_dir=str(state), attachments=attachments, open_stdin=stdin, stdin_once=stdin,
+            id=name, spec=wanted, state_dir=str(state), attachments=attachments, open_stdin=stdin, stdin_once=stdin,
             **launch,
         )  # fmt: skip
         with tree, inner:
             self.began = time.perf_counter()
             try:
-                box.answer = start(self.nursery, self.filters, self.host, wish, [Fd(inner.fileno()), tree, *trees], meanwhile)
+                fds, both = [Fd(inner.fileno()), tree, *trees], Meanwhile(lambda: tree, meanwhile)
+                box.answer = start(self.nursery, self.filters, self.host, wish, fds, both)
             except StepFailed as error:
                 box.answer = error
         assert isinstance(box.answer, expect), box.answer

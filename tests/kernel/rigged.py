@@ -20,14 +20,14 @@ from typing import Any
 from launching import Boxes
 
 from sampan.launch import client
-from sampan.launch.start import Connect, Started, _Start
+from sampan.launch.start import Meanwhile, Started, _Start
 
 _SABOTEUR = r"""
 import errno, fcntl, mmap, os, resource, signal, struct, sys
 _file = os.open({page!r}, os.O_RDWR)
 _page = mmap.mmap(_file, 8192)
 os.close(_file)
-_role = 0  # 1 daemon, 2 midwife, 3 init
+_role = 0  # 1 daemon, 2 midwife, 3 init, 4 a keeper that clones one ahead, 5 that one's mounts
 _number = 0
 
 def _point(name):
@@ -44,6 +44,8 @@ def _point(name):
     _page[100:100 + len(text)] = text
     if action < 0:
         os.kill(os.getpid(), -action)
+        if action == -9:
+            os._exit(255)  # process 1 of a namespace cannot kill itself (pid_namespaces(7))
     else:
         raise OSError(action, os.strerror(action), f"planted in {name}")
 
@@ -73,11 +75,11 @@ def _rigged_bind(name, *types, **more):
 calls.bind = _rigged_bind
 def _in_role(owner, name, role):
     real = getattr(owner, name)
-    def rigged(*args):
+    def rigged(*args, **more):
         global _role, _number
         _role, _number = role, 0
         try:
-            return real(*args)
+            return real(*args, **more)
         finally:
             _role = 0
     setattr(owner, name, rigged)
@@ -88,12 +90,15 @@ _RIG = (
 from sampan.launch import birth, init
 _in_role(birth, "deliver", 2)
 _in_role(init, "_start", 3)
+_in_role(birth, "bear", 4)
+_in_role(birth, "_live", 0)
+_in_role(init.ahead, "make", 5)
 {more}
 from sampan.launch.spawner import main
 main()
 """
 )
-DAEMON, MIDWIFE, INIT = 1, 2, 3
+DAEMON, MIDWIFE, INIT, KEEPER, AHEAD = 1, 2, 3, 4, 5
 
 
 @dataclass
@@ -138,10 +143,10 @@ class Saboteur:
             self._wrap(name, getattr(os, name))
         run = _Start.run
 
-        def rigged(one: _Start, connect: Connect) -> Started:
+        def rigged(one: _Start, meanwhile: Meanwhile) -> Started:
             self._number, self._acting = 0, True
             try:
-                return run(one, connect)
+                return run(one, meanwhile)
             finally:
                 self._acting = False
 

@@ -26,7 +26,7 @@ from sampan.launch.client import Spawner, start_spawner
 from sampan.launch.filters import Filters
 from sampan.launch.host import Host
 from sampan.launch.nursery import Nursery
-from sampan.launch.start import Connect, Launch, Started, start
+from sampan.launch.start import Launch, Meanwhile, Started, start
 from sampan.messages import Breed
 from sampan.network.manager import Networks
 from sampan.state import State, Table
@@ -83,9 +83,9 @@ class Launcher:
                 self._soon.cancel()
             self._soon = loop.call_later(_BREATH, self._prepare)
 
-    def launch(self, launch: Launch, fds: Sequence[Fd], connect: Connect) -> Started:
+    def launch(self, launch: Launch, fds: Sequence[Fd], meanwhile: Meanwhile) -> Started:
         """Start a container (launch/start.py).  Blocks."""
-        return start(self._nursery, self._filters, self._host, launch, fds, connect)
+        return start(self._nursery, self._filters, self._host, launch, fds, meanwhile)
 
     def _prepare(self) -> None:
         """Have a brood made while nobody waits for it."""

@@ -71,14 +71,26 @@ class Given(NamedTuple):
 
     pipes: tuple[Fd, Fd, Fd] | None
     reaper: Fd | None
+
+
+class Ground(NamedTuple):
+    """What Go("group") brings: the doors of the group, the root file system, and the place's trees by number."""
+
+    doors: Doors
+    root: Fd
     trees: Mapping[int, Fd]
 
 
 def _given(task: messages.Task, fds: list[Fd]) -> Given:
     rest = iter(fds)
     pipes = (next(rest), next(rest), next(rest)) if task.pipes else None
-    reaper = next(rest) if task.reaper else None
-    return Given(pipes, reaper, dict(zip(task.place.trees if task.place is not None else (), rest, strict=True)))
+    return Given(pipes, next(rest) if task.reaper else None)
+
+
+def _ground(channel: Channel, place: messages.Place) -> Ground:
+    told, fds = _wait(channel, "group")
+    doors, root, *trees = Doors(tasks=fds[: told.tasks]), *fds[told.tasks :]
+    return Ground(doors, root, dict(zip(place.trees, trees, strict=True)))
 
 
 def _leave_the_keeper() -> None:
@@ -90,8 +102,11 @@ def _leave_the_keeper() -> None:
 
 def _start(task: messages.Task, fds: list[Fd], channel: Channel, ready: dict[str, Fd]) -> None:
     given, place = _given(task, fds), task.place
-    # Still the host's root in the eyes of its folders, which nobody else may pass; the container's root is nobody there.
-    root = apply.enter(given.trees[place.rootfs], place.folder) if place is not None else None
+    if place is not None:
+        steps, ready = _plan(place.spec, ready)
+        ground = _ground(channel, place)
+        # Still the host's root in the eyes of its folders, which nobody else may pass; the container's root is nobody there.
+        root = apply.enter(ground.root, place.folder)
     if task.enter_as_root:
         idents.set_groups([])
         idents.set_gid(0)
@@ -99,10 +114,9 @@ def _start(task: messages.Task, fds: list[Fd], channel: Channel, ready: dict[str
         prctl(PR.SET_DUMPABLE, 0)
     proc: Fd | None = None
     terminal: tuple[Fd, Fd] | None = None
-    if place is not None and root is not None:
-        steps, ready = _plan(place.spec, ready)
-        Doors(tasks=_wait(channel, "group")).enter()
-        terminal, proc = _build(place, steps, root, given.trees, ready)
+    if place is not None:
+        ground.doors.enter()
+        terminal, proc = _build(place, steps, root, ground.trees, ready)
     with open_fd("/", os.O_PATH | os.O_DIRECTORY) as root:
         if place is None and task.process.terminal:
             with open_in(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY) as multiplexer:
@@ -117,11 +131,11 @@ def _start(task: messages.Task, fds: list[Fd], channel: Channel, ready: dict[str
         _become(task, identity, root, terminal, given)
 
 
-def _wait(channel: Channel, stage: str) -> list[Fd]:
+def _wait(channel: Channel, stage: str) -> tuple[messages.Go, list[Fd]]:
     message, fds = channel.receive()
     if not isinstance(message, messages.Go) or message.stage != stage:
         os._exit(127)  # the daemon gave up; nobody listens
-    return fds
+    return message, fds
 
 
 def _plan(spec: Spec, ready: dict[str, Fd]) -> tuple[tuple[Step, ...], dict[str, Fd]]:

@@ -100,6 +100,24 @@ def failure(message: messages.AnyMessage | None) -> StepFailed:
     return StepFailed("init", 0, "the process died before it could start the program")
 
 
+def last_words(channel: Channel) -> StepFailed | None:
+    """Return why init has failed, if it has said so."""
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    while poller.poll(0):
+        try:
+            message, fds = channel.receive()
+        except (OSError, ValueError):
+            return None
+        for fd in fds:
+            fd.close()
+        if message is None:
+            return None
+        if isinstance(message, messages.Failed):
+            return failure(message)
+    return None
+
+
 def let_go(channel: Channel) -> None:
     """Say Go("exec"): nothing more is wanted of this side.  It may be said before Built, by who knows the uid already."""
     channel.send(messages.Go(stage="exec"))

@@ -123,7 +123,7 @@ class Nursery:
         return _Expected(keeper, init)
 
     def _grown(self, expected: _Expected) -> Brood | None:
-        """Return the brood made ahead, None when nothing has come of it or somebody has killed it since."""
+        """Return the brood made ahead, None when nothing has come of it or something has happened to it since."""
         try:
             brood = self._born(expected)
         except (OSError, StepFailed):
@@ -131,6 +131,7 @@ class Nursery:
         watch = select.poll()
         watch.register(brood.pidfd.fileno(), select.POLLIN)
         watch.register(brood.keeper.fileno(), select.POLLIN)
+        watch.register(brood.init.fileno(), select.POLLIN)  # it says nothing unasked but that it failed
         if watch.poll(0):
             brood.end()
             return None

@@ -52,7 +52,7 @@ _TASK = messages.to_bytes(
     messages.Task(
         process=_SPEC.process, user="", group_add=(), pipes=True, program=bytes(4096), last_cap=40, enter_as_root=True,
         place=messages.Place(
-            spec=_SPEC, rootfs=1, trees=(1, 3), folder="/", in_userns=True, own_netns=True, own_namespaces=("user", "mount"),
+            spec=_SPEC, trees=(3,), folder="/", in_userns=True, own_netns=True, own_namespaces=("user", "mount"),
             controllers=(("memory", "rw,memory"),),
         ),
     )

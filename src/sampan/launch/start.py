@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -33,7 +33,6 @@ from sampan.oci.runtime import Process, Spec
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """A container to be made.  The numbers are indexes into the descriptors that go with it.
 
-    rootfs: the detached mount of the root file system.
     spec.mounts[].tree, spec.linux.namespaces[].fd: indexes too.
     open_stdin, stdin_once: Docker's OpenStdin and StdinOnce.
     reaper: the program that is to be process 1 and have the container's own as its child (launch/reaper.py), None without.
@@ -42,7 +41,6 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     spec: Spec
-    rootfs: int
     state_dir: str
     log: messages.LogTarget = messages.LogTarget(driver="none")
     attachments: tuple[messages.Attachment, ...] = ()
@@ -64,28 +62,36 @@ class Started(NamedTuple):
     keeper: Channel
 
 
-Connect = Callable[[Fd], None]  # makes the network in the namespace that it is lent
+class Meanwhile(NamedTuple):
+    """What its caller does for a start while init is busy.
+
+    mount: return the root file system, a detached mount, which is the start's from then on.
+    connect: make the network in the namespace that it is lent.
+    """
+
+    mount: Callable[[], Fd]
+    connect: Callable[[Fd], None]
 
 
-def start(nursery: Nursery, filters: Filters, host: Host, launch: Launch, fds: Sequence[Fd], connect: Connect) -> Started:
-    """Start a container whose network `connect` makes, and return when its program runs.  Blocks; any thread.
+def start(nursery: Nursery, filters: Filters, host: Host, launch: Launch, fds: Sequence[Fd], meanwhile: Meanwhile) -> Started:
+    """Start a container, and return when its program runs.  Blocks; any thread.
 
-    `fds` stay the caller's.  Raises StepFailed, or what `connect` raises; then everything that was made is undone.
+    `fds` stay the caller's.  Raises StepFailed, or what `meanwhile` raises; then everything that was made is undone.
     """
     one = _Start(nursery, filters, host, launch, fds)
     try:
-        return one.run(connect)
+        return one.run(meanwhile)
     except StepFailed:
         raise
-    except _Connecting as error:
+    except _Elsewhere as error:
         raise error.why from None
     except Exception as error:
         why = failed(error)
         raise StepFailed(why.step, why.code, why.text) from error
 
 
-class _Connecting(Exception):
-    """What `connect` raised, which goes to the caller as it is."""
+class _Elsewhere(Exception):
+    """What Meanwhile raised, which goes to the caller as it is."""
 
     def __init__(self, why: Exception) -> None:
         super().__init__(str(why))
@@ -109,24 +115,27 @@ class _Start:
         self._socket = (0, 0)
         self._filter: Fd | None = None
 
-    def run(self, connect: Connect) -> Started:
+    def run(self, meanwhile: Meanwhile) -> Started:
         with self._mine, self._undo:
             program = self._program()
             wanted = namespaces_of(self._spec.linux, self._fds)
             group, doors = self._make_group() if self._host.born_in_group or wanted.join else (None, Doors())
             brood = self._nursery.take(wanted, doors)
             try:
-                warnings = self._make(brood, wanted, group, program, connect)
+                warnings = self._make(brood, wanted, group, program, meanwhile)
                 newborn.executed(brood.init)
                 started_at = time.time_ns()
                 self._hand_over(brood, started_at)
-            except BaseException:
+            except BaseException as error:
+                why = newborn.last_words(brood.init) if isinstance(error, Exception) else None
                 brood.end()  # before its group goes
+                if why is not None:
+                    raise why from error  # what failed here failed because of that
                 raise
             self._undo.pop_all()
         return Started(brood.pid, brood.keeper_pid, started_at, tuple(warnings), brood.pidfd, brood.keeper)
 
-    def _make(self, brood: Brood, wanted: Namespaces, group: Group | None, program: bytes, connect: Connect) -> list[str]:
+    def _make(self, brood: Brood, wanted: Namespaces, group: Group | None, program: bytes, meanwhile: Meanwhile) -> list[str]:
         """Make everything up to a process that becomes the program; return warnings."""
         spec = self._spec
         if wanted.make & Clone.NEWUSER:
@@ -135,8 +144,9 @@ class _Start:
         doors = Doors()
         if group is None:
             group, doors = self._make_group()
-        brood.init.send(messages.Go(stage="group"), doors.tasks)
-        self._connect(brood, connect)
+        self._send_root(brood, doors, meanwhile)
+        with open_fd(f"/proc/{brood.pid}/ns/net", os.O_RDONLY) as network, _elsewhere():
+            meanwhile.connect(network)
         self._outer["listener"] = self._own(Fd(self._listen().detach()))
         log_target.check(self._launch.log, self._fds)
         self._outer["mounts"] = self._own(open_fd(f"/proc/{brood.pid}/ns/mnt", os.O_RDONLY))
@@ -168,12 +178,15 @@ class _Start:
         self._mine.callback(doors.close)
         return group, doors
 
-    def _connect(self, brood: Brood, connect: Connect) -> None:
-        with open_fd(f"/proc/{brood.pid}/ns/net", os.O_RDONLY) as network:
-            try:
-                connect(network)
-            except Exception as error:
-                raise _Connecting(error) from error
+    def _send_root(self, brood: Brood, doors: Doors, meanwhile: Meanwhile) -> None:
+        with _elsewhere():
+            root = meanwhile.mount()
+        with root:
+            trees = [self._fds[number] for number in self._trees()]
+            brood.init.send(messages.Go(stage="group", tasks=len(doors.tasks)), [*doors.tasks, root, *trees])
+
+    def _trees(self) -> tuple[int, ...]:
+        return tuple(mount.tree for mount in self._spec.mounts if mount.tree is not None)
 
     def _give_task(self, brood: Brood, wanted: Namespaces, program: bytes) -> None:
         launch, spec = self._launch, self._spec
@@ -184,17 +197,16 @@ class _Start:
             last_cap=self._host.last_cap, enter_as_root=place.in_userns, reaper=launch.reaper is not None, place=place,
         )  # fmt: skip
         reaper = [self._fds[launch.reaper]] if launch.reaper is not None else []
-        brood.init.send(task, [*pipes, *reaper, *(self._fds[number] for number in place.trees)])
+        brood.init.send(task, [*pipes, *reaper])
 
     def _place(self, wanted: Namespaces) -> messages.Place:
         linux = self._spec.linux
         kinds = {namespace.type for namespace in linux.namespaces}
         own = {namespace.type for namespace in linux.namespaces if namespace.fd is None}
         joins_user = any(kind == Clone.NEWUSER for _, kind in wanted.join)
-        trees = [self._launch.rootfs, *(mount.tree for mount in self._spec.mounts if mount.tree is not None)]
         spec = msgspec.structs.replace(self._spec, linux=msgspec.structs.replace(linux, seccomp=None))  # it has the program
         return messages.Place(
-            spec=spec, rootfs=self._launch.rootfs, trees=tuple(trees), folder=self._launch.state_dir,
+            spec=spec, trees=self._trees(), folder=self._launch.state_dir,
             in_userns="user" in kinds, own_netns="network" in own or (joins_user and "network" in kinds),
             own_namespaces=tuple(own | {"user"} if joins_user else own), controllers=self._host.controllers,
         )  # fmt: skip
@@ -271,6 +283,14 @@ class _Start:
         )  # fmt: skip
         events = 0 if launch.attachments else 2 + sum(name in self._outer for name in ("stdout", "stderr", "master"))
         brood.keeper.send(handed, fds, lead=bytes([events]))
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _Elsewhere(error) from error
 
 
 def _remove(group: Group) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import functools
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
@@ -23,7 +23,7 @@ from sampan.errors import Broken, Conflict, InvalidRequest, NotFound, NotModifie
 from sampan.kernel import netns, rtnl
 from sampan.kernel.fds import Fd
 from sampan.kernel.mount_root import mount_of
-from sampan.launch.start import Launch, Started
+from sampan.launch.start import Launch, Meanwhile, Started
 from sampan.network.records import Endpoint
 from sampan.oci.runtime import Mount
 from sampan.wire import containers as c
@@ -38,7 +38,6 @@ class Parts:
     fds: list[Fd] = field(default_factory=list)
     joined: dict[str, int] = field(default_factory=dict)
     mounts: list[Mount] = field(default_factory=list)
-    rootfs: int = 0
     log: m.LogTarget = field(default_factory=lambda: m.LogTarget(driver="none"))
     reaper: int | None = None
     shm: int | None = None
@@ -127,14 +126,14 @@ def _launch(container: Container, parts: Parts, undo: ExitStack) -> tuple[tuple[
     """Everything that blocks, in one thread.  `undo` gets what must be undone.  Raises StepFailed, Broken, OSError."""
     try:
         container.left()
-        endpoints = _gather(container, parts, undo)
+        endpoints, mount = _gather(container, parts, undo)
         launch = _described(container, parts)
 
         def connect(namespace: Fd) -> None:
             _connect(container, endpoints, namespace)
             _note(container)
 
-        return endpoints, container.rooms.launcher.launch(launch, parts.fds, connect)
+        return endpoints, container.rooms.launcher.launch(launch, parts.fds, Meanwhile(mount, connect))
     finally:
         parts.close()
 
@@ -147,8 +146,11 @@ def _note(container: Container) -> None:
     container.rooms.records.put(container.id, replace(container.record, status="running", pid=0))
 
 
-def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoint, ...]:
-    """Everything that blocks, in one thread: network lease, name files, volumes, mounts.  `undo` gets what must be undone."""
+def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[tuple[Endpoint, ...], Callable[[], Fd]]:
+    """Everything that blocks, in one thread: network lease, name files, volumes, mounts.  `undo` gets what must be undone.
+
+    Return the endpoints, and what mounts the root file system when its init is on its way.
+    """
     rooms, record = container.rooms, container.record
     endpoints = connections.reserve(container, undo)
     state_dir = rooms.state_dir(record.id)
@@ -168,15 +170,12 @@ def _gather(container: Container, parts: Parts, undo: ExitStack) -> tuple[Endpoi
         parts.mounts.append(Mount(destination="/dev/shm", source="shm", options=("rprivate",), tree=parts.shm))
     for mount, lent in container.lent:
         parts.mounts.append(replace(mount, tree=parts.add(Fd(os.dup(lent.fileno())))))
-    if base is not None and userns is not None:
-        tree = rooms.layers.mount(record.id, uid_base=base, userns=userns)
-    else:
-        tree = rooms.layers.mount(record.id)
-    parts.rootfs = parts.add(tree)
     if rooms.defaults.init if record.host.init in (UNSET, None) else record.host.init:
         parts.reaper = parts.add(rooms.launcher.reaper())
     parts.log = log_target.target(record, parts.add(open_folder(rooms.folder(record.id))))
-    return endpoints
+    if base is not None and userns is not None:
+        return endpoints, functools.partial(rooms.layers.mount, record.id, uid_base=base, userns=userns)
+    return endpoints, functools.partial(rooms.layers.mount, record.id)
 
 
 def _join(container: Container, parts: Parts) -> None:
@@ -223,7 +222,7 @@ def _described(container: Container, parts: Parts) -> Launch:
         config = replace(record.config, env=[*(record.config.env or ()), *parts.environment])
         record = replace(record, config=config)
     return Launch(
-        id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path), rootfs=parts.rootfs,
+        id=record.id, spec=spec.build(record, parts.mounts, spec.Joined(parts.joined), path),
         state_dir=str(rooms.state_dir(record.id)), attachments=tuple(parts.attachments), log=parts.log,
         open_stdin=record.config.open_stdin, stdin_once=record.config.stdin_once, reaper=parts.reaper,
         user=record.config.user, group_add=tuple(record.host.group_add or ()),

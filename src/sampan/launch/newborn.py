@@ -101,19 +101,16 @@ def failure(message: messages.AnyMessage | None) -> StepFailed:
 
 
 def last_words(channel: Channel) -> StepFailed | None:
-    """Return why init has failed, if it has said so."""
+    """Return why init has failed, if it has said so or is dead; None too once the program runs and the channel is closed."""
+    if channel.fileno() < 0:
+        return None
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     while poller.poll(0):
-        try:
-            message, fds = channel.receive()
-        except (OSError, ValueError):
-            return None
+        message, fds = channel.receive()
         for fd in fds:
             fd.close()
-        if message is None:
-            return None
-        if isinstance(message, messages.Failed):
+        if message is None or isinstance(message, messages.Failed):
             return failure(message)
     return None
 

@@ -126,9 +126,14 @@ class _Start:
                 newborn.executed(brood.init)
                 started_at = time.time_ns()
                 self._hand_over(brood, started_at)
-            except BaseException as error:
-                why = newborn.last_words(brood.init) if isinstance(error, Exception) else None
+            except StepFailed:
                 brood.end()  # before its group goes
+                raise
+            except BaseException as error:
+                try:
+                    why = newborn.last_words(brood.init)
+                finally:
+                    brood.end()
                 if why is not None:
                     raise why from error  # what failed here failed because of that
                 raise

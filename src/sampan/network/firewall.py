@@ -21,6 +21,7 @@ class Firewall:
         self._nft = Nftables()
         self._zones: dict[str, Zone] = {}
         self._open: dict[str, Open] = {}
+        self._leaving: list[Open] = []  # forgotten, but still in the kernel: the next change takes them out
         self._bridges: set[str] = set()
         self._six = False
         self._made = False
@@ -34,6 +35,7 @@ class Firewall:
         self._nft.close()
         self._zones.clear()
         self._open.clear()
+        self._leaving.clear()
 
     def remake(self) -> None:
         """Make all tables anew, in one transaction.  Raises OSError."""
@@ -43,6 +45,7 @@ class Firewall:
         tables.zones(list(self._zones.values()), add=True)
         tables.endpoints(self._open.values(), add=True)
         self._nft.commit(*tables.batches)
+        self._leaving.clear()
         self._made = True
         self.pass_through()
 
@@ -82,7 +85,7 @@ class Firewall:
         if add and zone.ipv6 and not self._six:
             self.remake()
             return
-        tables = Tables(self.table, six=self._six)
+        tables = self._change()
         tables.zones([zone], add=add)
         self._commit(tables)
         if add:
@@ -100,18 +103,29 @@ class Firewall:
             raise
 
     def shut(self, endpoint: str) -> None:
-        """Forget an endpoint; one that is not open is passed over."""
+        """Forget an endpoint; one that is not open is passed over.
+
+        Nothing leads to an endpoint without published ports but its link: its elements may stay until the next change, or `tidy`.
+        """
         if endpoint in self._open:
+            if self._made and not self._open[endpoint][1].published:
+                self._leaving.append(self._open.pop(endpoint))
+                return
             try:
                 self._endpoint(endpoint, add=False)
             finally:
                 self._open.pop(endpoint, None)
 
+    def tidy(self) -> None:
+        """Take out of the kernel what is forgotten."""
+        if self._leaving and self._made:
+            self._commit(self._change())
+
     def replace(self, endpoint: Endpoint) -> None:
         """Exchange an open endpoint's elements for those it has now; in one transaction."""
         zone, old = self._open[endpoint.id]
         self._open[endpoint.id] = (zone, endpoint)
-        tables = Tables(self.table, six=self._six)
+        tables = self._change()
         tables.endpoints([(zone, old)], add=False)
         tables.endpoints([(zone, endpoint)], add=True)
         try:
@@ -122,15 +136,22 @@ class Firewall:
 
     def _endpoint(self, endpoint: str, *, add: bool) -> None:
         if self._made:
-            tables = Tables(self.table, six=self._six)
+            tables = self._change()
             tables.endpoints([self._open[endpoint]], add=add)
             if not add:
                 del self._open[endpoint]  # so that a table made anew is without it
             self._commit(tables)
 
+    def _change(self) -> Tables:
+        """Begin a change: with the removal of what is forgotten, whose addresses may be somebody else's in the same transaction."""
+        tables = Tables(self.table, six=self._six)
+        tables.endpoints(self._leaving, add=False)
+        return tables
+
     def _commit(self, tables: Tables) -> None:
         try:
             self._nft.commit(*tables.batches)
+            self._leaving.clear()
         except FileNotFoundError:  # somebody has just deleted a table or an element: the whole anew
             self.remake()
 

@@ -53,9 +53,12 @@ class Host:
             undo.pop_all()
         self.upkeep: Upkeep | None = None
 
-    def watch(self, restore: Callable[[bool], None]) -> None:
-        """Call `restore` (in a thread) whenever somebody takes from the tables (True) or changes FORWARD (False)."""
-        self.upkeep = Upkeep(self.name, self.firewall.table, self.firewall.port, restore)
+    def watch(self, restore: Callable[[bool], None], tidy: Callable[[], None]) -> None:
+        """Call `restore` (in a thread) whenever somebody takes from the tables (True) or changes FORWARD (False).
+
+        tidy: called in the same thread after links were deleted.
+        """
+        self.upkeep = Upkeep(self.name, self.firewall.table, self.firewall.port, restore, tidy)
 
     def sweep(self, link: str) -> None:
         """Delete a link soon; at once when the daemon is ending."""

@@ -80,7 +80,7 @@ class Networks(Endpoints):
                 self._take_endpoints()
                 self._sweep()
                 host.firewall.remake()
-                host.watch(self._restore)
+                host.watch(self._restore, self._tidy)
                 undo.pop_all()
 
     def stop(self, *, remove: bool = False) -> None:
@@ -100,6 +100,8 @@ class Networks(Endpoints):
         with self._mutex:
             if remove:
                 self._unmake()
+            else:
+                host.firewall.tidy()
             if self.names is not None:
                 self.names.close(end=not any(one.names or self._carried(one) for one in self._endpoints.values()))
             self._forget()
@@ -184,6 +186,11 @@ class Networks(Endpoints):
                     self._host.firewall.remake()
                 else:
                     self._host.firewall.pass_through()
+
+    def _tidy(self) -> None:
+        with self._mutex:
+            if self._host is not None and self._host.upkeep is not None:
+                self._host.firewall.tidy()
 
     def repair(self) -> List[str]:
         """Make again what somebody took: bridges, their ports and settings, tables, held ports; return what was wanting."""

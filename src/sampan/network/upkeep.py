@@ -40,12 +40,13 @@ _PAUSE = 0.5  # seconds between two restorations: somebody who takes again and a
 
 class Upkeep:
     """start, then `sweep` links; `restore` is called when someone else took from
-    `table` (True) or changed iptables' FORWARD chain (False).  port: our own socket's."""
+    `table` (True) or changed iptables' FORWARD chain (False), `tidy` after every sweep.  port: our own socket's."""
 
-    def __init__(self, bridge: str, table: str, port: int, restore: Callable[[bool], None]) -> None:
+    def __init__(self, bridge: str, table: str, port: int, restore: Callable[[bool], None], tidy: Callable[[], None]) -> None:
         self._table = table
         self._port = port
         self._restore = restore
+        self._tidy = tidy
         self._group = 0x5A000000 | zlib.crc32(bridge.encode()) & 0xFFFFFF
         self._links: list[str] = []
         self._idle = threading.Condition()
@@ -94,6 +95,7 @@ class Upkeep:
                     if fd == self._wake.fileno():
                         os.eventfd_read(fd)
                         self._sweep()
+                        self._tidy()
                     else:
                         self._look()
                 self._put_back()

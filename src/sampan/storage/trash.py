@@ -15,6 +15,8 @@ from pathlib import Path
 from sampan.files.atomic import remove_tree
 from sampan.kernel.fds import open_fd
 
+_LATER = 0.03  # seconds: whoever threw it away has an answer to give first, with the same interpreter
+
 
 class Trash:
     """The trash folder of a driver, on the same file system as what is thrown in."""
@@ -25,6 +27,7 @@ class Trash:
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
 
     def throw(self, path: Path) -> bool:
         """Make `path` vanish at once; return whether it was there."""
@@ -48,8 +51,10 @@ class Trash:
         with self._mutex:
             thread, self._thread = self._thread, None
         if thread is not None:
+            self._ending.set()
             self._waiting.put(None)
             thread.join()
+            self._ending.clear()
 
     def _queue(self, name: str) -> None:
         with self._mutex:
@@ -61,6 +66,8 @@ class Trash:
     def _work(self) -> None:
         with open_fd(self.folder, os.O_RDONLY | os.O_DIRECTORY) as folder:
             while (name := self._waiting.get()) is not None:
+                if self._waiting.empty():
+                    self._ending.wait(_LATER)
                 # A tree that cannot be removed (an immutable file, a full disk) stays for the next start to try again.
                 with contextlib.suppress(OSError):
                     remove_tree(folder, name)

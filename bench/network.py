@@ -238,8 +238,8 @@ def show_changes(found: dict[str, list[list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=0.05)
+    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=0.02)
     parser.add_argument("--only", choices=("traffic", "changes", "ports"))
     arguments = parser.parse_args()
     work = workspace()
@@ -249,7 +249,7 @@ def main() -> None:
             if arguments.only in (None, "traffic"):
                 show(measure(places, arguments.rounds, arguments.seconds))
             if arguments.only in (None, "changes"):
-                show_changes(changes(places, arguments.rounds // 4))
+                show_changes(changes(places, arguments.rounds // 10))
             if arguments.only in (None, "ports"):
                 ports(places[0], stack)
     finally:

@@ -105,6 +105,25 @@ def test_a_client_that_leaves_at_any_moment_leaves_nothing(clean: Daemon) -> Non
     assert build(clean, text.replace("COPY a", "COPY Dockerfile"), buildargs={"N": "x"}).ok
 
 
+def test_mounts_of_a_step_that_cannot_have_them_all_are_given_back(clean: Daemon) -> None:
+    """No descriptor of the daemon holds a tree any more: neither the cache's, nor the stage's, nor the context's."""
+
+    def trees() -> list[str]:
+        found = [os.readlink(one) for one in Path(f"/proc/{clean.pid}/fd").iterdir() if one.is_symlink()]
+        return sorted(one for one in found if one == "/" or "/build/" in one)
+
+    text = (
+        "FROM busybox\nRUN --mount=type=cache,target=/c --mount=from=busybox,target=/m --mount=target=/x "
+        "--mount=type=secret,id=s,required true\n"
+    )
+    before = trees()
+    made = [build(clean, text) for _ in range(3)]
+
+    assert all("secret s: not found" in one.error for one in made)
+    assert wait_for(lambda: leftovers(clean)) == []
+    assert wait_for(lambda: [] if trees() == before else trees()) == []
+
+
 def test_a_cache_that_cannot_be_made_or_was_made_by_another_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lent = object.__new__(Lent)
     there = tmp_path / "there"

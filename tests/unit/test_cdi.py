@@ -135,7 +135,8 @@ def test_a_later_folder_counts_and_a_broken_file_is_told(folder: Path, tmp_path:
         ({"deviceNodes": [{"path": "/dev/x", "uid": 3}]}, "uid"), ({"env": ["NONE"]}, "variable"),
         ({"mounts": [{"hostPath": "/a", "containerPath": "/b", "type": "tmpfs"}]}, "type tmpfs"),
         ({"mounts": [{"hostPath": "/a", "containerPath": "/b", "options": ["bind", "size=1"]}]}, "size=1"),
-        ({"newer": []}, "unresolvable"),
+        ({"newer": []}, "unresolvable"), ({"mounts": [{"hostPath": "/a", "containerPath": "b"}]}, "not absolute"),
+        ({"mounts": [{"hostPath": "/a", "containerPath": "/b/../.."}]}, "not absolute"),
     ],
 )  # fmt: skip
 def test_a_device_is_given_whole_or_not_at_all(tmp_path: Path, edits: dict[str, Any], words: str) -> None:

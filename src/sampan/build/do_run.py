@@ -13,6 +13,7 @@ from msgspec import structs
 from sampan.build.cache import short_digest
 from sampan.build.image import Built
 from sampan.build.layering import keep_run
+from sampan.build.mounting import close_trees
 from sampan.build.options import BuildFailed, Options
 from sampan.build.report import Lines
 from sampan.build.steps import RunOp
@@ -128,7 +129,7 @@ async def run(
     lines.note(f"Running in {container.id[:12]}")
     with ExitStack() as held:
         try:
-            mounts = await finish(lambda: lend(container, held), undo=_close)
+            mounts = await finish(lambda: lend(container, held), undo=close_trees)
             code = await step.run(container, mounts, lines.output)
             if code:
                 shown = " ".join(wanted.argv)
@@ -164,8 +165,3 @@ async def _undo(container: Container, stores: Stores) -> None:
             stores.layers.remove(container.id)
 
     await asyncio.to_thread(remove)
-
-
-def _close(mounts: list[tuple[Mount, Fd]]) -> None:
-    for _, tree in mounts:
-        tree.close()

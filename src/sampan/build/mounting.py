@@ -117,8 +117,16 @@ class Lent:
         userns = step.userns(container)
         if userns is not None:
             held.enter_context(userns)
-        base = container.record.uid_base
         made: list[tuple[Mount, Fd]] = []
+        try:
+            self._lend(container, userns, made, held)
+        except BaseException:
+            close_trees(made)
+            raise
+        return sorted(made, key=lambda one: one[0].destination.count("/"))
+
+    def _lend(self, container: Container, userns: Fd | None, made: list[tuple[Mount, Fd]], held: ExitStack) -> None:
+        base = container.record.uid_base
         for number, mount in enumerate(self._op.mounts):
             if mount.type == "secret":
                 self._secret(container, mount, base or 0, made)
@@ -138,7 +146,6 @@ class Lent:
         for path, content in self._op.files:
             tree = file_tree(content.encode(errors="surrogateescape"), 0o755, base or 0, base or 0)
             made.append((Mount(destination=path, source=path, options=("rprivate", "ro")), tree))
-        return sorted(made, key=lambda one: one[0].destination.count("/"))
 
     def _secret(self, container: Container, mount: Wanted, base: int, made: list[tuple[Mount, Fd]]) -> None:
         name = mount.identity or os.path.basename(mount.target)
@@ -236,6 +243,11 @@ class Lent:
                 copy(root, picked, data, Target("", True, None), lambda: None)
             os.fchown(data.fileno(), mount.uid or 0, mount.gid or 0)
             os.fchmod(data.fileno(), 0o755 if mount.mode is None else mount.mode)
+
+
+def close_trees(mounts: Sequence[tuple[Mount, Fd]]) -> None:
+    for _, tree in mounts:
+        tree.close()
 
 
 def about(folder: Path) -> str:

@@ -19,6 +19,7 @@ import secrets
 import shutil
 import stat
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,15 +123,14 @@ class Synced:
             raise NotFound("no such context; tell it again")
         told.claimed = True
         self._known.pop(told.key, None)  # until the build has brought it up to date nobody knows what is in it
-        self._doubt(told.key, self._unsure(told.key) | _doubtful(told.entries))
-        tree = open_fd(self.folder / told.key / "tree", os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.release, told, whole=False)
+            self._doubt(told.key, self._unsure(told.key) | _doubtful(told.entries))
+            tree = open_fd(self.folder / told.key / "tree", os.O_RDONLY | os.O_DIRECTORY)
+            undo.callback(tree.close)
             for path in sorted(told.gone, key=len, reverse=True):
                 _remove(tree, path)
-        except BaseException:
-            tree.close()
-            self.release(told, whole=False)
-            raise
+            undo.pop_all()
         return told, tree
 
     def release(self, told: Told, *, whole: bool) -> None:

@@ -73,6 +73,10 @@ def _devices(folders: Iterable[str | Path], broken: list[str]) -> Iterator[tuple
                     )  # fmt: skip
 
 
+def _absolute(path: str) -> bool:
+    return path.startswith("/") and ".." not in path.split("/") and "\0" not in path and path.strip("/") != ""
+
+
 def _givable(device: Device) -> None:
     """Raise InvalidRequest for what a specification asks for and containers here cannot have."""
     for edits in device.edits:
@@ -86,6 +90,8 @@ def _givable(device: Device) -> None:
             mount for mount in edits.mounts if mount.type not in ("", "bind", "none") or set(mount.options) - _MOUNT_WORDS
         ]:
             reason = f"the mount at {wrong[0].container_path[:200]} of type {wrong[0].type or 'bind'}, {','.join(wrong[0].options)}"
+        elif any(not _absolute(path) for mount in edits.mounts for path in (mount.host_path, mount.container_path)):
+            reason = "a mount whose paths are not absolute"
         elif any("=" not in one or "\0" in one or one.startswith("=") for one in edits.env):
             reason = "a variable that is none"
         else:

@@ -57,15 +57,16 @@ def bind(name: str, *argtypes: type, hold_gil: bool = False) -> Callable[..., in
     function.argtypes, function.restype = (ctypes.c_long, *argtypes), ctypes.c_long
 
     def call(*arguments: object, subject: Subject = None) -> int:
-        if number < 0:
-            raise OSError(errno.ENOSYS, f"{name}: no number for {MACHINE}", subject)
-        while (result := int(function(number, *arguments))) < 0:
+        while (result := function(number, *arguments)) < 0:
             code = ctypes.get_errno()
             if code != errno.EINTR:
                 raise OSError(code, f"{name}: {os.strerror(code)}", subject)
-        return result
+        return result  # type: ignore[no-any-return]  # an int: c_long above
 
-    return call
+    def missing(*arguments: object, subject: Subject = None) -> int:
+        raise OSError(errno.ENOSYS, f"{name}: no number for {MACHINE}", subject)
+
+    return call if number >= 0 else missing
 
 
 def kernel_version() -> tuple[int, int]:

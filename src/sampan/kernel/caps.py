@@ -29,12 +29,11 @@ class _Header(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
 
 
-class _Data(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+# Two struct __user_cap_data_struct: effective, permitted, inheritable, of capabilities 0-31 and of 32-63.
+_Data = ctypes.c_uint32 * 6
 
-
-if ctypes.sizeof(_Header) != 8 or ctypes.sizeof(_Data) != 12:
-    raise ImportError("struct __user_cap_header_struct is not 8 bytes, or __user_cap_data_struct not 12")
+if ctypes.sizeof(_Header) != 8 or ctypes.sizeof(_Data) != 24:
+    raise ImportError("struct __user_cap_header_struct is not 8 bytes, or two __user_cap_data_struct not 24")
 
 _capget = bind("capget", ctypes.c_void_p, ctypes.c_void_p)
 _capset = bind("capset", ctypes.c_void_p, ctypes.c_void_p)
@@ -54,23 +53,16 @@ def mask(names: Iterable[str]) -> int:
 
 def get() -> tuple[int, int, int]:
     """Return (effective, permitted, inheritable) of the calling thread."""
-    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
+    header, data = _Header(_VERSION_3, 0), _Data()
     _capget(ctypes.byref(header), data, subject="capabilities")
-    low, high = data[0], data[1]
-    return (
-        low.effective | high.effective << 32,
-        low.permitted | high.permitted << 32,
-        low.inheritable | high.inheritable << 32,
-    )
+    effective, permitted, inheritable, effective_high, permitted_high, inheritable_high = data
+    return effective | effective_high << 32, permitted | permitted_high << 32, inheritable | inheritable_high << 32
 
 
 def set_(effective: int, permitted: int, inheritable: int = 0) -> None:
     """Set the three sets of the calling thread."""
-    header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    for half, shift in enumerate((0, 32)):
-        data[half].effective = effective >> shift & 0xFFFFFFFF
-        data[half].permitted = permitted >> shift & 0xFFFFFFFF
-        data[half].inheritable = inheritable >> shift & 0xFFFFFFFF
+    sets = (effective, permitted, inheritable)
+    header, data = _Header(_VERSION_3, 0), _Data(*(one & 0xFFFFFFFF for one in sets), *(one >> 32 for one in sets))
     _capset(ctypes.byref(header), data, subject="capabilities")
 
 

@@ -146,7 +146,7 @@ def compile(profile: Seccomp, machine: str = MACHINE) -> bytes:
 class _Program(ctypes.Structure):
     """struct sock_fprog."""
 
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 def install(program: bytes) -> None:
@@ -156,8 +156,7 @@ def install(program: bytes) -> None:
     """
     if not program or len(program) % _FILTER.size:
         raise ValueError("not an array of struct sock_filter")
-    content = ctypes.create_string_buffer(program, len(program))
-    head = _Program(len(program) // _FILTER.size, ctypes.addressof(content))
+    head = _Program(len(program) // _FILTER.size, program)
     _seccomp(_SET_MODE_FILTER, 0, ctypes.byref(head), subject="seccomp filter")
 
 

@@ -197,6 +197,6 @@ def test_p21_kernel_structures_have_the_kernels_sizes() -> None:
 
     from sampan.kernel import caps
 
-    sizes = {bpf._Load: 72, bpf._Attach: 20, bpf._Query: 32, bpf._Info: 16, caps._Header: 8, caps._Data: 12}
+    sizes = {bpf._Load: 72, bpf._Attach: 20, bpf._Query: 32, bpf._Info: 16, caps._Header: 8, caps._Data: 24}
 
     assert {kind: ctypes.sizeof(kind) for kind in sizes} == sizes

@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support import lanes
 from support.host import HostState
 
 
@@ -28,6 +29,12 @@ def pytest_collection_finish() -> None:
     """Thousands of collected tests are no garbage: looking through them takes a tenth of a second of whatever is measured."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """In one of two lanes (support/lanes.py) only what the other has not taken."""
+    return lanes.share(session) or None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,7 +29,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.events import Bus
 from sampan.engine.images.images import Images
 from sampan.errors import InvalidRequest, SampanError
-from sampan.kernel.fds import Fd, memfd
+from sampan.kernel.fds import Fd
 from sampan.kernel.process import set_name
 from sampan.launch.client import sealed_interpreter
 from sampan.logs.options import byte_count
@@ -45,7 +45,6 @@ from sampan.wire.containers import LogConfig
 from sampan.wire.hosts import TlsFiles
 
 log = logging.getLogger("sampan.daemon")
-_CODE = "from sampan.daemon import entry; entry()"
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR, "fatal": logging.CRITICAL}
 
 
@@ -88,52 +87,31 @@ class DaemonOptions(NetworkDefaults, frozen=True, kw_only=True):
     flags: dict[str, Any] = {}  # what of the reloadable keys the command line set
 
 
-def main(settings: dict[str, Any], *, validate: bool = False) -> int:
-    """Start the daemon with the settings of daemon.json's keys, or only judge them; else returns only when it could not start."""
+def validate(settings: dict[str, Any]) -> int:
+    """Judge the settings of daemon.json's keys and touch nothing; return the exit code."""
+    return 1 if _told(settings) is None else 0
+
+
+def _told(settings: dict[str, Any]) -> DaemonOptions | None:
+    """Return the options; None when they make no sense, and say why."""
     try:
-        options = _understood(settings)
-        if validate:
-            return 0
-        run(options)
+        options = msgspec.convert({key.replace("-", "_"): value for key, value in settings.items()}, DaemonOptions)
+        _level(options)
+        allowed(options.build_allow)
+        _defaults(options)
+        options.check()
     except (SampanError, msgspec.ValidationError, OSError) as error:
         sys.stderr.write(f"sampan: {error}\n")
-    return 1
-
-
-def _understood(settings: dict[str, Any]) -> DaemonOptions:
-    """Return the options, before anything is touched.  Raises SampanError, ValidationError."""
-    given = {
-        name: os.environ.get(name.upper(), "") or os.environ.get(name, "") for name in ("http_proxy", "https_proxy", "no_proxy")
-    }
-    given.update({key.replace("-", "_"): value for key, value in settings.items()})
-    options = msgspec.convert(given, DaemonOptions)
-    _level(options)
-    allowed(options.build_allow)
-    _defaults(options)
-    options.check()
+        return None
     return options
 
 
-def run(options: DaemonOptions) -> None:
-    """Become the daemon: the same interpreter, from a file that nobody can open for writing (SECURITY.md P1, P3, 16)."""
-    if os.geteuid() != 0:
-        raise InvalidRequest("the daemon needs to be run as root")
-    told = memfd("sampan-options", msgspec.json.encode(options))
-    program = sealed_interpreter()
-    os.set_inheritable(told.fileno(), True)
-    keep = {name: os.environ[name] for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID") if name in os.environ}
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2", **keep}  # mallopt(3): one
-    # arena for each of our threads would grow for hours, holes and all, and one thread at a time works anyway.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    arguments = [sys.executable, "-I", "-B", "-X", "utf8", "-c", _CODE, str(told.fileno())]
-    os.execve(program.path, arguments, environment)
-
-
 def entry() -> None:
-    """The program that `run` becomes."""
+    """The program that the command becomes (become.py); its settings come in a file that is open."""
     with Fd(int(sys.argv[1])) as told:
-        options = msgspec.json.decode(os.pread(told.fileno(), 1 << 20, 0), type=DaemonOptions)
+        options = _told(msgspec.json.decode(os.pread(told.fileno(), 1 << 20, 0), type=dict[str, Any]))
+    if options is None:
+        sys.exit(1)
     set_name("sampan-daemon")
     # What no line shows is not looked for (Python's logging HOWTO, "Optimization"): two lines a request.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -329,4 +307,4 @@ def _ready(options: DaemonOptions) -> None:
                 log.warning("NOTIFY_SOCKET: %s", error)
 
 
-__all__ = ["DaemonOptions", "entry", "main", "run"]
+__all__ = ["DaemonOptions", "entry", "validate"]

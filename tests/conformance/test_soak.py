@@ -258,6 +258,7 @@ def _left(daemon: Daemon, before: HostState) -> dict[str, list[str]]:
     return {kind: what for kind, what in gained.items() if what}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(240 if CYCLES <= 64 else 3600)
 def test_cycles_by_16_clients_and_a_daemon_that_is_killed_leave_nothing_and_know_every_code(own_daemon: Daemon) -> None:

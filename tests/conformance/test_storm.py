@@ -27,6 +27,7 @@ def own_daemon() -> Iterator[Daemon]:
         yield made
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_200_containers_started_8_at_a_time_leave_nothing(own_daemon: Daemon) -> None:
@@ -63,6 +64,7 @@ def _left(before: HostState) -> dict[str, list[str]]:
     return left if more.total() <= BROOD else {**left, "processes": sorted(more.elements())}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_killing_the_daemon_20_times_during_500_runs_loses_no_container(own_daemon: Daemon) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from support.daemon import Daemon, UnixHttp
 
+pytestmark = pytest.mark.alone  # one processor for each side of the race, and nobody else's mounts
 ROUNDS = 2000
 SWAP = """
 import ctypes, os, sys

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from sampan.kernel.fds import Fd
+from sampan.kernel.process import PR, prctl
 from support.daemon import Daemon
-from support.host import engine_processes
+from support.holds import PATIENCE, children
 from support.ready import NotReady
 
 BREAKABLE = (
@@ -64,23 +67,35 @@ def nothing_stays(daemon: Daemon) -> None:
         assert str(daemon.work) not in mounts.read()
 
 
+def orphans_end(before: set[int]) -> None:
+    """Reap what has become a child of this process; each is on its way out."""
+    while orphans := children(os.getpid()) - before:
+        for pid in orphans:
+            with Fd(os.pidfd_open(pid)) as end:
+                assert select.select([end], [], [], PATIENCE)[0], f"{pid} stays"
+            os.waitpid(pid, 0)
+
+
 @pytest.mark.parametrize("place", BREAKABLE)
 def test_p17_a_daemon_that_fails_on_its_way_up_leaves_nothing(unstarted: Daemon, place: str) -> None:
-    before = engine_processes()
     options = {
         "hosts": [unstarted.host], "data_root": str(unstarted.data_root), "exec_root": str(unstarted.exec_root),
         "bridge": unstarted.bridge, "bip": unstarted.subnet, "cgroup_parent": unstarted.cgroup_parent,
         "pidfile": str(unstarted.work / "pid"),
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", BREAK, place, json.dumps(options)], capture_output=True, text=True, timeout=60, check=False
-    )
+    before = children(os.getpid())
+    prctl(PR.SET_CHILD_SUBREAPER, 1)  # what it leaves behind becomes ours
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", BREAK, place, json.dumps(options)], capture_output=True, text=True, timeout=60, check=False
+        )
+        orphans_end(before)
+    finally:
+        prctl(PR.SET_CHILD_SUBREAPER, 0)
 
     assert done.returncode == 1 and "planted fault" in done.stderr and "Traceback" not in done.stderr, done.stderr
     nothing_stays(unstarted)
     assert not (unstarted.work / "pid").exists()
-    ours = engine_processes() - before
-    assert not any(str(unstarted.work) in one for one in ours), ours
     unstarted.start()  # and the next one finds nothing in its way
     unstarted.import_busybox()
     assert unstarted.run("echo", "works") == (0, b"works\n")

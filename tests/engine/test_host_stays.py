@@ -18,8 +18,9 @@ LONG = bool(os.environ.get("SAMPAN_TEST_LONG"))
 HOST = "HostConfig"
 
 
-def mounts() -> list[str]:
-    return [line.split(" ", 4)[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if "sampantest-" in line]
+def mounts(daemon: Daemon) -> list[str]:
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split(" ", 4)[4] for line in table if str(daemon.work) in line]
 
 
 def started(daemon: Daemon, *command: str, **body: object) -> str:
@@ -32,7 +33,7 @@ def started(daemon: Daemon, *command: str, **body: object) -> str:
 @pytest.mark.timeout(600)
 def test_row_8_a_runtime_that_is_killed_at_any_moment_leaves_no_mount(daemon: Daemon) -> None:
     daemon.run("true")
-    before, shown, dice = Holds.now(daemon), mounts(), random.Random(8)
+    before, shown, dice = Holds.now(daemon), mounts(daemon), random.Random(8)
     ends = {True: 0, False: 0}
     with ThreadPoolExecutor(1) as pool:
         for _ in range(200 if LONG else 25):
@@ -49,7 +50,7 @@ def test_row_8_a_runtime_that_is_killed_at_any_moment_leaves_no_mount(daemon: Da
             ends[answer.status == 204] += 1
             assert answer.status == 204 or len(answer.json["message"]) > 10, answer
             daemon.ok("DELETE", f"/containers/{container}?force=1")
-            assert mounts() == shown
+            assert mounts(daemon) == shown
     assert daemon.run("echo", "fine") == (0, b"fine\n")
     nothing_more_than(daemon, before)
 
@@ -164,6 +165,7 @@ def test_row_101_every_thread_of_every_process_is_filtered_at_every_start(daemon
         daemon.ok("DELETE", f"/containers/{box}?force=1")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(7200 if LONG else 300)
 def test_p7_64_clients_at_once_meet_no_start_that_hangs(daemon: Daemon) -> None:

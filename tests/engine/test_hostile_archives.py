@@ -238,6 +238,7 @@ def memory(daemon: Daemon) -> int:
     raise AssertionError("no VmRSS")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_row_54_bombs_fail_in_bounded_memory_while_others_are_served(target: Daemon) -> None:
     before, memory_before = Holds.now(target), memory(target)

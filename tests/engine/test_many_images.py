@@ -30,6 +30,7 @@ def processor_time(daemon: Daemon) -> float:
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.alone
 def test_a_thousand_images_are_listed_within_150_ms_and_cost_a_start_little(crowded: Daemon) -> None:
     empty = Daemon().start()
     alone = processor_time(empty)

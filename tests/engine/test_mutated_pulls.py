@@ -106,6 +106,7 @@ def sizes_while(folder: Path, work: list[threading.Thread]) -> Iterator[int]:
         alive[0].join(0.05)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(60 + MUTANTS)
 def test_rows_47_48_49_54_mutants_are_refused_or_whole_and_leave_nothing(lone: Daemon, registry: Registry) -> None:
     registry.image("a", "1", LAYER, TOP)

@@ -185,6 +185,7 @@ def test_a_killed_answering_process_is_replaced_and_everybody_served_again(daemo
     assert pid_of_names(daemon) != before
 
 
+@pytest.mark.alone
 def test_row_83_a_flood_of_crafted_packets_starves_nobody(daemon: Daemon, net: str) -> None:
     run(daemon, "evil", "--network", net)
     run(daemon, "good", "--network", net)

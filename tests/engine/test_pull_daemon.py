@@ -101,6 +101,7 @@ def test_a_killed_pull_is_continued_by_the_byte(lone: Daemon, registry: Registry
     assert registry.sent[digest(blob)] == len(blob) - (2 << 20)
 
 
+@pytest.mark.alone
 def test_row_54_hostile_pulls_do_not_make_others_wait(lone: Daemon, registry: Registry) -> None:
     header = tarfile.TarInfo("zeros")
     header.size = 64 << 30

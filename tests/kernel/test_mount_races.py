@@ -26,6 +26,7 @@ from sampan.runtime import apply
 from sampan.runtime.plan import plan
 from support.forked import beside
 
+pytestmark = pytest.mark.alone  # one processor for each side of the race
 ROUNDS = 2000
 SECONDS = 60 if os.environ.get("SAMPAN_TEST_LONG") else 15
 _libc = ctypes.CDLL(None, use_errno=True)

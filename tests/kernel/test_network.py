@@ -346,6 +346,7 @@ def test_networks_are_found_by_name_and_id_and_keep_their_ids(world: World) -> N
         manager.reserve("host", "a")
 
 
+@pytest.mark.alone
 def test_attach_takes_three_milliseconds_and_detach_one(world: World) -> None:
     manager = world.manager()
     attached, detached = [], []
@@ -364,6 +365,7 @@ def test_attach_takes_three_milliseconds_and_detach_one(world: World) -> None:
     assert a < 15 and d < 10  # targets are 3 and 1; the slack is for a machine that others use as well
 
 
+@pytest.mark.alone
 def test_a_connect_takes_five_milliseconds(world: World) -> None:
     manager = world.manager()
     world.network(manager, "more", "10.99.80.0/24")
@@ -381,6 +383,7 @@ def test_a_connect_takes_five_milliseconds(world: World) -> None:
     assert min(took) < 0.005  # the median is for a machine of one's own: bench/network.py
 
 
+@pytest.mark.alone
 def test_a_thousand_published_ports_cost_a_packet_no_more_than_ten(world: World) -> None:
     manager = world.manager()
     space, endpoint = world.container(manager, PortBinding(53, "udp", "", 5353, 5353))

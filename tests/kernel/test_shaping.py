@@ -71,6 +71,7 @@ def limited(limit: float, measure: Callable[[int], float], port: int) -> None:
     pytest.fail(f"{seen} Mbit/s of {limit} in the last of three tries")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_both_directions_are_limited_within_a_tenth_and_change_while_it_runs(world: World) -> None:
     manager = world.manager()

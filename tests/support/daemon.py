@@ -32,7 +32,7 @@ def daemon_program() -> list[str]:
     rule = COLLECTORS.get(os.environ.get("SAMPAN_TEST_GC", ""))
     if rule is None:
         return [str(SAMPAN)]
-    ruled = f"from sampan import daemon; daemon._CODE = 'import gc; gc.{rule}; ' + daemon._CODE"  # what it becomes by execve
+    ruled = f"from sampan import become; become._CODE = 'import gc; gc.{rule}; ' + become._CODE"  # what it becomes by execve
     return [str(SAMPAN.with_name("python3")), "-IB", "-c", f"{ruled}; from sampan.cli.main import entry; entry()"]
 
 

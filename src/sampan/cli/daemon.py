@@ -1,6 +1,6 @@
-"""sampan daemon: flags and configuration file become settings; sampan.daemon does the rest.
+"""sampan daemon: flags and configuration file become settings; sampan.become does the rest.
 
-The contract: sampan.daemon.main(settings) -> exit code, where settings has the keys of daemon.json (wire/daemon_file.py),
+The contract: sampan.become.daemon(settings) -> exit code, where settings has the keys of daemon.json (wire/daemon_file.py),
 config-file and flags: what of the reloadable keys the command line set.  What nobody set is absent.
 """
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def run(call: Invocation) -> int:
     wanted = settings(call.options)
     # By name: the daemon's rooms and the command's never import each other.
-    main: Any = import_module("sampan.daemon").main
-    code = int(main(wanted, validate=call.options.validate))
+    if not call.options.validate:
+        return int(import_module("sampan.become").daemon(wanted))
+    code = int(import_module("sampan.daemon").validate(wanted))
     if code == 0:
         print("configuration OK")
     return code

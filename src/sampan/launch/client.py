@@ -12,25 +12,11 @@ from collections.abc import Sequence
 
 from sampan import messages
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.mount import Attr, clone_tree, set_attributes
 from sampan.launch.channel import Channel
+from sampan.launch.sealed import sealed_interpreter as sealed_interpreter
 
 SPAWNER_FD = 3
 _CODE = "from sampan.launch.spawner import main; main()"
-
-
-def sealed_interpreter() -> Fd:
-    """Return the Python interpreter's file through a read-only mount of its own (CVE-2019-5736, SECURITY.md P1, P3).
-
-    What runs from it shows this mount as /proc/self/exe: nobody can open it for writing.  Needs CAP_SYS_ADMIN.
-    """
-    tree = clone_tree(os.path.realpath(sys.executable))
-    try:
-        set_attributes(tree, set_=Attr.RDONLY | Attr.NOSUID | Attr.NODEV)
-    except BaseException:
-        tree.close()
-        raise
-    return tree
 
 
 class Spawner:

@@ -19,6 +19,7 @@ class Terminal:
         self.output = b""
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # who is started in the background ignores it, and so would the program
             os.execvp(command[0], command)
         self.resize(rows, columns)
 

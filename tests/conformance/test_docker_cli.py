@@ -156,12 +156,15 @@ def test_import_makes_an_image_that_runs(daemon: Daemon) -> None:
 
 
 def test_an_image_in_use_is_not_removed(daemon: Daemon) -> None:
-    daemon.docker("run", "-d", "--name", "user", "busybox", "sleep", "600")
+    daemon.import_busybox("inuse")  # an image with one name: of others the name alone goes
+    daemon.docker("run", "-d", "--name", "user", "inuse", "sleep", "600")
 
-    done = daemon.docker("rmi", "busybox", check=False)
+    done = daemon.docker("rmi", "inuse", check=False)
 
     assert done.returncode == 1
     assert b"conflict" in done.stderr
+    daemon.docker("rm", "-f", "user")
+    daemon.docker("rmi", "inuse")
 
 
 def test_kill_restart_and_wait(daemon: Daemon) -> None:

@@ -92,7 +92,7 @@ def test_chunks_come_in_order_and_an_upload_survives_a_kill(tmp_path: Path) -> N
         content = os.urandom(200_000)
         location = registry.ask("POST", "/v2/a/blobs/uploads/", b"")[1]["Location"]
         status, headers, _ = registry.ask("PATCH", location, content[:100_000], Content_Range="0-99999")
-        assert (status, headers["Range"]) == (202, "0-99999")
+        assert (status, headers.get("Range")) == (202, "0-99999")
         status, headers, _ = registry.ask("PATCH", location, content[:5], Content_Range="0-4")
         assert (status, headers["Range"]) == (416, "0-99999")
         registry.stop(signal.SIGKILL)

@@ -425,9 +425,10 @@ def test_waiting_broods_leave_with_the_daemon(tmp_path: Path) -> None:
     broods = [Nursery(spawner.breed, host).take(Namespaces(USUAL), Doors()) for _ in range(3)]
     assert {one.pid for one in broods} < descendants(spawner.pid)
     for one in broods:
+        keeper = pidfd_open(one.keeper_pid)
         one.init.close()
         one.keeper.close()
-        for pidfd in (one.pidfd, pidfd_open(one.keeper_pid)):
+        for pidfd in (one.pidfd, keeper):
             assert select.select([pidfd], [], [], 10)[0]
             pidfd.close()
     spawner.close()

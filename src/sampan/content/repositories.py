@@ -157,8 +157,8 @@ class Repositories:
         if len(os.listdir(self._folder)) >= MAX_UPLOADS:
             raise Conflict("too many uploads are under way")
         upload = secrets.token_hex(16)
-        (self._folder / f"{upload}.name").write_text(name)
         os.close(os.open(self._folder / upload, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        (self._folder / f"{upload}.name").write_text(name)  # last: to the garbage collector a name alone is what an upload left
         return upload
 
     def upload(self, name: str, upload: str) -> Path:

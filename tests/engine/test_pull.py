@@ -80,6 +80,19 @@ def test_a_pull_brings_the_image_and_says_what_docker_says(place: Place, registr
     assert ("pull", f"{name}:1") in place.events
 
 
+def test_a_filter_by_reference_shows_the_names_alone_that_fit(place: Place, registry: Registry) -> None:
+    registry.image("a", "1", BASE)
+    name = f"{registry.host}/a"
+    place.pull(name)
+    place.run(place.images.tag(f"{name}:1", "mine", "2"))
+
+    def seen(pattern: str) -> tuple[list[str], int]:
+        (one,) = place.run(place.images.list(all=False, filters={"reference": (pattern,)}, shared_size=False))
+        return one.repo_tags, len(one.repo_digests)
+
+    assert seen("mine") == (["mine:2"], 0) and seen(name) == ([f"{name}:1"], 1) and seen("*/a@*") == ([], 1)
+
+
 def test_a_second_pull_fetches_nothing_and_says_so(place: Place, registry: Registry) -> None:
     registry.image("a/b", "1", BASE)
     place.pull(f"{registry.host}/a/b")

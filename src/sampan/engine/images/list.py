@@ -50,8 +50,8 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
             or not labels_match(filters, facts.labels)
         ):
             continue
-        kept = [reference for reference in tags if reference_matches(patterns, reference)]
-        if patterns and not kept:
+        tags, digests = ([one for one in both if reference_matches(patterns, one)] for both in (tags, digests))
+        if patterns and not tags and not digests:
             continue
         found.append(
             ImageSummary(
@@ -59,7 +59,7 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
                 created=created // 10**9,
                 labels=facts.labels or None,
                 parent_id=record.parent,
-                repo_tags=[reference.familiar for reference in kept],
+                repo_tags=[reference.familiar for reference in tags],
                 repo_digests=[reference.familiar for reference in digests],
                 shared_size=sum(layer.size for layer in record.layers if uses.get(layer.chain_id, 0) > 1) if shared_size else -1,
                 size=record.size,

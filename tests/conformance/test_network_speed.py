@@ -19,6 +19,8 @@ from kernel.net_place import new_namespace
 from support.daemon import Daemon, UnixHttp
 from support.ready import started
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def oracle() -> Iterator[Path]:
@@ -50,7 +52,6 @@ def call(sock: Path, method: str, path: str, body: object = None) -> int:
             return reply.status
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 def test_a_network_is_made_and_removed_five_times_as_fast_as_by_dockerd(daemon: Daemon, oracle: Path) -> None:
     took: dict[str, list[float]] = {"dockerd": [], "sampan": []}

@@ -18,7 +18,7 @@ from sampan.network.driver import Driver, Drivers
 from sampan.network.host import Host
 from sampan.network.macvlan import Macvlan
 from sampan.network.manager import KNOWN
-from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo
+from sampan.network.records import BRIDGE, MTU_OPTION, NetworkInfo, Subnet, Wanted
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces")
 
@@ -111,6 +111,22 @@ def test_macvlan_passthru_has_its_parent_for_itself(world: World, host: Host) ->
     with pytest.raises(OSError):
         driver.attach(info, endpoint(info, 3), int(spaces[1]), frozenset())
     assert links(spaces[1]) == set()
+
+
+def test_a_passthru_endpoint_shows_its_parents_mac_and_takes_no_other(world: World) -> None:
+    manager = world.manager()
+    lan(world).close()
+    subnets, options = (Subnet(subnet="10.66.0.0/24"),), {"parent": "lan0", "macvlan_mode": "passthru"}
+    manager.create(NetworkInfo(id="", name="through", driver="macvlan", subnets=subnets, options=options))
+    with pytest.raises(InvalidRequest, match="do not support custom mac address"):
+        manager.reserve("through", "a" * 64, Wanted(mac="02:42:00:00:00:07"))
+    space, endpoint = world.member(manager, "through")
+    with netns.inside(space):
+        route = rtnl.Route()
+    link = route.link("eth0")
+    route.close()
+
+    assert link is not None and endpoint.mac == link.mac
 
 
 def test_macvlan_options_are_judged(world: World, host: Host) -> None:

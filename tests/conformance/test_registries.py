@@ -189,6 +189,13 @@ def test_archives_go_to_others_and_back(
         daemon.docker("rmi", name)
 
 
+def test_dockers_tree_has_the_platform_of_every_image(daemon: Daemon, compressed: str) -> None:
+    """And ours has the same sizes."""
+    trees = [daemon.docker("image", "ls", "--tree").stdout.decode(), daemon.sampan("images", "--tree").stdout.decode()]
+    rows = [{line.split()[-4:][0]: line.split()[-3:] for line in tree.splitlines() if "linux/" in line} for tree in trees]
+    assert rows[0] == rows[1] and len(rows[0]) == len(daemon.ok("GET", "/images/json")), trees
+
+
 COUNTED = ("Downloading", "Extracting", "Pushing", "Loading layer")  # how often is a matter of time
 PASSING = ("Waiting", "Verifying Checksum")  # dockerd leaves them out when its listener is slow
 

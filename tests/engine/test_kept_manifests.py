@@ -14,7 +14,7 @@ import pytest
 
 from sampan.oci import image as oci
 from sampan.oci.digest import Digest
-from support.images import LAYER, TOP, config, descriptor, index, manifest, oci_archive
+from support.images import LAYER, TOP, config, descriptor, docker_archive, index, manifest, oci_archive
 from support.places import Place, collect
 from support.registry import DOCKER, INDEX, MANIFEST, Registry, digest
 from support.tars import archive, member
@@ -193,6 +193,21 @@ def test_records_without_facts_are_listed_all_the_same(place: Place) -> None:
     place.state.write("UPDATE records SET body = json_remove(body, '$.facts') WHERE kind = 'image'")
     (one,) = place.run(place.images.list(all=False, filters={}, shared_size=False))
     assert (one.labels, one.created) == ({"a": "b"}, 1704164645)
+
+
+def test_a_list_tells_the_manifest_of_each_image(place: Place, registry: Registry) -> None:
+    made = registry.image("a", "1", LAYER, config=config(LAYER, architecture="arm64", variant="v9"))
+    place.pull(f"{registry.host}/a", platform="linux/arm64/v9")
+    load(place, docker_archive(config(TOP), TOP, tags=["b:1"]))
+    found = {
+        one.repo_tags[0]: one for one in place.run(place.images.list(all=False, filters={}, shared_size=False, manifests=True))
+    }
+    (one,), (other,) = (found[name].manifests for name in (f"{registry.host}/a:1", "b:1"))
+    content = sum(map(len, (made.manifest, made.config, *made.blobs)))
+    assert (one.id, one.size.content, one.size.total) == (made.digest, content, content + found[f"{registry.host}/a:1"].size)
+    assert (one.image_data.platform.architecture, one.image_data.platform.variant) == ("arm64", "v9")
+    _, files = save(place, "b:1")
+    assert json.loads(files["index.json"])["manifests"][0]["digest"] == other.id == other.descriptor.digest
 
 
 def test_an_index_is_kept_as_the_name_and_one_platform_as_the_image(place: Place, registry: Registry) -> None:

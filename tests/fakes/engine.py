@@ -300,7 +300,7 @@ class FakeImages:
         self.asked: tuple[str, str, str, str] | None = None
         self.error: BaseException | None = None
 
-    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> List[i.ImageSummary]:
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool, manifests: bool = False) -> List[i.ImageSummary]:
         return [i.ImageSummary(created=1700000000, id=IMAGE, size=5, repo_tags=[] if all else ["busybox:latest"])]
 
     async def inspect(self, ref: str) -> i.ImageInspect:

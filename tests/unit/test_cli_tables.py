@@ -15,6 +15,7 @@ from sampan.cli.main import main
 from sampan.cli.table import align, short
 from sampan.wire import containers as c
 from sampan.wire import images as i
+from sampan.wire import registry as r
 from sampan.wire import system as s
 
 ID = "f" * 64
@@ -88,6 +89,22 @@ def test_image_rows_are_tags_digests_or_none() -> None:
     assert [r["Digest"] for r in images._rows(one, False, True)] == ["<none>", "sha256:c"]
     bare = i.ImageSummary(created=1, id="sha256:" + "a" * 64)
     assert [(r["Repository"], r["Tag"], r["ID"]) for r in images._rows(bare, False, False)] == [("<none>", "<none>", "a" * 12)]
+
+
+def test_images_are_drawn_as_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = i.ManifestSummary(
+        id="sha256:" + "b" * 64, descriptor=r.OfDescriptor(media_type="m", digest="sha256:" + "b" * 64, size=1),
+        size=i.ContentSize(total=3000, content=1000),
+        image_data=i.ImageData(platform=r.OfPlatform(architecture="arm", os="linux", variant="v7"), containers=["c"],
+                               size=i.UnpackedSize(unpacked=2000)),
+    )  # fmt: skip
+    one = i.ImageSummary(created=1, id="sha256:" + "a" * 64, repo_tags=["a:1", "a:2"], manifests=[manifest])
+    images._tree([one, i.ImageSummary(created=1, id="sha256:" + "c" * 64, manifests=[])])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "IN", "USE"],
+        ["a:1", "a" * 12, "3kB", "1kB", "U"], ["a:2"], ["\u2514\u2500", "linux/arm/v7", "b" * 12, "3kB", "1kB", "U"],
+        ["<untagged>", "c" * 12, "0B", "0B"],
+    ]  # fmt: skip
 
 
 def test_an_event_is_a_line_with_sorted_attributes() -> None:

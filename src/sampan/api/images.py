@@ -24,7 +24,8 @@ async def listing(request: Request) -> Response:
     if old and request.version < (1, 41):
         wanted["reference"] = (*wanted.get("reference", ()), old)
     shared = q.flag("shared-size") and request.version >= (1, 42)
-    found = await request.engine.images.list(all=q.flag("all"), filters=wanted, shared_size=shared)
+    manifests = q.flag("manifests") and request.version >= (1, 47)
+    found = await request.engine.images.list(all=q.flag("all"), filters=wanted, shared_size=shared, manifests=manifests)
     return reply([request.lower(one) for one in found])
 
 

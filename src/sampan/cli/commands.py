@@ -115,6 +115,7 @@ COMMANDS: dict[str, Command] = {
                                  examples=("sampan container inspect web",)),
     "images": Command("[OPTIONS] [REPOSITORY[:TAG]]", "List images", "images:listing", (
         flag("-a --all", "bool", "Show all images (default hides intermediate images)"),
+        flag("--tree", "bool", "List every image with its manifests as a tree"),
         flag("--digests", "bool", "Show digests"), _FILTER, _FORMAT, _WHOLE, _QUIET,
     ), (0, 1), examples=("sampan images busybox",)),
     "rmi": Command("[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", "images:remove", (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sampan.cli import units
 from sampan.cli.main import Exit, describe
-from sampan.cli.table import filters, raw, short, show
+from sampan.cli.table import filters, raw, short, show, table
 from sampan.client.errors import ApiError
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ def listing(call: Invocation) -> int:
     wanted = filters(o.filter)
     if call.arguments:
         wanted.setdefault("reference", []).append(call.arguments[0])
+    if o.tree:
+        if o.quiet or o.format or o.digests or o.no_trunc:
+            raise Exit(1, "--tree goes with none of --quiet, --format, --digests, --no-trunc")
+        return _tree(call.client.images.list(all=o.all, wanted=wanted, manifests=True))
     rows = [row for one in call.client.images.list(all=o.all, wanted=wanted) for row in _rows(one, o.no_trunc, o.digests)]
     if o.quiet and not o.format:
         for row in rows:
@@ -37,6 +41,26 @@ def listing(call: Invocation) -> int:
         raw(rows, RAW)
     else:
         show(rows, columns, o.format, "*formatter.imageContext")
+    return 0
+
+
+def _tree(found: list[ImageSummary]) -> int:
+    """Print every image with its names, and its manifest below it."""
+    rows: list[list[str]] = []
+    for one in found:
+        manifests = one.manifests or []
+        names = [tag for tag in one.repo_tags or () if not tag.startswith(NONE)]
+        total, content = sum(of.size.total for of in manifests), sum(of.size.content for of in manifests)
+        used = "U" if any(of.image_data.containers for of in manifests) else ""
+        rows.append(["\n".join(names) or "<untagged>", short_id(one.id), units.size(total), units.size(content), used])
+        for number, of in enumerate(manifests, 1):
+            given = of.image_data.platform
+            name = "/".join(part for part in (given.os, given.architecture, given.variant) if part)
+            branch = "\u2514\u2500" if number == len(manifests) else "\u251c\u2500"
+            used = "U" if of.image_data.containers else ""
+            rows.append([f"{branch} {name}", short_id(of.id), units.size(of.size.total), units.size(of.size.content), used])
+    lines = [[line, *(row[1:] if not place else [""] * 4)] for row in rows for place, line in enumerate(row[0].split("\n"))]
+    table(lines, ["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE"])
     return 0
 
 

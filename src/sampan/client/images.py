@@ -23,8 +23,10 @@ class Images:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def list(self, *, all: bool = False, wanted: Filters | None = None) -> builtins.list[i.ImageSummary]:
-        query = {"all": all, "filters": filters(wanted)}
+    def list(
+        self, *, all: bool = False, wanted: Filters | None = None, manifests: bool = False
+    ) -> builtins.list[i.ImageSummary]:  # fmt: skip
+        query = {"all": all, "filters": filters(wanted), "manifests": manifests or None}
         return self._client.get(builtins.list[i.ImageSummary], "GET", "/images/json", query)
 
     def inspect(self, ref: str) -> i.ImageInspect:

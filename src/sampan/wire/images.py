@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType, field
 
 from sampan.wire.containers import ContainerConfig, GraphDriver
+from sampan.wire.registry import OfDescriptor, OfPlatform
 from sampan.wire.shape import Shape, Strings
 
 
@@ -40,6 +41,32 @@ class ImageInspect(Shape, frozen=True, kw_only=True):
     metadata: Metadata = Metadata()
 
 
+class ContentSize(Shape, frozen=True, kw_only=True):
+    total: int
+    content: int
+
+
+class UnpackedSize(Shape, frozen=True, kw_only=True):
+    unpacked: int
+
+
+class ImageData(Shape, frozen=True, kw_only=True):
+    platform: OfPlatform
+    containers: list[str] = []
+    size: UnpackedSize
+
+
+class ManifestSummary(Shape, frozen=True, kw_only=True):
+    """ImageManifestSummary (engine-api 4.15), of an image's own manifest."""
+
+    id: str = field(name="ID")
+    descriptor: OfDescriptor
+    available: bool = True
+    size: ContentSize
+    kind: str = "image"
+    image_data: ImageData
+
+
 class ImageSummary(Shape, frozen=True, kw_only=True):
     containers: int = -1
     created: int
@@ -51,6 +78,7 @@ class ImageSummary(Shape, frozen=True, kw_only=True):
     shared_size: int = -1
     size: int = 0
     virtual_size: int | UnsetType = UNSET
+    manifests: list[ManifestSummary] | UnsetType = UNSET
 
 
 class HistoryItem(Shape, frozen=True, kw_only=True):

@@ -108,8 +108,14 @@ class Images:
         except NotFound:
             return None
 
-    async def list(self, *, all: bool, filters: Filters, shared_size: bool) -> List[ImageSummary]:
-        return await self._run(lambda: list.list_images(self._stores, all=all, filters=filters, shared_size=shared_size))
+    async def list(self, *, all: bool, filters: Filters, shared_size: bool, manifests: bool = False) -> List[ImageSummary]:
+        """manifests: with the manifest that each image has."""
+
+        def work() -> List[ImageSummary]:
+            found = list.list_images(self._stores, all=all, filters=filters, shared_size=shared_size)
+            return list.with_manifests(self._stores, found) if manifests else found
+
+        return await self._run(work)
 
     async def inspect(self, ref: str) -> ImageInspect:
         return await self._run(lambda: inspect.inspect(self._stores, ref))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from builtins import list as List
+from collections.abc import Iterator
+
+from msgspec import UNSET, structs
 
 from sampan.content.images import Facts, ImageRecord
+from sampan.engine.images import documents
 from sampan.engine.images.context import Stores
 from sampan.engine.images.filters import (
     Filters,
@@ -16,7 +20,10 @@ from sampan.engine.images.filters import (
 )
 from sampan.engine.images.image import nanoseconds
 from sampan.errors import SampanError
-from sampan.wire.images import ImageSummary
+from sampan.oci import image as oci
+from sampan.oci.digest import Digest, of
+from sampan.wire.images import ContentSize, ImageData, ImageSummary, ManifestSummary, UnpackedSize
+from sampan.wire.registry import OfDescriptor, OfPlatform
 
 _KEYS = ("before", "since", "dangling", "label", "label!", "reference", "until")
 
@@ -66,6 +73,34 @@ def list_images(stores: Stores, *, all: bool, filters: Filters, shared_size: boo
             )
         )
     return sorted(found, key=lambda summary: (-summary.created, summary.id))
+
+
+def with_manifests(stores: Stores, found: List[ImageSummary]) -> List[ImageSummary]:
+    """Return the list with each image's manifest and its sizes: what `docker image ls --tree` draws."""
+    return [structs.replace(one, manifests=list(_manifests(stores, Digest(one.id)))) for one in found]
+
+
+def _manifests(stores: Stores, image: Digest) -> Iterator[ManifestSummary]:
+    """Yield the image's manifest: the one that it came with, else the one that it would be saved with."""
+    try:
+        record, config = stores.catalogue.get(image), stores.catalogue.config(image)
+        content = stores.blobs.size(image) + sum(layer.blob_size for layer in record.layers)
+        if record.manifest is not None:
+            kind, digest, size = record.media_type, record.manifest, stores.blobs.size(record.manifest)
+            content += size
+        else:
+            made = documents.manifest(image, stores.blobs.size(image), record.layers)
+            kind, digest, size = oci.OCI_MANIFEST, of(made), len(made)
+    except SampanError:  # it is damaged, or gone by now
+        return
+    platform = OfPlatform(architecture=config.architecture, os=config.os, variant=config.variant or UNSET)
+    users = [container for container, _ in stores.in_use(image)]
+    yield ManifestSummary(
+        id=digest,
+        descriptor=OfDescriptor(media_type=kind, digest=digest, size=size),
+        size=ContentSize(total=content + record.size, content=content),
+        image_data=ImageData(platform=platform, containers=users, size=UnpackedSize(unpacked=record.size)),
+    )
 
 
 def _readable(stores: Stores, record: ImageRecord) -> Facts | None:

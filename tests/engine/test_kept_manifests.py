@@ -175,6 +175,31 @@ def test_layers_named_by_sha512_are_saved_and_loaded(place: Place, other: Place,
     assert other.files(f"{registry.host}/a:1") == place.files(f"{registry.host}/a:1") == {"etc/a": "base"}
 
 
+@pytest.mark.parametrize("how", ["pull", "load", "import"])
+def test_a_layer_is_on_the_disk_before_any_record_names_it(
+    place: Place, registry: Registry, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    done: list[str] = []
+
+    def watch(holder: Any, name: str, what: str) -> None:
+        inner = getattr(holder, name)
+        monkeypatch.setattr(holder, name, lambda *given: (done.append(what), inner(*given))[1])
+
+    watch(place.layers._syncs, "sync", "sync")
+    watch(place.layers._layer_records, "put", "layer")
+    watch(place.images.catalogue._kept, "put", "kept")
+    watch(place.images.catalogue._images, "put", "image")
+    if how == "pull":
+        registry.image("a", "1", LAYER)
+        place.pull(f"{registry.host}/a")
+    elif how == "load":
+        load(place, docker_archive(config(LAYER), LAYER, tags=["a:1"]))
+    else:
+        more = {"tag": "1", "message": "", "changes": [], "platform": ""}
+        place.run(collect(place.images.import_(io.BytesIO(LAYER), repo="a", **more)))
+    assert done == ["sync", "layer", *(["kept"] if how == "pull" else []), "image"]
+
+
 def test_a_list_opens_no_configuration(place: Place) -> None:
     document = config(LAYER, labels={"a": "b"})
     content = manifest(document, LAYER)

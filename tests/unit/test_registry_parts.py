@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -14,7 +15,7 @@ from sampan.engine.images import platforms
 from sampan.engine.images.feed import bar, human
 from sampan.errors import InvalidRequest
 from sampan.oci.image import Platform
-from sampan.registry import challenge, credentials, guard, hosts, repository
+from sampan.registry import auth, challenge, credentials, guard, hosts, repository, session
 
 
 def test_mirrors_come_first_and_never_for_pushes() -> None:
@@ -150,6 +151,30 @@ def test_challenges_are_read_as_written() -> None:
 def test_malformed_challenges_are_refused(header: str) -> None:
     with pytest.raises(InvalidRequest):
         challenge.parse([header])
+
+
+def test_attempts_are_further_and_further_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def asleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(session.asyncio, "sleep", asleep)
+    settings = hosts.Hosts(hosts.Settings())
+    timing = session.Timing(delay=1.0, longest_wait=30.0)
+    one = session.Session(settings, settings.endpoint("a", "a"), auth.Authorizer(credentials.ANONYMOUS), timing=timing, agent="")
+
+    async def main() -> None:
+        for attempt in range(7):
+            await one.pause(attempt)
+        await one.pause(0, after=12.0)
+        await one.pause(0, after=3600.0)
+
+    asyncio.run(main())
+    for number, wait in enumerate(waits[:5]):
+        assert 0.75 * 2**number <= wait <= 1.25 * 2**number
+    assert waits[5:] == [waits[5], 30.0, 12.0, 30.0]  # what the registry asks for, within reason
+    assert [session._retry_after(text) for text in ("7", "", "x", "9" * 12)] == [7.0, 0.0, 0.0, 0.0]
 
 
 def test_credentials_of_another_registry_are_not_used() -> None:

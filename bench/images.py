@@ -32,6 +32,12 @@ SIZES = (120 << 20, 60 << 20, 20 << 20)  # bytes of files of each layer
 BUDGETS = {"load": 2.5, "pull": 2.0, "push": 1.5}  # dockerd / sampan, at least
 
 
+def as_docker(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return the entry with whole seconds, as in the layers that docker, buildkit and debuerreotype write."""
+    entry.mtime = int(entry.mtime)
+    return entry
+
+
 def layers(work: Path) -> list[Path]:
     """Return the layers' tars."""
     found = []
@@ -46,7 +52,7 @@ def layers(work: Path) -> list[Path]:
             while left > 0 and at < len(paths):
                 path, at = paths[at], at + 1
                 if path.is_symlink() or (path.stat().st_size < 8 << 20 and ".git" not in str(path)):
-                    tar.add(path, recursive=False)
+                    tar.add(path, recursive=False, filter=as_docker)
                     left -= 0 if path.is_symlink() else path.stat().st_size
         found.append(target)
     return found

@@ -118,6 +118,9 @@ def test_a_mount_needs_a_repository_that_has_the_blob(registry: Served) -> None:
     assert registry.ask("HEAD", f"/v2/target/blobs/{name}")[0] == 200
     assert registry.ask("POST", f"/v2/target/blobs/uploads/?mount={digest(b'no')}&from=source", b"")[0] == 202
     assert registry.ask("POST", f"/v2/third/blobs/uploads/?mount={name}&from=nowhere", b"")[0] == 202
+    assert registry.ask("DELETE", f"/v2/target/blobs/{name}")[0] == 202
+    assert code(registry.ask("DELETE", f"/v2/target/blobs/{name}")) == (404, "BLOB_UNKNOWN")
+    assert registry.ask("GET", f"/v2/source/blobs/{name}")[2] == b"to be mounted"  # another repository has it still
 
 
 def test_manifests_tags_and_pages(registry: Served) -> None:

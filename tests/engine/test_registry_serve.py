@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from sampan import registryd
 from sampan.content.blobs import Blobs
-from sampan.content.repositories import Repositories
+from sampan.content.repositories import UPLOAD_LIFE, Repositories
+from sampan.errors import NotFound
 from sampan.registry.server import app, blobs
 from sampan.registry.server.access import Access, Passwords
 from sampan.registry.server.faults import Fault
@@ -331,6 +333,28 @@ def test_clients_that_say_nothing_or_too_little_are_sent_away(tmp_path: Path, mo
         await runner.cleanup()
 
     asyncio.run(main())
+    state.close()
+
+
+def test_a_collection_takes_no_upload_that_has_just_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = State(tmp_path)
+    storage = Repositories(state, Blobs(tmp_path))
+    write = Path.write_text
+
+    def between(self: Path, text: str) -> int:
+        storage.collect()
+        count = write(self, text)
+        storage.collect()
+        return count
+
+    monkeypatch.setattr(Path, "write_text", between)
+    upload = storage.begin("a")
+    monkeypatch.undo()
+    assert storage.upload("a", upload).read_bytes() == b""
+    storage.collect(time.time() + UPLOAD_LIFE + 60)
+    with pytest.raises(NotFound):
+        storage.upload("a", upload)
+    assert not list((tmp_path / "content/uploads").iterdir())
     state.close()
 
 

@@ -197,8 +197,11 @@ class Repositories:
         return the bytes freed."""
         moment = time.time() if now is None else now
         for path in list(self._folder.iterdir()):
-            upload = self._folder / path.name.removesuffix(".name")
-            if not upload.exists() or upload.stat().st_mtime < moment - UPLOAD_LIFE:
+            try:
+                old = (self._folder / path.name.removesuffix(".name")).stat().st_mtime < moment - UPLOAD_LIFE
+            except FileNotFoundError:
+                old = True
+            if old:
                 path.unlink(missing_ok=True)
         freed = 0
         with self._mutex:

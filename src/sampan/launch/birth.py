@@ -52,6 +52,9 @@ def bear(inits: bare.Socket) -> int:
         return 0
     if pid == 0:
         _live(Channel.adopt(Fd(inits.detach())), early=True)
+    with suppress(OSError):
+        # Nobody waits for what it does now.  Before Born: the daemon raises it again, and must be the last to say.
+        os.setpriority(os.PRIO_PROCESS, pid, 19)
     with suppress(OSError):  # the daemon has gone: its other connection tells
         bare.send(inits, messages.born(pid, os.getpid()), bare.rights(pidfd))
     os.close(pidfd)

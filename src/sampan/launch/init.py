@@ -42,8 +42,6 @@ def run(channel: Channel, *, early: bool = False) -> NoReturn:
         _leave_the_keeper()
         ready: dict[str, Fd] = {}
         if early:
-            # The daemon raises it again: nobody waits for what is done until then.
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             ready = ahead.make()
             rehearse()
         task, fds = channel.receive()

@@ -135,8 +135,12 @@ class Nursery:
         if watch.poll(0):
             brood.end()
             return None
-        with suppress(OSError):  # it grew while nobody else had work
-            os.sched_setscheduler(brood.pid, os.SCHED_OTHER, os.sched_param(0))
+        try:
+            os.setpriority(os.PRIO_PROCESS, brood.pid, os.getpriority(os.PRIO_PROCESS, 0))  # it grew while nobody else had work
+        except OSError:  # no CAP_SYS_NICE: a program must not run on behind everybody else
+            self._early = False
+            brood.end()
+            return None
         return brood
 
     def _born(self, expected: _Expected) -> Brood:

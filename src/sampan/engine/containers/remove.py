@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
 
@@ -11,8 +10,6 @@ from sampan.engine.containers import stop
 from sampan.engine.containers.container import Container
 from sampan.engine.containers.volumes import leave
 from sampan.errors import Conflict
-
-log = logging.getLogger("sampan.engine")
 
 
 async def remove(container: Container, *, force: bool, volumes: bool, snapshot: bool = True) -> None:
@@ -57,8 +54,8 @@ def _files(container: Container) -> None:
     rooms = container.rooms
     try:
         rooms.trash.throw(rooms.folder(container.id))
-    except OSError as error:
-        log.warning("folder of container %s: %s", container.id[:12], error)
+    except OSError:  # somebody has mounted something there
+        shutil.rmtree(rooms.folder(container.id), ignore_errors=True)
     try:
         os.rmdir(rooms.state_dir(container.id))
     except FileNotFoundError:

@@ -6,6 +6,7 @@ import base64
 import http.server
 import io
 import json
+import os
 import socket
 import tarfile
 from collections.abc import Iterator
@@ -147,7 +148,7 @@ def test_row_71_a_secret_is_in_no_layer_history_log_or_record(clean: Daemon) -> 
     assert history.count(SECRET) == history.count("argument-" + SECRET)  # an argument is in the history, as docker's
     told = b"argument-" + SECRET.encode()
     held = []
-    for path in clean.data_root.rglob("*"):
+    for path in (Path(folder, name) for folder, _, names in os.walk(clean.data_root) for name in names):
         with suppress(FileNotFoundError):  # the trash is emptied meanwhile
             if path.is_file() and not path.is_symlink() and SECRET.encode() in path.read_bytes().replace(told, b""):
                 held.append(path)

@@ -1,7 +1,7 @@
 """Making processes in namespaces: a keeper's brood, and an exec's process.
 
 A process's parent is whoever cloned it, and what a keeper writes to it keeps for as long as its container runs.  What a daemon
-asks for ahead of need is always the same, so the keeper clones it with arguments made beforehand.  Anything else it leaves to a
+asks for nearly always is the same, so the keeper clones it with arguments made beforehand.  Anything else it leaves to a
 midwife, a fork of itself that joins namespaces and clones init as the keeper's child (CLONE_PARENT).
 """
 
@@ -21,9 +21,10 @@ from sampan.launch import bare, init
 from sampan.launch.channel import Channel, unpack
 from sampan.launch.namespaces import USUAL
 
-# What a daemon asks for ahead of need: nothing in it varies, so that a keeper need not read it.
+# What a daemon asks for nearly always, ahead of need and now: nothing in it varies, so that a keeper need not read it.
 EARLY = messages.to_bytes(messages.Breed(make=USUAL, early=True))
-_clone_early = PreparedClone(USUAL)
+NOW = messages.to_bytes(messages.Breed(make=USUAL))
+_clone_usual = PreparedClone(USUAL)
 
 
 class Born(NamedTuple):
@@ -43,18 +44,19 @@ class Born(NamedTuple):
         self.channel.close()
 
 
-def bear(inits: bare.Socket) -> int:
-    """For a keeper: clone the usual init ahead of need, say Born to the daemon; return its pid, 0 when there is none."""
+def bear(inits: bare.Socket, *, early: bool) -> int:
+    """For a keeper: clone the usual init, say Born to the daemon; return its pid, 0 when there is none."""
     try:
-        pid, pidfd = _clone_early()
+        pid, pidfd = _clone_usual()
     except OSError as error:
         bare.send(inits, messages.to_bytes(messages.Failed(step="clone", code=error.errno or 0, text=str(error))), [])
         return 0
     if pid == 0:
-        _live(Channel.adopt(Fd(inits.detach())), early=True)
-    with suppress(OSError):
-        # Nobody waits for what it does now.  Before Born: the daemon raises it again, and must be the last to say.
-        os.setpriority(os.PRIO_PROCESS, pid, 19)
+        _live(Channel.adopt(Fd(inits.detach())), early=early)
+    if early:
+        with suppress(OSError):
+            # Nobody waits for what it does now.  Before Born: the daemon raises it again, and must be the last to say.
+            os.setpriority(os.PRIO_PROCESS, pid, 19)
     with suppress(OSError):  # the daemon has gone: its other connection tells
         bare.send(inits, messages.born(pid, os.getpid()), bare.rights(pidfd))
     os.close(pidfd)

@@ -59,9 +59,9 @@ def main(body: bytes, ends: tuple[int, ...], host: Host) -> NoReturn:
 
 def _child(body: bytes, ends: tuple[int, ...]) -> int:
     """Return the pid of the init that was made, 0 when none was and the daemon has been told why."""
-    if body == birth.EARLY:
+    if body in (birth.EARLY, birth.NOW):
         inits = bare.adopt(ends[1])
-        born = birth.bear(inits)
+        born = birth.bear(inits, early=body == birth.EARLY)
         inits.close()
         return born
     reading, writing = os.pipe()

@@ -299,10 +299,10 @@ class Task(Message, frozen=True, kw_only=True):
 
 
 class Born(Message, frozen=True, kw_only=True):
-    """From the midwife, on init's connection.  Descriptor: pidfd of init."""
+    """From the midwife or the keeper, on init's connection.  Descriptor: pidfd of init, which tells the pids where they are 0."""
 
-    pid: int
-    keeper_pid: int
+    pid: int = 0
+    keeper_pid: int = 0
 
 
 class Built(Message, frozen=True, kw_only=True):
@@ -338,15 +338,6 @@ _decoder: msgspec.msgpack.Decoder[AnyMessage] = msgspec.msgpack.Decoder(AnyMessa
 def to_bytes(message: Message) -> bytes:
     """Return the message's body (msgpack)."""
     return _encoder.encode(message)
-
-
-_LARGE = 1 << 31  # msgpack writes it, and every number of `born`, as a byte and four of big-endian
-_BORN_HEAD, _BORN_MIDDLE, _BORN_TAIL = _encoder.encode(Born(pid=_LARGE, keeper_pid=_LARGE)).split(_LARGE.to_bytes(4, "big"))
-
-
-def born(pid: int, keeper_pid: int) -> bytes:
-    """Return the body of Born without the encoder, for a keeper that must write to little memory."""
-    return _BORN_HEAD + pid.to_bytes(4, "big") + _BORN_MIDDLE + keeper_pid.to_bytes(4, "big") + _BORN_TAIL
 
 
 def from_bytes(body: bytes) -> AnyMessage:

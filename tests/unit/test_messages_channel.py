@@ -9,6 +9,7 @@ import pytest
 
 from sampan import messages
 from sampan.kernel.fds import memfd, pipe
+from sampan.kernel.process import parent_of, pid_of, pidfd_open
 from sampan.launch import newborn
 from sampan.launch.channel import Channel
 from sampan.oci.runtime import Process, User
@@ -28,17 +29,22 @@ def test_a_message_arrives_with_its_descriptors() -> None:
         it.close()
 
 
-@pytest.mark.parametrize(("pid", "keeper"), [(4, 5), (70_000, 2**22), (1, 2**31)])
-def test_a_keepers_own_way_to_say_born_is_the_decoders(pid: int, keeper: int) -> None:
-    assert messages.from_bytes(messages.born(pid, keeper)) == messages.Born(pid=pid, keeper_pid=keeper)
-
-
 @pytest.mark.parametrize(
     ("user", "uid"),
     [(None, 7), ("", 0), ("0", 0), ("1000:users", 1000), (":users", 0), ("ann", None), ("٠", None)],
 )
 def test_only_a_number_is_known_without_the_containers_passwd(user: str | None, uid: int | None) -> None:
     assert newborn.known_uid(user, Process(args=("x",), user=User(uid=7))) == uid
+
+
+def test_a_pidfd_tells_who_it_is_until_it_is_reaped() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    with pidfd_open(child) as pidfd:
+        assert (pid_of(pidfd), parent_of(child)) == (child, os.getpid())
+        os.waitpid(child, 0)
+        assert (pid_of(pidfd), parent_of(child)) == (-1, -1)
 
 
 def test_a_long_message_travels_beside_the_packet() -> None:

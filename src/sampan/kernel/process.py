@@ -136,6 +136,30 @@ def pidfd_open(pid: int) -> Fd:
     return Fd(_pidfd_open(pid, 0, subject=f"pid {pid}"))
 
 
+def pid_of(pidfd: int | Fd) -> int:
+    """Return the number of a pidfd's process in the caller's /proc, -1 once it is reaped (Linux 5.4, fdinfo)."""
+    fd = os.open(f"/proc/self/fdinfo/{int(pidfd)}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    return int(next(line for line in lines.splitlines() if line.startswith(b"Pid:")).split()[1])
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent's pid, -1 when the process has gone (proc_pid_stat(5))."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    try:
+        return int(os.read(fd, 4096).rpartition(b")")[2].split()[1])
+    except ProcessLookupError:
+        return -1
+    finally:
+        os.close(fd)
+
+
 def pidfd_signal(pidfd: int | Fd, number: int) -> None:
     """Send a signal through a pidfd; ProcessLookupError when the process has been reaped.  Linux 5.1."""
     _pidfd_send_signal(int(pidfd), number, None, 0, subject=f"pidfd {int(pidfd)}")

@@ -10,6 +10,7 @@ import _socket
 import errno
 import os
 import struct
+import sys
 
 Socket = _socket.socket
 Ancillary = list[tuple[int, int, bytes]]
@@ -17,6 +18,7 @@ Ancillary = list[tuple[int, int, bytes]]
 _UNIX, _SEQPACKET, _SOL_SOCKET, _SCM_RIGHTS = 1, 5, 1, 1
 _NOSIGNAL, _CMSG_CLOEXEC, _CUT = 0x4000, 0x40000000, 0x28  # MSG_NOSIGNAL, MSG_CMSG_CLOEXEC, MSG_CTRUNC | MSG_TRUNC
 _LARGEST = 65536
+_ORDER = sys.byteorder
 _SPACE = 1040  # CMSG_SPACE of the 253 descriptors that a message may carry (SCM_MAX_FD)
 
 
@@ -59,7 +61,7 @@ def close_all_but(connection: Socket) -> None:
 
 def rights(number: int) -> Ancillary:
     """Return what sends a copy of a descriptor along."""
-    return [(_SOL_SOCKET, _SCM_RIGHTS, struct.pack("=i", number))]
+    return [(_SOL_SOCKET, _SCM_RIGHTS, number.to_bytes(4, _ORDER))]  # struct.pack would touch 68 KiB
 
 
 def numbers(ancillary: Ancillary) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from sampan.launch.namespaces import USUAL
 # What a daemon asks for nearly always, ahead of need and now: nothing in it varies, so that a keeper need not read it.
 EARLY = messages.to_bytes(messages.Breed(make=USUAL, early=True))
 NOW = messages.to_bytes(messages.Breed(make=USUAL))
+_BORN = messages.to_bytes(messages.Born())
 _clone_usual = PreparedClone(USUAL)
 
 
@@ -58,7 +59,7 @@ def bear(inits: bare.Socket, *, early: bool) -> int:
             # Nobody waits for what it does now.  Before Born: the daemon raises it again, and must be the last to say.
             os.setpriority(os.PRIO_PROCESS, pid, 19)
     with suppress(OSError):  # the daemon has gone: its other connection tells
-        bare.send(inits, messages.born(pid, os.getpid()), bare.rights(pidfd))
+        bare.send(inits, _BORN, bare.rights(pidfd))
     os.close(pidfd)
     return pid
 

@@ -13,7 +13,7 @@ from sampan import messages
 from sampan.cgroups import Doors
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd
-from sampan.kernel.process import pidfd_signal
+from sampan.kernel.process import parent_of, pid_of, pidfd_signal
 from sampan.launch import newborn
 from sampan.launch.channel import Channel
 from sampan.launch.host import Host
@@ -151,4 +151,5 @@ class Nursery:
         except BaseException:
             expected.close()
             raise
-        return Brood(expected.keeper, message.keeper_pid, expected.init, message.pid, fds[0])
+        pid = message.pid or pid_of(fds[0])
+        return Brood(expected.keeper, message.keeper_pid or parent_of(pid), expected.init, pid, fds[0])

@@ -299,7 +299,7 @@ class Task(Message, frozen=True, kw_only=True):
 
 
 class Born(Message, frozen=True, kw_only=True):
-    """From the midwife or the keeper, on init's connection.  Descriptor: pidfd of init, which tells the pids where they are 0."""
+    """On init's connection, from the midwife or init itself.  Descriptor: pidfd of init, which tells the pids where they are 0."""
 
     pid: int = 0
     keeper_pid: int = 0

@@ -419,19 +419,6 @@ def test_a_brood_that_was_killed_is_replaced(boxes: Boxes, made_ahead: bool) -> 
     assert boxes.run("exit 3")[0] == 3
 
 
-def test_a_program_never_runs_at_the_low_priority_of_what_waits(boxes: Boxes, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "cut -d' ' -f19 /proc/self/stat"  # nice (proc(5))
-    assert boxes.nursery._next is not None or boxes.host.born_in_group
-    assert boxes.run(script) == (0, "0\n")
-    boxes.nursery.fill()
-    monkeypatch.setattr(os, "setpriority", refused)
-    assert boxes.run(script) == (0, "0\n")
-
-
-def refused(*_: object) -> None:
-    raise PermissionError(1, "no CAP_SYS_NICE")
-
-
 def test_waiting_broods_leave_with_the_daemon(tmp_path: Path) -> None:
     spawner = start_spawner()
     host = Host.look()

@@ -100,14 +100,11 @@ class PreparedClone:
     """A `clone` into the namespaces of `flags`, its arguments made beforehand: for a process that must write to little memory."""
 
     def __init__(self, flags: int) -> None:
-        self._pidfd = ctypes.c_int(-1)
-        self._arguments = CloneArguments(
-            flags=int(flags | Clone.PIDFD), pidfd=ctypes.addressof(self._pidfd), exit_signal=int(_signal.SIGCHLD)
-        )
+        self._arguments = CloneArguments(flags=int(flags), exit_signal=int(_signal.SIGCHLD))
         self._at, self._size = ctypes.addressof(self._arguments), ctypes.sizeof(self._arguments)
 
-    def __call__(self) -> tuple[int, int]:
-        """Fork: return (pid, number of its pidfd, which the caller owns) in the parent, (0, -1) in the child."""
+    def __call__(self) -> int:
+        """Fork: return the pid in the parent, 0 in the child."""
         _before_fork()
         try:
             pid = _clone3(self._at, self._size, subject="container process")
@@ -116,9 +113,9 @@ class PreparedClone:
             raise
         if pid == 0:
             _after_fork_child()
-            return 0, -1
-        _after_fork_parent()
-        return pid, self._pidfd.value
+        else:
+            _after_fork_parent()
+        return pid
 
 
 def unshare(flags: int) -> None:

@@ -10,7 +10,6 @@ import _socket
 import errno
 import os
 import struct
-import sys
 
 Socket = _socket.socket
 Ancillary = list[tuple[int, int, bytes]]
@@ -18,7 +17,6 @@ Ancillary = list[tuple[int, int, bytes]]
 _UNIX, _SEQPACKET, _SOL_SOCKET, _SCM_RIGHTS = 1, 5, 1, 1
 _NOSIGNAL, _CMSG_CLOEXEC, _CUT = 0x4000, 0x40000000, 0x28  # MSG_NOSIGNAL, MSG_CMSG_CLOEXEC, MSG_CTRUNC | MSG_TRUNC
 _LARGEST = 65536
-_ORDER = sys.byteorder
 _SPACE = 1040  # CMSG_SPACE of the 253 descriptors that a message may carry (SCM_MAX_FD)
 
 
@@ -57,11 +55,6 @@ def close_all_but(connection: Socket) -> None:
     """Close every descriptor from 3 up but this one (os.closerange is one close_range(2) on Linux 5.9)."""
     os.closerange(3, connection.fileno())
     os.closerange(connection.fileno() + 1, 1 << 20)
-
-
-def rights(number: int) -> Ancillary:
-    """Return what sends a copy of a descriptor along."""
-    return [(_SOL_SOCKET, _SCM_RIGHTS, number.to_bytes(4, _ORDER))]  # struct.pack would touch 68 KiB
 
 
 def numbers(ancillary: Ancillary) -> tuple[int, ...]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import NamedTuple, NoReturn
 
 from sampan import messages
 from sampan.cgroups import Doors
 from sampan.errors import StepFailed
 from sampan.kernel.fds import Fd, keep_only
-from sampan.kernel.process import PR, Clone, PreparedClone, clone, pidfd_signal, prctl, setns
+from sampan.kernel.process import PR, Clone, PreparedClone, clone, pidfd_open, pidfd_signal, prctl, setns
 from sampan.launch import bare, init
 from sampan.launch.channel import Channel, unpack
 from sampan.launch.namespaces import USUAL
@@ -24,7 +24,6 @@ from sampan.launch.namespaces import USUAL
 # What a daemon asks for nearly always, ahead of need and now: nothing in it varies, so that a keeper need not read it.
 EARLY = messages.to_bytes(messages.Breed(make=USUAL, early=True))
 NOW = messages.to_bytes(messages.Breed(make=USUAL))
-_BORN = messages.to_bytes(messages.Born())
 _clone_usual = PreparedClone(USUAL)
 
 
@@ -46,21 +45,14 @@ class Born(NamedTuple):
 
 
 def bear(inits: bare.Socket, *, early: bool) -> int:
-    """For a keeper: clone the usual init, say Born to the daemon; return its pid, 0 when there is none."""
+    """For a keeper: clone the usual init, which says Born itself; return its pid, 0 when there is none and the daemon knows."""
     try:
-        pid, pidfd = _clone_usual()
+        pid = _clone_usual()
     except OSError as error:
         bare.send(inits, messages.to_bytes(messages.Failed(step="clone", code=error.errno or 0, text=str(error))), [])
         return 0
     if pid == 0:
-        _live(Channel.adopt(Fd(inits.detach())), early=early)
-    if early:
-        with suppress(OSError):
-            # Nobody waits for what it does now.  Before Born: the daemon raises it again, and must be the last to say.
-            os.setpriority(os.PRIO_PROCESS, pid, 19)
-    with suppress(OSError):  # the daemon has gone: its other connection tells
-        bare.send(inits, _BORN, bare.rights(pidfd))
-    os.close(pidfd)
+        _live(Channel.adopt(Fd(inits.detach())), early=early, tell=True)
     return pid
 
 
@@ -118,11 +110,14 @@ def give_birth_inside(other: Fd, kinds: int, doors: Doors) -> Born:
     return Born(pid, pidfd, ours)
 
 
-def _live(theirs: Channel, *, early: bool = False) -> NoReturn:
+def _live(theirs: Channel, *, early: bool = False, tell: bool = False) -> NoReturn:
     """In the child: hold nothing but the channel, and whatever happens never run on as a second midwife or keeper."""
     try:
         prctl(PR.SET_PDEATHSIG, 9)  # a keeper that never learns of it takes it along
         keep_only([0, 1, 2, theirs.fileno()])
+        if tell:
+            with pidfd_open(os.getpid()) as pidfd:  # which says its number to whoever gets it, in their own terms
+                theirs.send(messages.Born(), [pidfd])
         init.run(theirs, early=early)
     except OSError as error:
         theirs.send(messages.Failed(step="descriptors", code=error.errno or 0, text=str(error)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 from collections.abc import Callable, Sequence
@@ -133,12 +132,6 @@ class Nursery:
         watch.register(brood.keeper.fileno(), select.POLLIN)
         watch.register(brood.init.fileno(), select.POLLIN)  # it says nothing unasked but that it failed
         if watch.poll(0):
-            brood.end()
-            return None
-        try:
-            os.setpriority(os.PRIO_PROCESS, brood.pid, os.getpriority(os.PRIO_PROCESS, 0))  # it grew while nobody else had work
-        except OSError:  # no CAP_SYS_NICE: a program must not run on behind everybody else
-            self._early = False
             brood.end()
             return None
         return brood

@@ -75,6 +75,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "HostConfig.Cgroup": ("container:x", "invalid Cgroup"),
     "HostConfig.Isolation": ("hyperv", "invalid Isolation"),
     "HostConfig.Runtime": ("kata", "unknown or invalid runtime name"),
+    "HostConfig.VolumeDriver": ("zzz", 'plugin "zzz" not found'),
+    "HostConfig.ConsoleSize": ([-1, 5], "must not be negative"),
     "HostConfig.StorageOpt": ({"size": "1G"}, "project quotas"),
     "HostConfig.DeviceRequests": (
         [{"Count": -1, "Capabilities": [["gpu"]]}],
@@ -167,10 +169,21 @@ def test_its_control_group_has_it(daemon: Daemon, field: str) -> None:
 @pytest.mark.parametrize("field", sorted(REFUSED))
 def test_it_is_refused_with_the_reason(daemon: Daemon, field: str) -> None:
     value, words = REFUSED[field]
-    answer = daemon.call("POST", "/containers/create", {"Image": "busybox", **body_of(field, value, Cmd=["true"])})
+    answer = daemon.call(
+        "POST", "/containers/create", {"Image": "busybox", **body_of(field, value, Cmd=["true"], Volumes={"/v": {}})}
+    )
 
     assert answer.status in (400, 404) and words in answer.json["message"], answer
     assert daemon.ok("GET", "/containers/json?all=1") == []
+
+
+def test_what_docker_makes_of_odd_values_is_made_of_them(daemon: Daemon) -> None:
+    host = {"NetworkMode": "host", "PortBindings": {"80/tcp": [{"HostPort": "1"}]}, "MemorySwappiness": -1}
+    made = daemon.ok("POST", "/containers/create", {"Image": "busybox", "Cmd": ["pwd"], "WorkingDir": "/a/../b//c/", HOST: host})
+    found = daemon.ok("GET", f"/containers/{made['Id']}/json")
+
+    assert made["Warnings"] == ["Published ports are discarded when using host network mode"]
+    assert (found["Config"]["WorkingDir"], found[HOST]["MemorySwappiness"]) == ("/b/c", None)
 
 
 @pytest.mark.parametrize("field", sorted(RECORDED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import secrets
 import time
 from contextlib import ExitStack
@@ -102,11 +103,16 @@ def merge(body: c.ContainerConfig, image: c.ContainerConfig, identity: str, host
         attach_stdout=body.attach_stdout, attach_stderr=body.attach_stderr, exposed_ports=exposed or UNSET, tty=body.tty,
         open_stdin=body.open_stdin, stdin_once=body.stdin_once, env=kept if kept or body.env is not None else None,
         cmd=cmd or None, healthcheck=healthcheck.merge(body.healthcheck, image.healthcheck), image=body.image,
-        volumes={**(image.volumes or {}), **(body.volumes or {})} or None, working_dir=body.working_dir or image.working_dir,
+        volumes={**(image.volumes or {}), **(body.volumes or {})} or None,
+        working_dir=_clean(body.working_dir) or image.working_dir,
         entrypoint=entrypoint or None, network_disabled=body.network_disabled, mac_address=body.mac_address,
         labels=labels, stop_signal=stop_signal or UNSET, stop_timeout=body.stop_timeout,
         shell=body.shell or image.shell, on_build=None,
     )  # fmt: skip
+
+
+def _clean(folder: str) -> str:
+    return posixpath.normpath("/" + folder.lstrip("/")) if folder else ""
 
 
 def _check_platform(text: str, image: Image) -> None:
@@ -118,6 +124,8 @@ def _check_platform(text: str, image: Image) -> None:
 
 def _warnings(host: c.HostConfig) -> list[str]:
     made = []
+    if host.network_mode == "host" and host.port_bindings:
+        made.append("Published ports are discarded when using host network mode")
     if host.oom_kill_disable and not host.memory:
         made.append("OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
                     "running out of resources.")  # fmt: skip

@@ -49,6 +49,7 @@ def of_body(data_root: Path, config: c.ContainerConfig, host: c.HostConfig, othe
     for path in config.volumes or ():
         clean = target(path, "volume")
         if clean not in made and clean not in inherited:
+            _local(host.volume_driver, clean)
             made[clean] = _volume(data_root, "", clean, copy=True)
     return (*(place for place in inherited.values() if place.target not in made), *made.values())
 

@@ -117,6 +117,7 @@ def host(value: c.HostConfig) -> c.HostConfig:
         cap_drop=spec_security.normalise(value.cap_drop, "CapDrop") or None,
         port_bindings=value.port_bindings or {}, console_size=value.console_size or [0, 0],
         pids_limit=None if pids is None or pids <= 0 else pids,
+        memory_swappiness=None if value.memory_swappiness == -1 else value.memory_swappiness,
         masked_paths=[] if options.all_paths
         else value.masked_paths if value.masked_paths is not None or unmasked else list(MASKED),
         readonly_paths=[] if options.all_paths
@@ -185,6 +186,7 @@ def limits(v: c.HostConfig) -> None:
         (min(v.cpu_realtime_period, v.cpu_realtime_runtime) < 0, "CPU real-time period and runtime must not be negative"),
         (v.pids_limit is not None and v.pids_limit > _PIDS_MAX, f"pids limit {v.pids_limit} is more than {_PIDS_MAX}"),
         (v.shm_size < 0, "SHM size can not be less than 0"),
+        (min(v.console_size or [0]) < 0, "ConsoleSize: a terminal's height and width must not be negative"),
         (bool(v.io_maximum_bandwidth or v.io_maximum_iops), "io maximum limits are not supported on Linux"),
     )  # fmt: skip
     for wrong, text in checks:

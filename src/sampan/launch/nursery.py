@@ -137,12 +137,16 @@ class Nursery:
         return brood
 
     def _born(self, expected: _Expected) -> Brood:
+        fds: list[Fd] = []
         try:
             message, fds = newborn.hear(expected.init)
             if not isinstance(message, messages.Born) or not fds:
                 raise newborn.failure(message)
+            pid = message.pid or pid_of(fds[0])
+            keeper = message.keeper_pid or parent_of(pid)
         except BaseException:
             expected.close()
+            for fd in fds:
+                fd.close()
             raise
-        pid = message.pid or pid_of(fds[0])
-        return Brood(expected.keeper, message.keeper_pid or parent_of(pid), expected.init, pid, fds[0])
+        return Brood(expected.keeper, keeper, expected.init, pid, fds[0])

@@ -28,6 +28,7 @@ log = logging.getLogger("sampan.registry")
 COLLECT_EVERY = 3600.0  # seconds
 GRACE = 10.0  # seconds that requests get to end
 IDLE = 75.0  # seconds that a connection may be open without a whole head of a request
+LINGER = 5.0  # seconds that the rest of a refused body is read, so that its sender gets to see the refusal
 HANDSHAKE = 15.0  # seconds for TLS
 MAX_CONNECTIONS = 512  # what a usual limit of 1024 descriptors allows, with a file for each
 
@@ -113,7 +114,9 @@ async def serving(
     registry: Registry, listening: socket.socket, context: ssl.SSLContext | None
 ) -> tuple[web.AppRunner, asyncio.Server]:
     """Answer on a socket.  A connection that sends no whole request for a while is closed, and so is one too many."""
-    runner = web.AppRunner(registry.application(), access_log=None, shutdown_timeout=GRACE, keepalive_timeout=IDLE)
+    runner = web.AppRunner(
+        registry.application(), access_log=None, shutdown_timeout=GRACE, keepalive_timeout=IDLE, lingering_time=LINGER
+    )
     await runner.setup()
     handlers = runner.server
     assert handlers is not None

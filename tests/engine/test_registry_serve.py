@@ -262,7 +262,8 @@ def test_only_users_with_the_right_password_get_in(tmp_path: Path, tokens: bool)
 
 def test_clients_that_say_nothing_or_too_little_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
-        (registryd, "IDLE", 0.2), (registryd, "MAX_CONNECTIONS", 4), (blobs, "STALL", 0.2), (blobs, "SLOW", 1 << 40),
+        (registryd, "IDLE", 0.2), (registryd, "LINGER", 0.2), (registryd, "MAX_CONNECTIONS", 4),
+        (blobs, "STALL", 0.2), (blobs, "SLOW", 1 << 40),
         (app, "MAX_OF_ONE", 2),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import select
@@ -90,9 +91,10 @@ def test_row_54_the_process_may_do_what_unpacking_takes_and_nothing_else(unpacke
     thread, raised = begun(unpackers, folder, source)
     (pid,) = children()
     limits = Path(f"/proc/{pid}/limits").read_text()
-    held = {
-        os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0] for number in os.listdir(f"/proc/{pid}/fd") if int(number) > 2
-    }
+    held = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it is at work: a file that it makes comes and goes
+            held |= {os.readlink(f"/proc/{pid}/fd/{number}").partition(":")[0]} if int(number) > 2 else set()
     sets, text = status(pid), Path(f"/proc/{pid}/status").read_text()
     networks = os.readlink(f"/proc/{pid}/ns/net"), os.readlink("/proc/self/ns/net")
     source.go_on.set()

@@ -31,7 +31,7 @@ from sampan.engine.images.images import Images
 from sampan.errors import InvalidRequest, SampanError
 from sampan.kernel.fds import Fd
 from sampan.kernel.process import set_name
-from sampan.launch.client import sealed_interpreter
+from sampan.launch.sealed import sealed_interpreter
 from sampan.logs.options import byte_count
 from sampan.network.defaults import Defaults as NetworkDefaults
 from sampan.network.manager import Networks

@@ -29,6 +29,8 @@ receives: a long body travels in a memfd, which is then the packet's last descri
       |  Release (the daemon has recorded the exit)  |
       |--------------------------------------------->|  removes cgroups, keeper.sock; exits
 
+The usual Breed (birth.EARLY, birth.NOW) needs no midwife: the keeper clones init itself, and init says Born.
+
 Go("exec") comes before Built where the daemon knows the uid without the container's passwd file.
 
 The daemon does the start itself, in a thread.  A daemon that dies before Handed takes init with it: the keeper kills what it was

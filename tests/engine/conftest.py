@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support.daemon import Daemon
+from support.places import Place
 from support.tiers import running, skip_without
 
 
@@ -35,3 +37,18 @@ def lone() -> Iterator[Daemon]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A data root of the test's own, without a daemon."""
+    with Place(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Place]:
+    """Another one."""
+    (tmp_path / "other").mkdir()
+    with Place(tmp_path / "other") as made:
+        yield made

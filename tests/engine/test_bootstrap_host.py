@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from sampan.errors import InvalidRequest, NotFound
 from sampan.files import elf
 from support.daemon import Daemon
 from support.places import Place, collect
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
 
 
 def make(place: Place, recipe: str, tag: str) -> str:

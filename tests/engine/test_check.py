@@ -20,12 +20,6 @@ TOP = archive(directory("etc/"), member("etc/b", content=b"top"), member("etc/.w
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def registry() -> Iterator[Registry]:
     with Registry() as made:
         yield made

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +15,6 @@ from support.places import Place, collect
 
 ARM = json.dumps({"os": "linux", "architecture": "arm64", "variant": "v8"})
 AMD = json.dumps({"os": "linux", "architecture": "amd64"})
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
 
 
 def load(place: Place, tar: bytes, *only: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import http.server
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,12 +46,6 @@ class Files(http.server.BaseHTTPRequestHandler):
 def address() -> Iterator[str]:
     with web(Files) as port:
         yield f"127.0.0.1:{port}"
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
 
 
 def fetched(place: Place, source: str, **more: Any) -> list[str]:

@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,19 +20,6 @@ from support.tars import archive, member
 
 SIGNATURE = "application/vnd.example.signature+json"
 SIGNED = {"org.example.built-by": "somebody"}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Place]:
-    (tmp_path / "other").mkdir()
-    with Place(tmp_path / "other") as made:
-        yield made
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +15,6 @@ from support.registry import Handler, Registry, digest
 from support.tars import archive, member
 
 DAY = 86400 * 10**9
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
 
 
 def make(place: Place, repo: str, tag: str) -> str:

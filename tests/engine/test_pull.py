@@ -35,12 +35,6 @@ LARGE = archive(member("large", content=NOISE.hex().encode()))
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def registry() -> Iterator[Registry]:
     with Registry() as made:
         yield made

@@ -31,12 +31,6 @@ CANARY = b"of the host"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def registry() -> Iterator[Registry]:
     with Registry() as made:
         yield made

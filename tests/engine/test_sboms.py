@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,19 +44,6 @@ Package: gone
 Status: deinstall ok config-files
 Version: 1
 """
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Place]:
-    (tmp_path / "other").mkdir()
-    with Place(tmp_path / "other") as made:
-        yield made
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    with Place(tmp_path) as made:
-        yield made
 
 
 def bootstrapped(place: Place, recipe: str, tag: str) -> Digest:

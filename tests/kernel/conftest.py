@@ -9,7 +9,8 @@ import pytest
 from launching import Boxes
 from net_place import World
 
-from sampan.launch.client import sealed_interpreter, start_spawner
+from sampan.launch.client import start_spawner
+from sampan.launch.sealed import sealed_interpreter
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing import Any
 from launching import Boxes
 
 from sampan.launch import client
+from sampan.launch.sealed import sealed_interpreter
 from sampan.launch.start import Meanwhile, Started, _Start
 
 _SABOTEUR = r"""
@@ -201,7 +202,7 @@ def rigged_boxes(place: Path, more: str = "") -> tuple[Boxes, Rig]:
         page = mmap.mmap(opened.fileno(), 8192)
     code, client._CODE = client._CODE, _RIG.replace("{page!r}", repr(str(file))).replace("{more}", more)
     try:
-        with client.sealed_interpreter() as interpreter:
+        with sealed_interpreter() as interpreter:
             return Boxes(place, client.start_spawner(interpreter)), Rig(page)
     finally:
         client._CODE = code

@@ -21,7 +21,7 @@ from sampan.cgroups import Doors, Hierarchy
 from sampan.errors import StepFailed, Unsupported
 from sampan.kernel.calls import kernel_version
 from sampan.kernel.fds import Fd, open_fd
-from sampan.kernel.mount import attach, clone_tree, new_mount, set_attributes, unmount
+from sampan.kernel.mount import Propagation, attach, clone_tree, new_mount, set_attributes, unmount
 from sampan.kernel.process import PR, pidfd_open, prctl
 from sampan.launch.client import connect, start_spawner
 from sampan.launch.host import Host
@@ -417,6 +417,35 @@ def test_a_brood_that_was_killed_is_replaced(boxes: Boxes, made_ahead: bool) -> 
     for pid in descendants(boxes.spawner.pid):
         os.kill(pid, signal.SIGKILL)
     assert boxes.run("exit 3")[0] == 3
+
+
+def test_what_waits_keeps_no_file_system_busy(boxes: Boxes, tmp_path: Path) -> None:
+    """The mounts of an init made ahead go with the host's."""
+    if boxes.host.born_in_group:
+        pytest.skip("nothing is made ahead on control groups v2")
+    boxes.nursery.close()
+    shared, inner = tmp_path / "shared", tmp_path / "shared/inner"
+    shared.mkdir()
+    with new_mount("tmpfs") as tree:
+        attach(tree, str(shared))
+        set_attributes(tree, propagation=Propagation.SHARED)
+    try:
+        inner.mkdir()
+        with new_mount("tmpfs") as tree:
+            attach(tree, str(inner))
+        boxes.nursery.fill()
+        deadline = time.monotonic() + 20
+        while not any(" /proc/keys " in table and f" {inner} " in table for table in mount_tables(boxes.spawner.pid)):
+            assert time.monotonic() < deadline, "no init with its masks"
+            os.sched_yield()
+        unmount(str(inner))
+        assert not any(f" {inner} " in table for table in mount_tables(boxes.spawner.pid))
+    finally:
+        unmount(str(shared), detach=True)
+
+
+def mount_tables(above: int) -> list[str]:
+    return [Path(f"/proc/{pid}/mountinfo").read_text() for pid in descendants(above)]
 
 
 def test_waiting_broods_leave_with_the_daemon(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from kernel.net_place import LAN_HOST, LAN_NEIGHBOUR, World, new_namespace
 from sampan.errors import Broken, Conflict, InvalidRequest
 from sampan.kernel import netns, rtnl
-from sampan.kernel.nftables import DELTABLE, NEWTABLE, SUBSYSTEM, Nftables, table_of
+from sampan.kernel.nftables import BRIDGE, DELTABLE, NEWTABLE, SUBSYSTEM, Nftables, ifname, table_of
 from sampan.network.defaults import Defaults
 from sampan.network.manager import Networks
 from sampan.network.records import PortBinding
@@ -276,6 +276,26 @@ def test_detach_undoes_everything_and_twice_is_once(world: World) -> None:
     with socket.socket() as free:
         free.bind(("0.0.0.0", 8080))
     assert manager.reserve("bridge", "d").ip == endpoint.ip
+
+
+def test_an_ended_endpoint_without_ports_leaves_the_tables_and_the_next_one_with_its_address_stays(world: World) -> None:
+    manager = world.manager()
+    _, first = world.container(manager)
+    nft = Nftables()
+    world.stack.callback(nft.close)
+    manager.detach(first)
+    _, second = world.container(manager)
+
+    def shown() -> tuple[list[bytes], list[bytes]]:
+        return list(nft.elements("sampan_smpt1", "addresses")), list(nft.elements("sampan_smpt1", "guarded", BRIDGE))
+
+    assert second.ip == first.ip
+    manager.settle()
+    assert shown() == ([IPv4Interface(second.ip).packed], [ifname(second.veth_host)])
+    manager.detach(second)
+    deadline = time.monotonic() + 20  # after its link, in the upkeep's thread
+    while shown() != ([], []):
+        assert time.monotonic() < deadline, shown()
 
 
 def test_a_failed_attach_leaves_no_link(world: World) -> None:

@@ -83,17 +83,8 @@ def clone(flags: int = Clone.NONE, *, cgroup: int | Fd | None = None) -> tuple[i
         exit_signal=0 if flags & Clone.PARENT else int(_signal.SIGCHLD),
         cgroup=0 if cgroup is None else int(cgroup),
     )
-    _before_fork()
-    try:
-        pid = _clone3(ctypes.byref(arguments), ctypes.sizeof(arguments), subject="container process")
-    except OSError:
-        _after_fork_parent()
-        raise
-    if pid == 0:
-        _after_fork_child()
-        return 0, None
-    _after_fork_parent()
-    return pid, Fd(pidfd.value)
+    pid = _forked(ctypes.addressof(arguments), ctypes.sizeof(arguments))
+    return (pid, Fd(pidfd.value)) if pid else (0, None)
 
 
 class PreparedClone:
@@ -105,17 +96,22 @@ class PreparedClone:
 
     def __call__(self) -> int:
         """Fork: return the pid in the parent, 0 in the child."""
-        _before_fork()
-        try:
-            pid = _clone3(self._at, self._size, subject="container process")
-        except OSError:
-            _after_fork_parent()
-            raise
-        if pid == 0:
-            _after_fork_child()
-        else:
-            _after_fork_parent()
-        return pid
+        return _forked(self._at, self._size)
+
+
+def _forked(arguments: int, size: int) -> int:
+    """Call clone3, the interpreter prepared on both sides as os.fork does it."""
+    _before_fork()
+    try:
+        pid = _clone3(arguments, size, subject="container process")
+    except OSError:
+        _after_fork_parent()
+        raise
+    if pid == 0:
+        _after_fork_child()
+    else:
+        _after_fork_parent()
+    return pid
 
 
 def unshare(flags: int) -> None:

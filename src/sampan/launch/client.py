@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from sampan import messages
 from sampan.kernel.fds import Fd, open_fd
 from sampan.launch.channel import Channel
-from sampan.launch.sealed import sealed_interpreter as sealed_interpreter
 
 SPAWNER_FD = 3
 _CODE = "from sampan.launch.spawner import main; main()"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from pathlib import Path
 
 from sampan.engine.containers import stop
 from sampan.engine.containers.container import Container
@@ -36,8 +37,11 @@ async def remove(container: Container, *, force: bool, volumes: bool, snapshot: 
     except BaseException:
         container.removing = False
         raise
-    _files(container)
-    gone = await asyncio.to_thread(leave, container, anonymous=volumes) if record.places else []
+    left = _files(container)
+    if left or record.places:
+        gone = await asyncio.to_thread(_rest, container, left, anonymous=volumes)
+    else:
+        gone = []
     rooms.index.remove(container.record.name)
     rooms.ranges.give_back(record.uid_base)
     for found in list(container.execs.values()):
@@ -49,16 +53,24 @@ async def remove(container: Container, *, force: bool, volumes: bool, snapshot: 
     container.tell_removal()
 
 
-def _files(container: Container) -> None:
-    """Let its folders vanish; what cannot be taken away is swept at the next start."""
-    rooms = container.rooms
+def _files(container: Container) -> list[Path]:
+    """Let its folders vanish, which takes no time; return those that did not: somebody has put or mounted something there."""
+    rooms, left = container.rooms, []
     try:
         rooms.trash.throw(rooms.folder(container.id))
-    except OSError:  # somebody has mounted something there
-        shutil.rmtree(rooms.folder(container.id), ignore_errors=True)
+    except OSError:
+        left.append(rooms.folder(container.id))
     try:
         os.rmdir(rooms.state_dir(container.id))
     except FileNotFoundError:
         pass
-    except OSError:  # something in it: rare, and never much
-        shutil.rmtree(rooms.state_dir(container.id), ignore_errors=True)
+    except OSError:
+        left.append(rooms.state_dir(container.id))
+    return left
+
+
+def _rest(container: Container, left: list[Path], *, anonymous: bool) -> list[str]:
+    """What may take time, in a thread; folders that stay even then are swept at the next start.  Return the volumes removed."""
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return leave(container, anonymous=anonymous)
